@@ -1,0 +1,256 @@
+"""The Parquet tables that the rooms hand to one another: their schemas, writing them whole, reading them as arrays.
+
+Every table names in its file metadata what made it (`made_by`), so that a file found years later still says which
+encoder, weights, preprocessing and code it came from. Nothing here needs this project to be read: plain Parquet.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+
+MADE_BY = b"tessera.made_by"
+KIND = b"tessera.kind"
+
+
+def _schema(*fields: tuple) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, nullable=bool(rest and rest[0])) for name, kind, *rest in fields])
+
+
+# A trailing True marks the columns that may be null. The embeddings' width is not known here: see `schema`.
+SCHEMAS = {
+    "entities": _schema(("entity_id", pa.int32()), ("key", pa.string()), ("label", pa.string())),
+    "relations": _schema(
+        ("relation_id", pa.int32()), ("key", pa.string()), ("label", pa.string()), ("category", pa.string())
+    ),
+    "triples": _schema(
+        ("head", pa.int32()), ("relation", pa.int32()), ("tail", pa.int32()), ("split", pa.string())
+    ),
+    "text": _schema(
+        ("entity_id", pa.int32()),
+        ("label", pa.string(), True),
+        ("description", pa.string(), True),
+        ("aliases", pa.list_(pa.string())),
+        ("text", pa.string(), True),
+        ("source", pa.string(), True),
+        ("status", pa.string()),
+    ),
+    "images": _schema(
+        ("entity_id", pa.int32()),
+        ("image_ix", pa.int32()),
+        ("source", pa.string(), True),
+        ("sha256", pa.string(), True),
+        ("width", pa.int32(), True),
+        ("height", pa.int32(), True),
+        ("bytes", pa.binary(), True),
+        ("status", pa.string()),
+        ("error", pa.string(), True),
+        ("attempts", pa.int32()),
+        ("fetched_at", pa.timestamp("us", tz="UTC"), True),
+        ("licence", pa.string(), True),
+        ("author", pa.string(), True),
+    ),
+    "tokens": _schema(
+        ("entity_id", pa.int32()), ("image_ix", pa.int32()), ("token_ids", pa.list_(pa.int32()))
+    ),
+    "features": _schema(
+        ("entity_id", pa.int32()), ("embedding", pa.list_(pa.float32())), ("count", pa.int32())
+    ),
+    "codebook": _schema(("token_id", pa.int32()), ("embedding", pa.list_(pa.float32()))),
+}
+
+
+def schema(kind: str, width: int | None = None) -> pa.Schema:
+    """The schema of one kind of table; `width` fixes the size of its `embedding` lists (features, codebook)."""
+    found = SCHEMAS[kind]
+    if width is None:
+        return found
+    position = found.get_field_index("embedding")
+    return found.set(position, pa.field("embedding", pa.list_(pa.float32(), width), nullable=False))
+
+
+class TableWriter:
+    """Writes one table batch by batch; the file appears under its name only when everything is in it.
+
+    Used as a context manager. If the body raises, or the process dies, whatever stood at `path` before is untouched.
+    The path is replaced, never written through: a DVC output may be a link into a shared cache.
+
+    Raises UserError when the disk is full or the folder cannot be written.
+    """
+
+    def __init__(self, path: str | Path, kind: str, made_by: Mapping[str, object], width: int | None = None):
+        self.path = Path(path)
+        self.kind = kind
+        self.rows = 0
+        self._schema = schema(kind, width).with_metadata(
+            {KIND: kind.encode(), MADE_BY: json.dumps(dict(made_by), sort_keys=True, ensure_ascii=False).encode()}
+        )
+        self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> "TableWriter":
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        return self
+
+    def write(self, batch: pa.Table | pa.RecordBatch | Mapping[str, object]) -> None:
+        """Append rows: an Arrow table or batch with this schema's columns, or a mapping of column name to values."""
+        table = batch if isinstance(batch, pa.Table) else None
+        if table is None and isinstance(batch, pa.RecordBatch):
+            table = pa.Table.from_batches([batch])
+        try:
+            if table is None:
+                table = pa.table(dict(batch), schema=self._schema)
+            self._writer.write_table(table.select(self._schema.names).cast(self._schema))
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        self.rows += table.num_rows
+
+    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self._writer.close()
+            if kind is None:
+                _flush_to_disk(self._temporary)
+                os.replace(self._temporary, self.path)
+        except OSError as error:
+            if kind is None:
+                raise _cannot_write(self.path, error) from error
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+def write(path: str | Path, kind: str, columns: pa.Table | Mapping[str, object], made_by: Mapping[str, object]) -> None:
+    """Write a whole table at once (see TableWriter). An `embedding` column may be an (N, D) float32 array."""
+    width = None
+    if not isinstance(columns, pa.Table) and "embedding" in columns:
+        matrix = np.ascontiguousarray(columns["embedding"], dtype=np.float32)
+        width = matrix.shape[1]
+        columns = {**columns, "embedding": embedding_column(matrix)}
+    with TableWriter(path, kind, made_by, width) as writer:
+        writer.write(columns)
+
+
+def embedding_column(matrix: np.ndarray) -> pa.FixedSizeListArray:
+    """An (N, D) float32 array as an Arrow column of fixed-size lists, without copying."""
+    flat = pa.array(np.ascontiguousarray(matrix, dtype=np.float32).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
+
+
+def read(path: str | Path, kind: str, columns: Iterable[str] | None = None) -> pa.Table:
+    """Read a table and check that it is one of its kind.
+
+    Raises UserError if the file is missing, cut short, no Parquet, or lacks a column of its schema.
+    """
+    path = Path(path)
+    names = list(columns) if columns is not None else SCHEMAS[kind].names
+    try:
+        parquet = pq.ParquetFile(path, memory_map=True)
+        missing = [name for name in names if name not in parquet.schema_arrow.names]
+        if missing:
+            raise UserError(f"{path} is no table of {kind}: it has no column {missing[0]!r}; make it again.")
+        return parquet.read(columns=names)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there; run the stage that writes it (dvc repro).") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} cannot be read as Parquet ({error}); delete it and make it again.") from error
+
+
+def made_by(path: str | Path) -> dict:
+    """What the file says made it; empty if it says nothing."""
+    found = pq.read_schema(path).metadata or {}
+    return json.loads(found.get(MADE_BY, b"{}"))
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Lists of different lengths: list i is `values[offsets[i] : offsets[i + 1]]`."""
+
+    offsets: np.ndarray  # (N + 1,) int64
+    values: np.ndarray  # (sum of lengths,) int32
+
+
+def ragged(column: pa.ChunkedArray) -> Ragged:
+    """A list column as two flat arrays."""
+    chunk = column.combine_chunks()
+    if isinstance(chunk, pa.ChunkedArray):
+        chunk = pa.concat_arrays(chunk.chunks) if chunk.num_chunks else pa.array([], column.type)
+    offsets = chunk.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
+    return Ragged(offsets - offsets[0], chunk.flatten().to_numpy(zero_copy_only=False))
+
+
+def matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of equally long lists of floats as an (N, D) float32 array.
+
+    Raises UserError if the lists differ in length.
+    """
+    if not len(column):
+        return np.zeros((0, getattr(column.type, "list_size", 0)), dtype=np.float32)
+    parts = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks if len(chunk)]
+    flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if flat.size % len(column):
+        raise UserError(f"A column of {len(column)} embeddings holds {flat.size} numbers: its rows differ in width.")
+    return np.asarray(flat, dtype=np.float32).reshape(len(column), -1)
+
+
+def features(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """(entity_id (N,) int32, embedding (N, D) float32) of a features table, in ascending order of entity."""
+    table = read(path, "features", ["entity_id", "embedding"])
+    return _ascending(table["entity_id"], matrix(table["embedding"]))
+
+
+def codebook(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """(token_id (N,) int32, embedding (N, D) float32) of a codebook table, in ascending order of token."""
+    table = read(path, "codebook")
+    return _ascending(table["token_id"], matrix(table["embedding"]))
+
+
+def _ascending(ids: pa.ChunkedArray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    ids = ids.to_numpy()
+    if len(ids) > 1 and not (np.diff(ids) > 0).all():
+        order = np.argsort(ids, kind="stable")
+        ids, rows = ids[order], rows[order]
+    return ids, rows
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a small text or JSON file whole or not at all.
+
+    Raises UserError when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        _flush_to_disk(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write indented, sorted, UTF-8 JSON whole or not at all (see write_text)."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _flush_to_disk(path: Path) -> None:
+    with open(path, "rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be written ({error.strerror or error}); free space or rights there, then run again.")

@@ -1,0 +1,49 @@
+"""One step of gradient descent, the same for every model: check, reduce over processes, clip, step."""
+
+import contextlib
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class NotFinite(ArithmeticError):
+    """A term of the loss is NaN or infinite; `term` names it."""
+
+    def __init__(self, term: str):
+        super().__init__(f"the loss term {term!r} is not finite")
+        self.term = term
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager:
+    """Mixed precision for the forward pass: float32 switches it off."""
+    if precision == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=precision)
+
+
+def descend(
+    loss: Tensor, parameters: Iterable[nn.Parameter], optimizer: torch.optim.Optimizer, *, clip: float | None = None
+) -> None:
+    """Backward from `loss`, average the gradients over processes, clip them to the norm `clip`, and step.
+
+    Only `parameters` (those the optimiser holds) get gradients, so two losses with two optimisers do not meet.
+    """
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward(inputs=parameters)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        average_gradients(parameters)
+    if clip is not None:
+        nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over all processes; a gradient one process lacks counts as zero there."""
+    processes = torch.distributed.get_world_size()
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        torch.distributed.all_reduce(parameter.grad)
+        parameter.grad /= processes
