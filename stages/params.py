@@ -1,0 +1,246 @@
+"""Reads params.yaml and checks it: the one place that knows which keys exist, of which type, within which limits.
+
+What a key means stands in params.yaml itself. The blocks of the models are checked against the `Settings` of each
+trainer by `model_settings`, so that nothing but the train stage (and the check before it) needs to import a trainer.
+"""
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.errors import UserError
+
+PATH = Path("params.yaml")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Sources(Block):
+    mirror: str | None
+    timeout: Annotated[float, Field(gt=0)]
+    retries: Count
+
+
+class PinnedFile(Block):
+    address: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+
+
+class GraphText(Block):
+    source: str
+
+
+class GraphImages(Block):
+    source: str
+    path: str | None = None
+
+
+class Graph(Block):
+    form: Literal["openke", "names"]
+    folder: str | None
+    files: dict[str, PinnedFile]
+    split: Literal["clean", "released"]
+    dev_share: Annotated[float, Field(ge=0, le=0.5)]
+    text: GraphText
+    images: GraphImages
+
+
+class Text(Block):
+    encoder: str
+
+
+class Images(Block):
+    encoder: str
+
+
+class Encode(Block):
+    batch_size: AtLeastOne
+    device: str
+
+
+class Train(Block):
+    device: str
+    precision: Literal["auto", "float32", "bfloat16"]
+    evaluate_every: AtLeastOne
+    patience: Count
+    checkpoint_every: Count
+    dev_sample: AtLeastOne | None
+
+
+class Evaluate(Block):
+    memory: AtLeastOne
+    reference_protocol: Literal["adamf_mat", "momok", "mygo"] | None
+
+
+class Params(BaseModel):
+    """All of params.yaml except the models' blocks, which stay as they are read (`models_blocks`)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    graphs: Annotated[list[str], Field(min_length=1)]
+    models: list[str]
+    seed: Count
+    sources: Sources
+    store: str | None
+    graph: dict[str, Graph]
+    text: Text
+    images: Images
+    encoders: dict[str, dict]
+    encode: Encode
+    train: Train
+    evaluate: Evaluate
+    model_blocks: dict[str, dict[str, dict]]
+
+
+def load_params(path: Path = PATH) -> Params:
+    """Read and check params.yaml.
+
+    Raises UserError naming the key, its line and the nearest known key if anything in it cannot be used.
+    """
+    values, lines = _read(path)
+    known = set(Params.model_fields) - {"model_blocks"}
+    blocks = {
+        name: block
+        for name, block in values.items()
+        if name not in known and isinstance(block, dict) and "common" in block
+    }
+    rest = {name: value for name, value in values.items() if name not in blocks}
+    try:
+        params = Params(**rest, model_blocks=blocks)
+    except ValidationError as error:
+        raise UserError(_sentence(path, error, lines, values)) from error
+    _check_names(path, params, lines)
+    return params
+
+
+def model_settings(params: Params, model: str, graph: str, settings: type, path: Path = PATH) -> object:
+    """The settings of `model` on `graph`: its block's `common`, overridden by the graph's own block.
+
+    `settings` is the trainer's frozen dataclass of hyperparameters. Raises UserError like load_params.
+    """
+    block = params.model_blocks[model]
+    merged: dict[str, object] = {}
+    known = [field.name for field in fields(settings)]
+    adapter = TypeAdapter(settings)
+    for part in ("common", graph):
+        for key, value in (block[part] or {}).items():
+            where = f"{path}, line {line_of((model, part, key), path)}: "
+            if key not in known:
+                raise UserError(where + _unknown(key, f"{model}.{part}", known))
+            merged[key] = value
+    try:
+        return adapter.validate_json(json.dumps(merged), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else "common"
+        part = graph if key in (block[graph] or {}) else "common"
+        line = line_of((model, part, key), path)
+        raise UserError(
+            f"{path}, line {line}: {model}.{part}.{key} cannot be {merged.get(key)!r}: {_reason(first)}."
+        ) from error
+
+
+def line_of(key: Sequence[str | int], path: Path = PATH) -> int:
+    """The line (from 1) on which a key stands; that of its nearest enclosing key if it stands nowhere."""
+    return _line(_read(path)[1], key)
+
+
+def _read(path: Path) -> tuple[dict, object]:
+    """The values as plain Python, and the tree that knows the lines."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        values, lines = YAML(typ="safe").load(text), YAML(typ="rt").load(text)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there; run from the project's folder.") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where}: this is no YAML ({getattr(error, 'problem', None) or error}).") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no keys; take the project's own params.yaml and edit it.")
+    return values, lines
+
+
+def _line(lines: object, key: Sequence[str | int]) -> int:
+    """Walk down as far as the key exists and keep the last line seen."""
+    line = 1
+    for part in key:
+        try:
+            position = lines.lc.item(part) if isinstance(part, int) else lines.lc.key(part)
+            line, lines = position[0] + 1, lines[part]
+        except (KeyError, IndexError, AttributeError, TypeError):
+            break
+    return line
+
+
+def _sentence(path: Path, error: ValidationError, lines: object, values: dict) -> str:
+    """The first of pydantic's complaints as one sentence with the place to look at."""
+    first = min(error.errors(), key=lambda one: (one["type"] != "extra_forbidden", one["loc"]))
+    loc = tuple(part for part in first["loc"])
+    where = f"{path}, line {_line(lines, loc)}: "
+    name = ".".join(map(str, loc))
+    if first["type"] == "extra_forbidden":
+        return where + _unknown(str(loc[-1]), ".".join(map(str, loc[:-1])), _known_keys(loc[:-1]))
+    if first["type"] == "missing":
+        return f"{where}the key {name} is missing; the project's own params.yaml shows what it may be."
+    return f"{where}{name} cannot be {first['input']!r}: {_reason(first)}."
+
+
+def _known_keys(loc: Sequence[str | int]) -> list[str]:
+    """The keys that the schema knows at this place."""
+    block: type[BaseModel] = Params
+    for part in loc:
+        annotation = block.model_fields[part].annotation if part in block.model_fields else None
+        inner = [kind for kind in getattr(annotation, "__args__", ()) if isinstance(kind, type)]
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            block = annotation
+        elif inner and issubclass(inner[-1], BaseModel):
+            block = inner[-1]  # dict[str, Block]: the next part is a name, which keeps the block
+    return [name for name in block.model_fields if name != "model_blocks"]
+
+
+def _unknown(key: str, block: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known there: {', '.join(known)}."
+    return f"unknown key {key!r}{f' in {block}' if block else ''}; {hint}"
+
+
+def _reason(complaint: dict) -> str:
+    message = complaint["msg"]
+    return message[0].lower() + message[1:]
+
+
+def _check_names(path: Path, params: Params, lines: object) -> None:
+    """Names that must be blocks: each graph, each model with a block for each graph, each encoder."""
+
+    def require(name: str, known: Sequence[str], key: Sequence[str | int], what: str) -> None:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}."
+            raise UserError(f"{path}, line {_line(lines, key)}: there is no {what} {name!r}; {hint}")
+
+    for place, graph in enumerate(params.graphs):
+        require(graph, list(params.graph), ("graphs", place), "block under `graph:` for")
+    for place, model in enumerate(params.models):
+        require(model, list(params.model_blocks), ("models", place), "block for the model")
+        for graph in params.graphs:
+            if graph not in params.model_blocks[model]:
+                raise UserError(
+                    f"{path}, line {_line(lines, (model,))}: {model} has no block for the graph {graph!r}; "
+                    f"add `{graph}: {{}}` under `{model}:`, or what differs there."
+                )
+    require(params.text.encoder, list(params.encoders), ("text", "encoder"), "block under `encoders:` for")
+    require(params.images.encoder, list(params.encoders), ("images", "encoder"), "block under `encoders:` for")
