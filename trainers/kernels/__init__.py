@@ -1,0 +1,44 @@
+"""Inner loops in C, for the CPU. Each file.c has a file.py beside it: the same numbers in plain torch, and the choice.
+
+The C files become one shared library when the package is installed (`setup.py`), or in place by
+`python setup.py build_ext --inplace`. Nothing requires it: `library()` is None where it could not be built.
+"""
+
+import ctypes
+import functools
+import importlib.machinery
+import logging
+import os
+from pathlib import Path
+
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The kernels, or None (logged once) where they were not built or `TESSERA_KERNELS=off` asks for plain torch.
+
+    Calls through ctypes release the interpreter's lock and run on as many threads as torch.set_num_threads says.
+    """
+    if os.environ.get("TESSERA_KERNELS", "on").lower() == "off":
+        log.info("TESSERA_KERNELS=off: plain torch instead of the C kernels")
+        return None
+    folder = Path(__file__).parents[1]
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = folder / f"_kernels{suffix}"
+        if path.exists():
+            return ctypes.CDLL(str(path))
+    log.warning(
+        "the C kernels are not built, training on the CPU will be slower: install a C compiler, then run "
+        "`python setup.py build_ext --inplace` (or `pip install -e .`) in the project's folder"
+    )
+    return None
+
+
+def address(tensor: Tensor) -> ctypes.c_void_p:
+    """Where a contiguous CPU tensor's numbers lie; the caller keeps the tensor alive during the call."""
+    if not tensor.is_contiguous() or tensor.device.type != "cpu":
+        raise ValueError("a kernel needs a contiguous tensor on the CPU")
+    return ctypes.c_void_p(tensor.data_ptr())
