@@ -66,6 +66,18 @@ SCHEMAS = {
         ("entity_id", pa.int32()), ("embedding", pa.list_(pa.float32())), ("count", pa.int32())
     ),
     "codebook": _schema(("token_id", pa.int32()), ("embedding", pa.list_(pa.float32()))),
+    "ranks": _schema(
+        ("head", pa.int32()),
+        ("relation", pa.int32()),
+        ("tail", pa.int32()),
+        ("split", pa.string()),
+        ("direction", pa.string()),
+        ("optimistic", pa.int32()),
+        ("pessimistic", pa.int32()),
+        ("realistic", pa.float64()),
+        ("candidates", pa.int32()),
+        ("score", pa.float32()),
+    ),
 }
 
 
