@@ -1,0 +1,25 @@
+"""Stage check: all of params.yaml, the models' blocks too, before any other stage runs."""
+
+from pathlib import Path
+
+from pipeline import tables
+from stages.cli import stage
+from stages.params import load_params, model_settings
+from trainers import runs
+
+OUT = Path("data/params.checked")
+
+
+@stage
+def main() -> None:
+    params = load_params()
+    for model in params.models:
+        module = runs.module_of(model)
+        for graph in params.graphs:
+            model_settings(params, model, graph, module.Settings)
+    # Always the same bytes: what follows must not run again because some other key changed.
+    tables.write_text(OUT, "params.yaml has been checked.\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Stage evaluate: the chosen weights of one run, ranked once on dev and once on test."""
+
+from pathlib import Path
+
+from pipeline import tables
+from stages.cli import arguments, stage
+from stages.params import load_params
+from trainers import data, ranking, runs
+from trainers.train import known_facts, resolve_device
+
+
+@stage
+def main() -> None:
+    options = arguments(__doc__, "graph", "model").parse_args()
+    params = load_params()
+    device = resolve_device(params.train.device)
+    graph = Path("data") / options.graph / "graph"
+    folder = Path("runs") / options.graph / options.model
+    run = runs.load_run(folder, device)
+    triples = data.load(graph, graph.parent / "encoded", name=options.graph)
+    known = known_facts(triples)
+    made_by = {key: value for key, value in run.about.items() if key not in ("shapes", "settings", "inputs")}
+    ranks = {}
+    for split in ("dev", "test"):
+        ranks[split] = ranking.rank(
+            run.score,
+            getattr(triples, split),
+            known,
+            entities=triples.entities,
+            memory_bytes=params.evaluate.memory << 20,
+            device=device,
+        )
+    ranking.write(folder / "ranks.parquet", ranks, {**made_by, "kind": "ranks"})
+    for split, one in ranks.items():
+        found = ranking.metrics(one)
+        tables.write_json(folder / f"{split}.json", {**found, "made_by": made_by})
+        print(f"{options.model} on {options.graph}, {split}: MRR {found['mrr']:.4f}, Hits@1 {found['hits_at_1']:.4f}, "
+              f"Hits@10 {found['hits_at_10']:.4f} over {found['queries']:,} queries")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Stage train: one model on one graph, its weights chosen on dev."""
+
+from pathlib import Path
+
+from stages.cli import arguments, stage
+from stages.params import load_params, model_settings
+from trainers import runs
+from trainers.train import Schedule, train
+
+WORK = Path("data/.work/runs")
+
+
+@stage
+def main() -> None:
+    options = arguments(__doc__, "graph", "model").parse_args()
+    params = load_params()
+    settings = model_settings(params, options.model, options.graph, runs.module_of(options.model).Settings)
+    about = train(
+        options.model,
+        settings,
+        Schedule(**params.train.model_dump()),
+        graph=Path("data") / options.graph / "graph",
+        encoded=Path("data") / options.graph / "encoded",
+        run=Path("runs") / options.graph / options.model,
+        work=WORK,
+        seed=params.seed,
+    )
+    print(
+        f"{options.model} on {options.graph}: dev MRR {about['dev_mrr']:.4f} after epoch {about['chosen_epoch']} of "
+        f"{about['epochs']}, {about['seconds']:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

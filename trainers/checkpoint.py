@@ -1,0 +1,139 @@
+"""Checkpoints: everything a training run needs to go on as if it had never stopped, in safetensors and JSON.
+
+A checkpoint is a folder `epoch-<n>` that appears whole, by one rename; one that a crash or a full disk cut short is
+set aside and the one before it is used. Nothing in it can run code.
+"""
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pipeline import tables
+from pipeline.errors import UserError
+
+log = logging.getLogger(__name__)
+
+KEPT = 2  # the newest and, should that turn out torn, the one before it
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors to one safetensors file, whole or not at all.
+
+    Raises UserError when there is no room or no right to write.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be written ({error}); free space or rights there, then run again.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file. Raises UserError if it is missing or cut short."""
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there; train the run first (dvc repro).") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and train again.") from error
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict]:
+    """An optimiser's state as (tensors by "<parameter>.<key>", everything else as JSON)."""
+    state = optimizer.state_dict()
+    tensors, plain = {}, {}
+    for parameter, values in state["state"].items():
+        for key, value in values.items():
+            (tensors if isinstance(value, Tensor) else plain)[f"{parameter}.{key}"] = value
+    return tensors, {"state": plain, "param_groups": state["param_groups"]}
+
+
+def unflatten_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], rest: dict) -> None:
+    """Put back what `flatten_optimizer` took apart."""
+    state: dict[int, dict] = {}
+    for name, value in {**tensors, **rest["state"]}.items():
+        parameter, key = name.split(".", 1)
+        state.setdefault(int(parameter), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
+
+
+class Checkpoints:
+    """The checkpoints of one run, in one folder of its own."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def save(self, epoch: int, learner, progress: dict) -> None:
+        """Write the learner's state after `epoch` together with `progress` (JSON), then drop all but the newest two."""
+        tensors = {f"model.{name}": value for name, value in learner.model.state_dict().items()}
+        rest: dict = {"progress": progress, "optimizers": {}, "schedulers": {}}
+        for name, optimizer in learner.optimizers.items():
+            found, rest["optimizers"][name] = flatten_optimizer(optimizer)
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in found.items()}
+        for name, scheduler in learner.schedulers.items():
+            rest["schedulers"][name] = _plain(scheduler.state_dict())
+        part = self.folder / f".epoch-{epoch}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        save_tensors(part / "tensors.safetensors", tensors)
+        tables.write_json(part / "rest.json", rest)
+        whole = self.folder / f"epoch-{epoch}"
+        shutil.rmtree(whole, ignore_errors=True)
+        os.replace(part, whole)
+        for old in self.epochs()[:-KEPT]:
+            shutil.rmtree(self.folder / f"epoch-{old}", ignore_errors=True)
+
+    def epochs(self) -> list[int]:
+        """Epochs with a checkpoint, oldest first."""
+        return sorted(int(path.name.removeprefix("epoch-")) for path in self.folder.glob("epoch-*"))
+
+    def progresses(self) -> list[dict]:
+        """The progress of each kept checkpoint that can be read, oldest first."""
+        found = []
+        for epoch in self.epochs():
+            try:
+                found.append(json.loads((self.folder / f"epoch-{epoch}" / "rest.json").read_text(encoding="utf-8"))["progress"])
+            except (OSError, ValueError, KeyError):
+                continue  # `restore` sets it aside when it comes to it
+        return found
+
+    def restore(self, learner) -> dict | None:
+        """Bring the learner back to the newest checkpoint that can be read; its progress, or None if there is none."""
+        for epoch in reversed(self.epochs()):
+            folder = self.folder / f"epoch-{epoch}"
+            try:
+                tensors = load_tensors(folder / "tensors.safetensors")
+                rest = json.loads((folder / "rest.json").read_text(encoding="utf-8"))
+            except (UserError, OSError, ValueError) as error:
+                log.warning("The checkpoint %s cannot be read (%s): set aside; going on from the one before.", folder, error)
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            _put_back(learner, tensors, rest)
+            return rest["progress"]
+        return None
+
+
+def _put_back(learner, tensors: dict[str, Tensor], rest: dict) -> None:
+    def below(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    learner.model.load_state_dict(below("model."))
+    for name, optimizer in learner.optimizers.items():
+        unflatten_optimizer(optimizer, below(f"optimizer.{name}."), rest["optimizers"][name])
+    for name, scheduler in learner.schedulers.items():
+        scheduler.load_state_dict(rest["schedulers"][name])
+
+
+def _plain(state: dict) -> dict:
+    """A scheduler's state without what JSON cannot hold (functions, which it gets back from its construction)."""
+    return {key: value for key, value in state.items() if isinstance(value, int | float | str | list | bool | None)}

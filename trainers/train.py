@@ -1,0 +1,151 @@
+"""One training run from Parquet to a run folder: what the train stage and the studies both call."""
+
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline import tables
+from pipeline.errors import UserError
+from pipeline.known import KnownFacts
+from trainers import data as reading
+from trainers import loop, ranking, runs
+from trainers.data import Data
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When to measure, when to stop, when to save. The keys of `train:` in params.yaml."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    evaluate_every: int = 10
+    patience: int = 5
+    checkpoint_every: int = 10
+    dev_sample: int | None = None
+
+
+def train(
+    model: str, settings: object, schedule: Schedule, *, graph: Path, encoded: Path, run: Path, work: Path, seed: int
+) -> dict:
+    """Train `model` on the tables in `graph` and `encoded`, write the run folder `run`, return its run.json.
+
+    `settings` is the trainer's own `Settings`. What an interrupted run goes on from lies in `work`, in a folder named
+    by everything that the run depends on; it is deleted when the run is complete.
+
+    Raises UserError if a table cannot be used, the loss stops being finite, or memory or disk run out.
+    """
+    module = runs.module_of(model)
+    device, precision = resolve_device(schedule.device), resolve_precision(schedule)
+    modalities = [name for name in ("image", "text") if name in settings.modalities]
+    data = reading.load(
+        graph,
+        encoded,
+        name=graph.parent.name,
+        features=modalities if "features" in module.NEEDS else (),
+        tokens=modalities if "tokens" in module.NEEDS else (),
+    )
+    check(data)
+    inputs = {str(path): digest(path) for path in _tables_read(graph, encoded, module.NEEDS, modalities)}
+    mark = {"model": model, "settings": asdict(settings), "schedule": asdict(schedule), "seed": seed,
+            "inputs": sorted(inputs.values()), "code": runs.code_version()}  # fmt: skip
+    folder = work / hashlib.sha256(json.dumps(mark, sort_keys=True).encode()).hexdigest()[:16]
+
+    built = module.build(data, settings, torch.Generator().manual_seed(seed))
+    learner = module.Learner(built.to(device), data, settings, device=device, precision=precision, seed=seed)
+    progress = loop.fit(
+        learner,
+        dev_measure(data, device, schedule.dev_sample, seed),
+        triples=len(data.train),
+        epochs=settings.epochs,
+        evaluate_every=schedule.evaluate_every,
+        patience=schedule.patience,
+        checkpoint_every=schedule.checkpoint_every,
+        seed=seed,
+        work=folder,
+    )
+    about = runs.describe(data, model=model, settings=settings, split=split_of(graph), encoders=encoders(encoded, module.NEEDS, modalities),
+                          seed=seed, device=device, precision=precision, progress=progress)  # fmt: skip
+    about["inputs"] = inputs
+    runs.save_run(run, learner.model, about, progress.history)
+    shutil.rmtree(folder, ignore_errors=True)
+    return about
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the GPU if there is one, else the CPU. Raises UserError if the named device is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"train.device is {name!r}: no such kind of device; use auto, cpu, cuda or cuda:<n>.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"train.device is {name!r}, but torch finds no GPU here; use auto or cpu.")
+    return device
+
+
+def resolve_precision(schedule: Schedule) -> torch.dtype:
+    """`auto` is bfloat16 on a GPU, else float32."""
+    if schedule.precision == "auto":
+        return torch.bfloat16 if resolve_device(schedule.device).type == "cuda" else torch.float32
+    return getattr(torch, schedule.precision)
+
+
+def check(data: Data) -> None:
+    """Raise UserError if there is nothing to learn from or to choose on."""
+    for name in ("train", "dev"):
+        if not len(getattr(data, name)):
+            raise UserError(f"The graph {data.name} has no {name} triples; look at its split in params.yaml.")
+
+
+def known_facts(data: Data) -> KnownFacts:
+    """All facts of all splits: what filtered ranking leaves out."""
+    return KnownFacts.build(torch.cat([data.train, data.dev, data.test]), data.entities, data.relations)
+
+
+def dev_measure(data: Data, device: torch.device, sample: int | None, seed: int):
+    """A function of the model that gives its filtered realistic MRR on dev, or on a seeded sample of dev."""
+    known = known_facts(data)
+    dev = data.dev
+    if sample is not None and sample < len(dev):
+        dev = dev[np.sort(np.random.default_rng(seed).choice(len(dev), sample, replace=False))]
+
+    def measure(model: nn.Module) -> float:
+        model.eval()
+        ranks = ranking.rank(model.scorer(), dev, known, entities=data.entities, device=device)
+        return ranking.metrics(ranks)["mrr"]
+
+    return measure
+
+
+def encoders(encoded: Path, needs: tuple[str, ...], modalities: list[str]) -> dict:
+    """What made each modality's table, from the table itself."""
+    kind = "features" if "features" in needs else "tokens"
+    return {name: tables.made_by(encoded / name / f"{kind}.parquet") for name in modalities if needs}
+
+
+def split_of(graph: Path) -> str:
+    """`clean` or `released`, as the triples' table says."""
+    return str(tables.made_by(graph / "triples.parquet").get("split", "unknown"))
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _tables_read(graph: Path, encoded: Path, needs: tuple[str, ...], modalities: list[str]) -> list[Path]:
+    kinds = {"features": ["features"], "tokens": ["tokens", "codebook"]}
+    return [graph / "triples.parquet"] + [
+        encoded / name / f"{kind}.parquet" for name in modalities for need in needs for kind in kinds[need]
+    ]
