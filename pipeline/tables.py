@@ -58,6 +58,7 @@ SCHEMAS = {
         ("fetched_at", pa.timestamp("us", tz="UTC"), True),
         ("licence", pa.string(), True),
         ("author", pa.string(), True),
+        ("source_sha256", pa.string(), True),  # of the bytes as they came; `sha256` is of the clean `bytes`
     ),
     "tokens": _schema(
         ("entity_id", pa.int32()), ("image_ix", pa.int32()), ("token_ids", pa.list_(pa.int32()))

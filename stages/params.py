@@ -44,7 +44,7 @@ class GraphText(Block):
 
 
 class GraphImages(Block):
-    source: str
+    source: Literal["drawings", "folder", "none"]
     path: str | None = None
 
 
@@ -64,6 +64,10 @@ class Text(Block):
 
 class Images(Block):
     encoder: str
+    short_side: Annotated[int, Field(ge=16)]
+    max_pixels: Annotated[int, Field(ge=256, le=178_000_000)]
+    quality: Annotated[int, Field(ge=1, le=95)]
+    per_entity: AtLeastOne | None
 
 
 class Encode(Block):

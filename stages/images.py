@@ -1,0 +1,107 @@
+"""Pictures of a graph's entities: clean and bounded; one that could not be had is a row that says why."""
+
+import logging
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from pipeline import tables
+from pipeline.archives import Archive, TooLarge, open_archive
+from pipeline.errors import UserError
+from pipeline.image_parts import NONE, Counts, Parts, absent, row
+from pipeline.images import Refused, clean, clean_many
+from pipeline.matching import Names, match_files
+from stages.cli import arguments, stage
+from stages.params import Params, load_params
+
+log = logging.getLogger(__name__)
+
+
+@stage
+def main() -> None:
+    graph = arguments(__doc__, "graph").parse_args().graph
+    params = load_params()
+    folder = Path("data") / graph
+    source = params.graph[graph].images.source
+    entities = tables.read(folder / "graph" / "entities.parquet", "entities").sort_by("entity_id")
+    about: dict[str, object] = {"source": source}
+    made_by = {
+        "stage": "images", "source": source, "short_side": params.images.short_side, "quality": params.images.quality,
+        "max_pixels": params.images.max_pixels,
+    }  # fmt: skip
+    counts = Counts(entities.num_rows)
+    pictured: set[int] = set()
+    with Parts(folder / "images", made_by) as parts:
+        rows = _rows(params, graph, folder, entities, about)
+        for one in tqdm(rows, unit=" pictures", desc=f"images {graph}", disable=None):
+            parts.add(one)
+            counts.add(one)
+            pictured.add(one["entity_id"])
+        for entity in set(range(entities.num_rows)) - pictured:
+            one = absent(entity, 0, NONE, "the source has no picture of it")
+            parts.add(one)
+            counts.add(one)
+    result = counts.result()
+    tables.write_json(folder / "images.json", {**about, **result})
+    log.info("%s: %s of %s entities have a picture", graph, f"{result['with_picture']:,}", f"{result['entities']:,}")
+
+
+def _rows(params: Params, graph: str, folder: Path, entities: pa.Table, about: dict) -> Iterator[dict]:
+    """The rows of one graph's pictures, from where params.yaml says; `about` receives what the source tells."""
+    settings = params.graph[graph].images
+    work = partial(
+        clean, short_side=params.images.short_side, max_pixels=params.images.max_pixels, quality=params.images.quality
+    )
+    if settings.source == "none":
+        return
+    if settings.source == "drawings":
+        yield from _drawn(folder, entities, work)
+    elif settings.source == "folder":
+        if settings.path is None:
+            raise UserError(f"graph.{graph}.images.path is null; name a folder or archive of <entity>/<file>.")
+        with open_archive(settings.path) as archive:
+            yield from _from_archive(archive, settings.path, entities, work, params.images.per_entity, about)
+
+
+def _drawn(folder: Path, entities: pa.Table, work) -> Iterator[dict]:
+    from pipeline.drawings import draw
+
+    relations = tables.read(folder / "graph" / "relations.parquet", "relations")
+    train = tables.read(folder / "graph" / "triples.parquet", "triples")
+    drawings = draw(train, entities, relations)
+    for entity, result in clean_many(drawings, work):
+        yield row(entity, 0, "drawing", result)
+
+
+def _from_archive(
+    archive: Archive, path: str, entities: pa.Table, work, per_entity: int | None, about: dict
+) -> Iterator[dict]:
+    names = Names(entities["key"].to_pylist(), entities["label"].to_pylist())
+    matched, places = match_files(archive.names, names)
+    about |= {"path": path, "files": len(archive.names), "left_out": dict(archive.skipped), "names": matched.counts()}
+    if not places:
+        raise UserError(
+            f"{path}: none of its {len(archive.names):,} files is named as an entity of the graph "
+            f"(it has {', '.join(map(repr, matched.unmatched[:3])) or 'no files'}; expected <entity>/<file>)."
+        )
+    wanted = [name for name, (_, index) in places.items() if per_entity is None or index < per_entity]
+    too_large: list[tuple[str, TooLarge]] = []
+
+    def members() -> Iterator[tuple[str, bytes]]:
+        for name, data in archive.read(wanted):
+            if isinstance(data, TooLarge):
+                too_large.append((name, data))
+            else:
+                yield name, data
+
+    for name, result in clean_many(members(), work):
+        yield row(*places[name], name, result)
+    for name, reason in too_large:
+        yield row(*places[name], name, Refused(str(reason)))
+
+
+if __name__ == "__main__":
+    main()
