@@ -4,4 +4,5 @@
 """
 
 MODELS = {  # name in params.yaml: module that trains it
+    "mygo": "trainers.mygo",
 }
