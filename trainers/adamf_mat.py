@@ -1,0 +1,405 @@
+"""AdaMF-MAT (arXiv 2402.15444): entities fused from structure, image and text by attention, scored by rotation, and
+trained against generators that imitate the image and the text.
+
+Read from top to bottom: settings, one modality, the model (fusion, scores, ranking), the generators, a training step.
+All distinct entities of a step are projected and fused once, then gathered; the distances to the negatives are one kernel.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.data import Data, Features
+from trainers.kernels import rotate
+from trainers.optim import autocast, descend
+from trainers.sampling import Negatives, NegativeSampler, linear_, self_adversarial_loss, shuffled, uniform_
+
+NEEDS = ("features",)
+NOISE = 64  # width of the generators' noise
+HIDDEN = 512  # width of the generators' hidden layer
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Hyperparameters; the defaults are the paper's for DB15K where it gives them."""
+
+    epochs: int = 1000
+    batch_size: int = 1024  # positives a step
+    negatives: int = 128  # corrupted triples for each positive
+    negative_sides: Literal["bernoulli", "uniform"] = "bernoulli"  # how often the head is replaced, how often the tail
+    dimension: int = 250  # D: complex width of an entity, phases of a relation
+    margin: float = 12.0  # score = margin − distance
+    epsilon: float = 2.0  # the tables start uniform in ±(margin + epsilon) / width
+    adversarial_temperature: float = 2.0  # τ: how much harder negatives count more
+    learning_rate: float = 2e-5
+    generator_learning_rate: float = 1e-4
+    mu: float = 0.1  # weight of the modality adversarial loss; 0: none, and no generators
+    adversarial_weighting: Literal["reference", "per_triple"] = "reference"  # fakes weighted over the batch, or each alike
+    modalities: tuple[Literal["structure", "text", "image"], ...] = ("structure", "text", "image")
+    missing: Literal["mean", "zero", "mask", "learned"] = "mean"  # what stands for a modality that an entity lacks
+    feature_table: Literal["trained", "frozen"] = "trained"  # whether the encoders' features are learned further
+
+    def __post_init__(self) -> None:
+        if not self.modalities or len(set(self.modalities)) < len(self.modalities):
+            raise ValueError("modalities needs at least one of structure, text, image, each once")
+
+
+def build(data: Data, settings: Settings, generator: torch.Generator) -> "AdaMF":
+    """The model on the CPU, every number of its start drawn from `generator` in a fixed order."""
+    return AdaMF(
+        data.entities,
+        data.relations,
+        {name: data.features[name] for name in ("image", "text") if name in settings.modalities},
+        structure="structure" in settings.modalities,
+        dimension=settings.dimension,
+        margin=settings.margin,
+        epsilon=settings.epsilon,
+        missing=settings.missing,
+        feature_table=settings.feature_table,
+        adversarial=settings.mu > 0,
+        generator=generator,
+    )
+
+
+class Modality(nn.Module):
+    """The features of one modality and their projection x ↦ W x + b into the space of the entities.
+
+    What stands for a missing row is decided here once: `mean` and `zero` give each entity that lacks the modality a row of its
+    own that starts so (the reference's way), `learned` one row that all of them share, `mask` none (weight 0 in the fusion).
+    """
+
+    def __init__(
+        self, features: Features, entities: int, width: int, *, missing: str, trained: bool, generator: torch.Generator
+    ):
+        super().__init__()
+        matrix, count = features.matrix, len(features.entity)
+        mean = matrix.mean(0) if count else matrix.new_zeros(matrix.shape[1])
+        row = torch.arange(entities)
+        if count < entities and missing in ("mean", "zero"):
+            table = (mean if missing == "mean" else torch.zeros_like(mean)).repeat(entities, 1)
+            table[features.entity] = matrix
+        elif count < entities:
+            table = torch.cat([matrix, mean[None]])
+            row = torch.full((entities,), count)
+            row[features.entity] = torch.arange(count)
+        else:
+            table = matrix.clone() if trained else matrix
+        self.direct = len(table) == entities  # row is the identity
+        present = torch.zeros(entities, dtype=torch.bool)
+        present[features.entity] = True
+        self.masks = missing == "mask" and count < entities
+        self.register_buffer("present", present)  # (E,)
+        self.register_buffer("row", row)  # (E,)
+        if trained:
+            self.table = nn.Parameter(table)
+        else:
+            self.register_buffer("table", table)
+        self.projection = linear_(nn.Linear(table.shape[1], width), generator)
+
+    def forward(self, entity: Tensor | None = None) -> Tensor:
+        """(n, 2D) projections of `entity` (n,) int64, or of all (E, 2D)."""
+        if entity is not None:
+            return self.projection(self.table[self.row[entity]])
+        projected = self.projection(self.table)
+        return projected if self.direct else projected[self.row]
+
+
+@dataclass
+class Fused:
+    """Entities of one step, n of them."""
+
+    joint: Tensor  # (n, 2D) float32
+    structure: Tensor | None  # (n, 2D)
+    weights: Tensor  # (n, modalities) in the order of `AdaMF.names`; rows sum to 1
+
+
+class AdaMF(nn.Module):
+    """Adaptive fusion and RotatE; with `adversarial`, also the generators that the Learner trains against it."""
+
+    def __init__(
+        self,
+        entities: int,
+        relations: int,
+        features: dict[str, Features],
+        *,
+        structure: bool,
+        dimension: int,
+        margin: float,
+        epsilon: float,
+        missing: str,
+        feature_table: str,
+        adversarial: bool,
+        generator: torch.Generator,
+    ):
+        super().__init__()
+        width = 2 * dimension
+        self.margin = margin
+        self.relation_range = (margin + epsilon) / dimension
+        self.names = (("structure",) if structure else ()) + tuple(features)
+        self.entity = nn.Parameter(torch.empty(entities, width)) if structure else None
+        if structure:
+            uniform_(self.entity, (margin + epsilon) / width, generator)
+        self.relation = nn.Parameter(uniform_(torch.empty(relations, dimension), self.relation_range, generator))
+        trained = feature_table == "trained"
+        self.modality = nn.ModuleDict(
+            {
+                name: Modality(found, entities, width, missing=missing, trained=trained, generator=generator)
+                for name, found in features.items()
+            }
+        )
+        self.attention = linear_(nn.Linear(width, 1, bias=False), generator) if len(self.names) > 1 else None
+        self.generators = nn.ModuleDict(
+            {name: Generator(width if structure else 0, width, generator) for name in features if adversarial}
+        )
+
+    @property
+    def entities(self) -> int:
+        return len(self.entity) if self.entity is not None else len(next(iter(self.modality.values())).row)
+
+    # ------------------------------------------------------------------------------------------------------ fusion
+
+    def fuse(self, entity: Tensor | None = None) -> Fused:
+        """Joint embeddings of `entity` (n,) int64, or of all: Σ_m a_m e_m with a = softmax_m(w · tanh e_m) (section 4.1)."""
+        parts, structure = [], None
+        if self.entity is not None:
+            structure = self.entity if entity is None else self.entity[entity]
+            parts.append(structure)
+        parts += [modality(entity) for modality in self.modality.values()]
+        return Fused(*self.attend(parts, self._present(entity), structure))
+
+    def attend(self, parts: list[Tensor], present: Tensor | None, structure: Tensor | None) -> tuple:
+        """The fusion of `parts`, one (n, 2D) a modality; where `present` (n, modalities) is False the weight is 0."""
+        parts = [part.float() for part in parts]
+        if self.attention is None:
+            weights = parts[0].new_ones(len(parts[0]), 1)
+            if present is not None:
+                weights = present.float()
+            return parts[0] if present is None else parts[0] * weights, structure, weights
+        weight = self.attention.weight[0]
+        logits = torch.stack([torch.tanh(part) @ weight for part in parts], dim=-1)
+        if present is not None:
+            empty = ~present.any(1, keepdim=True)
+            logits = logits.masked_fill(~present & ~empty, -math.inf)
+        weights = torch.softmax(logits, dim=-1)
+        if present is not None:
+            weights = weights * present
+        joint = parts[0] * weights[:, :1]
+        for index, part in enumerate(parts[1:], start=1):
+            joint = torch.addcmul(joint, part, weights[:, index : index + 1])
+        return joint, structure, weights
+
+    def _present(self, entity: Tensor | None) -> Tensor | None:
+        """(n, modalities) bool, or None where nothing is left out."""
+        if not any(modality.masks for modality in self.modality.values()):
+            return None
+        columns = [modality.present for modality in self.modality.values()]
+        if self.entity is not None:
+            columns.insert(0, torch.ones_like(columns[0]))
+        present = torch.stack(columns, dim=1)
+        return present if entity is None else present[entity]
+
+    @torch.inference_mode()
+    def modality_weights(self) -> Tensor:
+        """(E, 3) float32: how much structure, image and text count for each entity; a modality not used has 0."""
+        weights = self.fuse().weights
+        out = weights.new_zeros(len(weights), 3)
+        for index, name in enumerate(self.names):
+            out[:, ("structure", "image", "text").index(name)] = weights[:, index]
+        return out
+
+    # ------------------------------------------------------------------------------------------------------ scores
+
+    def phase(self, relation: Tensor) -> Tensor:
+        """(B, D) angles θ of `relation` (B,), in radians."""
+        return self.relation[relation] * (math.pi / self.relation_range)
+
+    def link_scores(
+        self, joint: Tensor, head: Tensor, relation: Tensor, tail: Tensor, negatives: Negatives
+    ) -> tuple[Tensor, Tensor]:
+        """Scores f⁺ (B,) of positives and f⁻ (B, K) of their negatives; entities are rows of `joint` (n, 2D).
+
+        The known side of a positive is rotated once: |h e^{iθ} − t_k| for tails, |t e^{−iθ} − h_k| for heads.
+        """
+        angle = self.phase(relation)
+        query = torch.stack([rotated(joint[head], angle), rotated(joint[tail], -angle)], dim=1)
+        candidate = torch.cat([tail[:, None], negatives.entity], dim=1)
+        side = torch.cat([torch.zeros_like(tail, dtype=torch.bool)[:, None], negatives.head], dim=1)
+        score = self.margin - rotate.distances(query, joint, candidate, side)
+        return score[:, 0], score[:, 1:]
+
+    def pair_scores(self, head: Tensor, relation: Tensor, tail: Tensor) -> Tensor:
+        """(B,) scores of the vectors `head` and `tail` (B, 2D) under `relation` (B,)."""
+        difference = rotated(head, self.phase(relation)) - tail
+        return self.margin - torch.stack(difference.chunk(2, dim=-1)).norm(dim=0).sum(-1)
+
+    @torch.inference_mode()
+    def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
+        """Scores of all entities as answers: (known (B,), relation (B,), "tail" | "head") -> (B, E). Fuses once."""
+        joint = self.fuse().joint
+
+        @torch.inference_mode()
+        def score(known: Tensor, relation: Tensor, side: str) -> Tensor:
+            angle = self.phase(relation)
+            query = rotated(joint[known], angle if side == "tail" else -angle)
+            return rotate.all_distances(query, joint).neg_().add_(self.margin)
+
+        return score
+
+    # ---------------------------------------------------------------------------------------- modality adversaries
+
+    def noise(self, rows: int, device: torch.device) -> dict[str, tuple[Tensor, Tensor]]:
+        """Noise z (rows, 64) of the head and of the tail, a pair for each generator, from torch's own generator."""
+        return {
+            name: (torch.randn(rows, NOISE, device=device), torch.randn(rows, NOISE, device=device))
+            for name in self.generators
+        }
+
+    def fakes(self, structure: Tensor | None, noise: list[Tensor]) -> list[Tensor]:
+        """Imitated vectors (B, 2D), one a generator, for entities of `structure` (B, 2D)."""
+        return [make(z, structure) for make, z in zip(self.generators.values(), noise, strict=True)]
+
+    def fake_scores(
+        self,
+        head: Fused,
+        relation: Tensor,
+        tail: Fused,
+        noise: dict[str, tuple[Tensor, Tensor]],
+        present: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> list[Tensor]:
+        """Scores (B,) with the head, the tail, and both fused from imitations; structure stays true (section 4.2)."""
+        imitated = []
+        for index, side in enumerate((head, tail)):
+            parts = self.fakes(side.structure, [pair[index] for pair in noise.values()])
+            if side.structure is not None:
+                parts.insert(0, side.structure)
+            imitated.append(self.attend(parts, present[index], None)[0])
+        fake_head, fake_tail = imitated
+        return [
+            self.pair_scores(fake_head, relation, tail.joint),
+            self.pair_scores(head.joint, relation, fake_tail),
+            self.pair_scores(fake_head, relation, fake_tail),
+        ]
+
+
+class Generator(nn.Module):
+    """[z ; s] → 512 → LeakyReLU → 2D: an imitation of one projected modality (section 4.2, equation 6)."""
+
+    def __init__(self, given: int, width: int, generator: torch.Generator):
+        super().__init__()
+        self.hidden = linear_(nn.Linear(NOISE + given, HIDDEN), generator)
+        self.out = linear_(nn.Linear(HIDDEN, width), generator)
+
+    def forward(self, noise: Tensor, structure: Tensor | None) -> Tensor:
+        given = noise if structure is None else torch.cat([noise, structure], dim=-1)
+        return self.out(F.leaky_relu(self.hidden(given)))
+
+
+def rotated(vector: Tensor, angle: Tensor) -> Tensor:
+    """Complex vectors (B, 2D), real parts first, turned by `angle` (B, D)."""
+    real, imaginary = vector.chunk(2, dim=-1)
+    cosine, sine = angle.cos(), angle.sin()
+    return torch.cat([real * cosine - imaginary * sine, real * sine + imaginary * cosine], dim=-1)
+
+
+# ------------------------------------------------------------------------------------------------------- training
+
+
+class Learner:
+    """Trains the model and, if μ > 0, the generators in turn (section 4.3)."""
+
+    def __init__(
+        self, model: AdaMF, data: Data, settings: Settings, *, device: torch.device, precision: torch.dtype, seed: int
+    ):
+        self.model = model.to(device)
+        self.settings, self.device, self.precision, self.seed = settings, device, precision, seed
+        self.triples = data.train.to(device)
+        self.sampler = NegativeSampler(
+            self.triples, entities=data.entities, relations=data.relations, sides=settings.negative_sides
+        )
+        self.optimizers = {"model": torch.optim.Adam(self.discriminating(), lr=settings.learning_rate, fused=True)}
+        if model.generators:
+            self.optimizers["generators"] = torch.optim.Adam(
+                model.generators.parameters(), lr=settings.generator_learning_rate, fused=True
+            )
+        self.schedulers = {}
+
+    def discriminating(self) -> list[nn.Parameter]:
+        """The model's parameters without the generators'."""
+        return [value for name, value in self.model.named_parameters() if not name.startswith("generators.")]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.triples) / self.settings.batch_size)
+
+    def batches(self, epoch: int) -> Iterator[Tensor]:
+        """Positives (B, 3) in the order of (seed, epoch)."""
+        for index in shuffled(len(self.triples), self.settings.batch_size, seed=self.seed, epoch=epoch):
+            yield self.triples[index.to(self.device)]
+
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
+        """The discriminator's step on new negatives and, if μ > 0, the generators' step."""
+        negatives = self.sampler(batch, self.settings.negatives)
+        terms = self.discriminator_loss(batch, negatives, self.model.noise(len(batch), self.device))
+        descend(sum(terms.values()), self.discriminating(), self.optimizers["model"])
+        if self.model.generators:
+            terms["generator"] = self.generator_loss(batch, self.model.noise(len(batch), self.device))
+            descend(terms["generator"], self.model.generators.parameters(), self.optimizers["generators"])
+        return {name: term.detach() for name, term in terms.items()}
+
+    def discriminator_loss(
+        self, positive: Tensor, negatives: Negatives, noise: dict[str, tuple[Tensor, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Terms whose sum is the discriminator's loss: `link`, and `adversarial` = μ Σ L(f⁺, f_fake)."""
+        entity, (head, tail, corrupt) = self._distinct(positive, negatives)
+        with autocast(self.device, self.precision):
+            fused = self.model.fuse(entity)
+        relation = positive[:, 1]
+        scores = self.model.link_scores(fused.joint, head, relation, tail, Negatives(corrupt, negatives.head))
+        temperature = self.settings.adversarial_temperature
+        terms = {"link": sum(self_adversarial_loss(*scores, temperature))}
+        if self.model.generators:
+            present = self.model._present(entity)
+            ends = [Fused(fused.joint[at], _rows(fused.structure, at), fused.weights) for at in (head, tail)]
+            shown = tuple(_rows(present, at) for at in (head, tail))
+            fakes = self.model.fake_scores(ends[0], relation, ends[1], noise, shown)
+            terms["adversarial"] = self.settings.mu * sum(self.adversarial_loss(scores[0], fake) for fake in fakes)
+        return terms
+
+    def generator_loss(self, positive: Tensor, noise: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
+        """Σ L(f_fake, f⁺): the imitations should score above the true triples; for the generators' weights alone."""
+        head, relation, tail = positive.unbind(1)
+        with torch.no_grad(), autocast(self.device, self.precision):
+            ends = [self.model.fuse(side) for side in (head, tail)]
+        true = self.model.pair_scores(ends[0].joint, relation, ends[1].joint).detach()
+        present = (self.model._present(head), self.model._present(tail))
+        fakes = self.model.fake_scores(ends[0], relation, ends[1], noise, present)
+        # True scores are a column in the reference too, so each weighs 1 whatever `adversarial_weighting` says.
+        return sum(sum(self_adversarial_loss(fake, true[:, None], 0.0)) for fake in fakes)
+
+    def adversarial_loss(self, true: Tensor, fake: Tensor) -> Tensor:
+        """L(f⁺, f_fake), both (B,): the link loss with one negative a triple.
+
+        The reference's softmax runs over the batch, since its fake scores have one axis, so the loss is a weighted mean
+        that the best fakes dominate; `per_triple` gives each the weight 1.
+        """
+        if self.settings.adversarial_weighting == "per_triple":
+            fake = fake[:, None]
+        return sum(self_adversarial_loss(true, fake, self.settings.adversarial_temperature))
+
+    def _distinct(self, positive: Tensor, negatives: Negatives) -> tuple[Tensor | None, tuple[Tensor, Tensor, Tensor]]:
+        """The distinct entities of a step (None: all) and heads, tails, negatives as rows of them."""
+        head, _, tail = positive.unbind(1)
+        if self.model.entities <= negatives.entity.numel() + 2 * len(head):
+            return None, (head, tail, negatives.entity)
+        entity, row = torch.unique(torch.cat([head, tail, negatives.entity.flatten()]), return_inverse=True)
+        head, tail, corrupt = row.split([len(head), len(tail), negatives.entity.numel()])
+        return entity, (head, tail, corrupt.view_as(negatives.entity))
+
+
+def _rows(table: Tensor | None, row: Tensor) -> Tensor | None:
+    return None if table is None else table[row]

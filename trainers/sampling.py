@@ -1,0 +1,158 @@
+"""Order of the training triples, and negatives drawn against them: which side is replaced, and by whom.
+
+Everything is a tensor operation on whichever device the triples lie; nothing waits for the device, nothing is
+rejected and drawn again, so a draw costs the same whatever it hits.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def shuffled(number: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[Tensor]:
+    """Indices 0 … number−1 in the order of one epoch, in batches (B,) of `batch_size`, the last one perhaps smaller.
+
+    A function of `seed` and `epoch` alone, so that an epoch can be repeated after an interruption.
+    """
+    order = torch.randperm(number, generator=torch.Generator().manual_seed(_mix(seed, epoch)))
+    yield from order.split(batch_size)
+
+
+def _mix(seed: int, epoch: int) -> int:
+    return (seed * 0x9E3779B1 + epoch * 0x85EBCA77 + 0x27D4EB2F) % (1 << 63)
+
+
+@dataclass(frozen=True)
+class Free:
+    """For one side: the entities that are no known answer of a query, as a thing to draw from exactly.
+
+    A query's answers a_0 < a_1 < … leave E − m entities free, and the u-th free one is u + j where j counts the
+    answers with a_i − i ≤ u. `gap` holds a_i − i of all queries after one another, shifted by the query's number so that one
+    sorted search finds j for a whole batch.
+    """
+
+    key: Tensor  # (Q,) int64 ascending: the queries that have answers
+    start: Tensor  # (Q + 1,) int64: where a query's answers start
+    gap: Tensor  # (answers,) int64 ascending: query number · (E + 1) + a_i − i
+    entities: int
+
+    @classmethod
+    def build(cls, key: Tensor, answer: Tensor, entities: int) -> "Free":
+        """`key` (n,) int64 names the query of each known `answer` (n,) int64; repetitions are allowed."""
+        fact = torch.unique(key * entities + answer)  # sorted
+        queries, query, count = torch.unique_consecutive(fact // entities, return_inverse=True, return_counts=True)
+        start = torch.cat([count.new_zeros(1), count.cumsum(0)])
+        rank = torch.arange(len(fact), device=fact.device) - start[query]
+        return cls(queries, start, query * (entities + 1) + fact % entities - rank, entities)
+
+    def draw(self, key: Tensor, number: Tensor) -> Tensor:
+        """Free entities: `key` (n,) names queries, `number` (n,) int64 ≥ 0 is random; any shape (n, …) of `number`.
+
+        A query that every entity answers has nothing free; it gets any entity.
+        """
+        if not len(self.key):
+            return number % self.entities
+        query = torch.searchsorted(self.key, key).clamp_(max=len(self.key) - 1)
+        known = self.key[query] == key
+        start = self.start[query]
+        left = self.entities - (self.start[query + 1] - start)
+        known &= left > 0
+        left = torch.where(known, left, self.entities)
+        shape = (-1, *[1] * (number.dim() - 1))
+        chosen = number % left.view(shape)
+        passed = torch.searchsorted(self.gap, query.view(shape) * (self.entities + 1) + chosen, right=True)
+        return torch.where(known.view(shape), chosen + passed - start.view(shape), chosen)
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Corrupted triples: `entity` (B, K) int64 replaces the head where `head` (B, K) bool is True, else the tail."""
+
+    entity: Tensor
+    head: Tensor
+
+
+class NegativeSampler:
+    """Draws K corrupted triples for each positive: a side by Bernoulli's rule, an entity that makes no known triple.
+
+    The head is replaced with probability tph / (tph + hpt) of the relation (tph: mean tails per head, hpt: mean heads
+    per tail, counted on the known triples; TransH, Wang et al. 2014, section 3.2), so that the side with many right answers is
+    replaced less often. `sides` "uniform" replaces both equally often. A relation without triples counts as even.
+    Among the entities that make no known triple each is equally likely.
+    """
+
+    def __init__(
+        self,
+        triples: Tensor,
+        *,
+        entities: int,
+        relations: int,
+        sides: str = "bernoulli",
+        filtered: bool = True,
+    ):
+        """`triples` (n, 3) int64 are the known ones; they, and so all draws, may lie on any device."""
+        if entities * relations >= 2**63 // max(entities, 1):
+            raise ValueError("too many entities and relations for keys of 63 bits")
+        head, relation, tail = triples.unbind(1)
+        self.entities, self.relations, self.filtered = entities, relations, filtered
+        self.tails = Free.build(head * relations + relation, tail, entities)
+        self.heads = Free.build(tail * relations + relation, head, entities)
+        if sides == "bernoulli":
+            self.head_probability = bernoulli(triples, relations)
+        elif sides == "uniform":
+            self.head_probability = torch.full((relations,), 0.5, device=triples.device)
+        else:
+            raise ValueError(f"negative sides are 'bernoulli' or 'uniform', not {sides!r}")
+
+    def __call__(self, positive: Tensor, count: int, generator: torch.Generator | None = None) -> Negatives:
+        """`count` (K) negatives for each of `positive` (B, 3) int64, from `generator` or the device's own."""
+        head, relation, tail = positive.unbind(1)
+        shape, device = (len(positive), count), positive.device
+        side = torch.rand(shape, generator=generator, device=device) < self.head_probability[relation, None]
+        # 62 random bits: the remainder by a number of entities is even to 2^-31 at two billion of them.
+        number = torch.randint(1 << 62, shape, generator=generator, device=device)
+        if not self.filtered:
+            return Negatives(number % self.entities, side)
+        heads = self.heads.draw(tail * self.relations + relation, number)
+        tails = self.tails.draw(head * self.relations + relation, number)
+        return Negatives(torch.where(side, heads, tails), side)
+
+
+def bernoulli(triples: Tensor, relations: int) -> Tensor:
+    """(R,) float32: tph / (tph + hpt), the probability that the head is replaced; 0.5 for a relation without triples."""
+    triples = torch.unique(triples, dim=0)
+    head, relation, tail = triples.unbind(1)
+    heads = torch.bincount(torch.unique(torch.stack([relation, head], 1), dim=0)[:, 0], minlength=relations)
+    tails = torch.bincount(torch.unique(torch.stack([relation, tail], 1), dim=0)[:, 0], minlength=relations)
+    # tph = n / heads and hpt = n / tails, so tph / (tph + hpt) = tails / (tails + heads).
+    return torch.where(heads > 0, tails / (heads + tails).clamp(min=1), 0.5)
+
+
+def self_adversarial_loss(positive: Tensor, negative: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """The two halves of the link loss, each a 0-d tensor: −½⟨log σ(f⁺)⟩ and −½⟨Σ_k softmax_k(τ f⁻_k) log σ(−f⁻_k)⟩.
+
+    `positive` (B,) or (B, 1), `negative` (B, K) or (K,) scores; the softmax runs over the last axis and carries no
+    gradient (RotatE, arXiv 1902.10197, equations 5 and 6). Temperature 0 weighs all negatives alike.
+    """
+    weight = torch.softmax(negative.detach() * temperature, dim=-1)
+    hits = -torch.nn.functional.logsigmoid(positive).mean() / 2
+    misses = -(weight * torch.nn.functional.logsigmoid(-negative)).sum(-1).mean() / 2
+    return hits, misses
+
+
+def uniform_(tensor: Tensor, bound: float, generator: torch.Generator) -> Tensor:
+    """Fill in place with numbers uniform in ±bound."""
+    with torch.no_grad():
+        return tensor.uniform_(-bound, bound, generator=generator)
+
+
+def linear_(layer: torch.nn.Linear, generator: torch.Generator) -> torch.nn.Linear:
+    """Weights and bias uniform in ±1/√(inputs), torch's own start, but from `generator`."""
+    bound = 1 / math.sqrt(layer.in_features)
+    uniform_(layer.weight, bound, generator)
+    if layer.bias is not None:
+        uniform_(layer.bias, bound, generator)
+    return layer
