@@ -115,8 +115,9 @@ def compare(
     """Compare two runs on the same queries.
 
     Returns `queries`; `better`, `equal`, `worse`: on how many queries a ranks the truth higher than b, the same, lower;
-    `wilcoxon`: the p value of the signed-rank test of reciprocal ranks (Wilcoxon 1945; 1 where all are equal); and under each metric: `a`, `b`, `difference` (a - b), `interval` of the difference by the paired bootstrap,
-    `p` of the two-sided paired permutation test, whose null says that a's and b's rank of a query may be exchanged.
+    `wilcoxon`: the p value of the signed-rank test of reciprocal ranks (Wilcoxon 1945; 1 where all are equal); and
+    under each metric: `a`, `b`, `difference` (a - b), `interval` of the difference by the paired bootstrap, `p` of the
+    two-sided paired permutation test, whose null says that a's and b's rank of a query may be exchanged.
 
     Raises UserError if the two did not rank the same queries.
     """
