@@ -109,7 +109,9 @@ def keys_read(path: Path) -> set[str]:
 def test_params_are_the_keys_read(name):
     declared = STAGES[name].get("params", [])
     roots = {key.split(".")[0] for key in declared if "${item.model}" not in key}
-    read = {key for key in keys_read(ROOT / script(name)) if key not in NO_OUTPUT and key.split(".")[0] not in NO_OUTPUT}
+    read = {
+        key for key in keys_read(ROOT / script(name)) if key not in NO_OUTPUT and key.split(".")[0] not in NO_OUTPUT
+    }
     if name == "check":  # it depends on the whole file
         assert "params.yaml" in STAGES[name]["deps"]
         return

@@ -102,7 +102,9 @@ class Checkpoints:
         found = []
         for epoch in self.epochs():
             try:
-                found.append(json.loads((self.folder / f"epoch-{epoch}" / "rest.json").read_text(encoding="utf-8"))["progress"])
+                found.append(
+                    json.loads((self.folder / f"epoch-{epoch}" / "rest.json").read_text(encoding="utf-8"))["progress"]
+                )
             except (OSError, ValueError, KeyError):
                 continue  # `restore` sets it aside when it comes to it
         return found
@@ -115,7 +117,9 @@ class Checkpoints:
                 tensors = load_tensors(folder / "tensors.safetensors")
                 rest = json.loads((folder / "rest.json").read_text(encoding="utf-8"))
             except (UserError, OSError, ValueError) as error:
-                log.warning("The checkpoint %s cannot be read (%s): set aside; going on from the one before.", folder, error)
+                log.warning(
+                    "The checkpoint %s cannot be read (%s): set aside; going on from the one before.", folder, error
+                )
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
             _put_back(learner, tensors, rest)

@@ -65,10 +65,10 @@ def fit(
 ) -> Progress:
     """Train, and leave the learner's model with the weights that were best on dev.
 
-    `triples` is how many an epoch sees. `measure(model)` gives the MRR on dev; it is asked every `evaluate_every` epochs and after the last. After
-    `patience` measurements without gain training stops (0: never). `work` holds what an interrupted run goes on from;
-    it is found there by the next call with the same arguments, and is the caller's to delete. `show` draws a progress
-    bar; None: if stderr is a terminal.
+    `triples` is how many an epoch sees. `measure(model)` gives the MRR on dev; it is asked every `evaluate_every`
+    epochs and after the last. After `patience` measurements without gain training stops (0: never). `work` holds what
+    an interrupted run goes on from; it is found there by the next call with the same arguments, and is the caller's to
+    delete. `show` draws a progress bar; None: if stderr is a terminal.
 
     Raises UserError if a loss term stops being finite or memory runs out; the last checkpoint stays.
     """
@@ -138,8 +138,9 @@ def _one_epoch(learner: Learner, progress: Progress, seed: int, bar: tqdm) -> di
 
 def _not_finite(term: str, progress: Progress, steps: int) -> UserError:
     return UserError(
-        f"The loss term {term!r} is not a finite number at step {progress.step + steps + 1} (epoch {progress.epoch + 1}); "
-        "lower the learning rate, or use precision: float32. The last checkpoint is kept."
+        f"The loss term {term!r} is not a finite number at step {progress.step + steps + 1} "
+        f"(epoch {progress.epoch + 1}); lower the learning rate or use precision: float32. "
+        "The last checkpoint is kept."
     )
 
 
@@ -188,4 +189,6 @@ def _explain_memory(error: RuntimeError, learner: Learner) -> None:
         return
     size = getattr(getattr(learner, "settings", None), "batch_size", None)
     advice = f"set batch_size from {size} to {max(1, size // 2)}" if size else "lower batch_size by half"
-    raise UserError(f"Training ran out of memory; {advice} in the model's block of params.yaml and run again.") from error
+    raise UserError(
+        f"Training ran out of memory; {advice} in the model's block of params.yaml and run again."
+    ) from error

@@ -1,9 +1,9 @@
 """The run folder: what one training run leaves, complete enough to be judged and to be loaded again with one call.
 
-    weights.safetensors   the weights that were best on dev, with every table they need
-    run.json              settings, inputs, seed, epochs, chosen epoch, seconds, peak memory, device, code version
-    history.csv           one row an epoch
-    dev.json, test.json, ranks.parquet     from the evaluate stage
+weights.safetensors   the weights that were best on dev, with every table they need
+run.json              settings, inputs, seed, epochs, chosen epoch, seconds, peak memory, device, code version
+history.csv           one row an epoch
+dev.json, test.json, ranks.parquet     from the evaluate stage
 """
 
 import csv

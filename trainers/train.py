@@ -72,8 +72,17 @@ def train(
         seed=seed,
         work=folder,
     )
-    about = runs.describe(data, model=model, settings=settings, split=split_of(graph), encoders=encoders(encoded, module.NEEDS, modalities),
-                          seed=seed, device=device, precision=precision, progress=progress)  # fmt: skip
+    about = runs.describe(
+        data,
+        model=model,
+        settings=settings,
+        split=split_of(graph),
+        encoders=encoders(encoded, module.NEEDS, modalities),
+        seed=seed,
+        device=device,
+        precision=precision,
+        progress=progress,
+    )
     about["inputs"] = inputs
     runs.save_run(run, learner.model, about, progress.history)
     shutil.rmtree(folder, ignore_errors=True)
@@ -87,7 +96,9 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"train.device is {name!r}: no such kind of device; use auto, cpu, cuda or cuda:<n>.") from error
+        raise UserError(
+            f"train.device is {name!r}: no such kind of device; use auto, cpu, cuda or cuda:<n>."
+        ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"train.device is {name!r}, but torch finds no GPU here; use auto or cpu.")
     return device
