@@ -73,6 +73,8 @@ class Images(Block):
 class Encode(Block):
     batch_size: AtLeastOne
     device: str
+    precision: Literal["auto", "float32", "bfloat16"]
+    store_failure: Literal["stop", "continue"]
 
 
 class Train(Block):

@@ -1,0 +1,39 @@
+"""Encoders that learn something from the graph's own inputs before they can encode (the codebook of patches)."""
+
+import io
+from types import ModuleType
+
+import numpy as np
+
+from pipeline.encoders import code_version
+from pipeline.inputs import Inputs
+from pipeline.store import KEY, Store
+
+
+def learned(family: ModuleType, settings: object, inputs: Inputs, address: str) -> dict[str, np.ndarray]:
+    """What `family.load` wants beside its settings: {} for most, {"centroids": …} for a family with `learn`.
+
+    What was learned is kept in the store at `address`, by the settings and the inputs it was learned from, so that it
+    is learned once, and a run that goes on after a kill goes on with the same numbers.
+    """
+    if not hasattr(family, "learn"):
+        return {}
+    keys = np.unique(inputs.keys)[: settings.sample]
+    digest = {"settings": repr(settings), "code": code_version(family.__file__), "inputs": _hex(keys)}
+    store = Store(address, "learned", digest)
+    content = store.artifact("centroids.npy")
+    if content is not None:
+        return {"centroids": np.load(io.BytesIO(content), allow_pickle=False)}
+    wanted = np.isin(inputs.keys, keys)
+    raws = sorted(pair for some in inputs.read(wanted, 256) for pair in some)
+    centroids = family.learn(settings, (raw for _, raw in raws))
+    sink = io.BytesIO()
+    np.save(sink, centroids, allow_pickle=False)
+    store.put_artifact("centroids.npy", sink.getvalue())
+    return {"centroids": centroids}
+
+
+def _hex(keys: np.ndarray) -> str:
+    import hashlib
+
+    return hashlib.sha256(keys.astype(KEY).tobytes()).hexdigest()

@@ -1,0 +1,109 @@
+"""What the two encode stages share: their arguments, and the way from params.yaml to tables."""
+
+import argparse
+import dataclasses
+import json
+import logging
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipeline import encode, encoders, tables
+from pipeline.encoders import learned
+from pipeline.errors import UserError
+from pipeline.inputs import Inputs, Pictures, Texts
+from pipeline.store import Stores, statuses
+from stages.cli import arguments
+from stages.params import Params, load_params
+
+log = logging.getLogger(__name__)
+
+SCRATCH = Path("data/.work/encode")
+
+
+def stage_main(kind: str, modality: str) -> None:
+    """Encode one graph's texts or pictures as the arguments and params.yaml say.
+
+    `kind` is what encoders call it ("text", "image"), `modality` the key of params.yaml ("text", "images").
+    """
+    options = _parser(modality).parse_args()
+    params = load_params()
+    if options.status or options.verify:
+        _inspect(params, kind, options.verify)
+        return
+    share = _share(options.shard)
+    folder = Path("data") / options.graph
+    name = getattr(params, modality).encoder
+    started = time.perf_counter()
+    inputs = Texts(folder / "text.parquet") if kind == "text" else Pictures(folder / "images")
+    encoder, settings = _encoder(params, name, kind, inputs)
+    stores = Stores(
+        params.store, SCRATCH / f"{options.graph}-{kind}", kind, encoder.fingerprint, params.encode.store_failure
+    )
+    made_by = {"stage": f"encode_{modality}", "encoder": name, "settings": settings, **encoder.fingerprint}
+    with tqdm(unit=" rows", desc=f"encode {modality} {options.graph}", disable=None) as bar:
+        counts = encode.run(
+            inputs,
+            encoder,
+            stores,
+            folder / "encoded" / kind,
+            made_by=made_by,
+            batch_size=params.encode.batch_size,
+            share=share,
+            progress=lambda done, total: _move(bar, done, total),
+        )
+    if share is None:
+        seconds = round(time.perf_counter() - started, 1)
+        tables.write_json(
+            folder / f"encode_{modality}.json",
+            {**dataclasses.asdict(counts), "encoder": name, "total_seconds": seconds},
+        )
+
+
+def _parser(modality: str) -> argparse.ArgumentParser:
+    parser = arguments(f"Encode a graph's {modality} through the feature store.", "graph")
+    parser.add_argument("--shard", metavar="i/n", help="encode the i-th of n shares into the store, publish nothing")
+    parser.add_argument("--status", action="store_true", help="say what the store holds, encode nothing")
+    parser.add_argument("--verify", action="store_true", help="read all of the store and set damaged parts aside")
+    return parser
+
+
+def _share(shard: str | None) -> tuple[int, int] | None:
+    if shard is None:
+        return None
+    index, _, shards = shard.partition("/")
+    if not (index.isdecimal() and shards.isdecimal()) or not int(index) < int(shards):
+        raise UserError(f"--shard {shard} is not i/n with i from 0 to n - 1, such as 0/4 … 3/4.")
+    return int(index), int(shards)
+
+
+def _encoder(params: Params, name: str, kind: str, inputs: Inputs) -> tuple[encoders.Encoder, dict]:
+    family, settings = encoders.settings(name, params.encoders[name], kind)
+    device = encoders.pick_device(params.encode.device)
+    precision = encoders.pick_precision(params.encode.precision, device)
+    extra = learned.learned(family, settings, inputs, params.store or str(SCRATCH / "learned"))
+    return family.load(settings, device=device, precision=precision, **extra), dataclasses.asdict(settings)
+
+
+def _move(bar: tqdm, done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done - bar.n)
+
+
+def _inspect(params: Params, kind: str, verify: bool) -> None:
+    """Print one line an encoder that the store knows, as JSON."""
+    if params.store is None:
+        raise UserError("There is no store: the key `store` in params.yaml is null.")
+    damaged = 0
+    for fingerprint, store in statuses(params.store, kind):
+        line: dict[str, object] = {"encoder": fingerprint, **store.status()}
+        if verify:
+            line["sound_rows"], names = store.verify()
+            line["set_aside_now"] = len(names)
+            damaged += len(names)
+        print(json.dumps(line, ensure_ascii=False))
+    if damaged:
+        raise UserError(
+            f"{damaged} damaged parts of {params.store} were set aside; the next run makes their rows again."
+        )
