@@ -1,0 +1,221 @@
+"""The report's pictures: Matplotlib draws them as SVG that takes its colours from the page.
+
+Each colour of a figure is a stand-in that is replaced by a CSS variable (`var(--ink)`), so that the same picture is
+right in light and in dark; text stays text. Figures are as wide as a phone, and a page sets them side by side.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+_STAND_INS = {"ink": "#0a0b01", "muted": "#0a0b02", "line": "#0a0b03", "panel": "#0a0b04"}
+SERIES = 10  # colours that the style sheet knows: --s0 … --s9
+_DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
+_MARKERS = "osD^vPX<>*"
+WIDTH = 4.2  # inches; 403 CSS pixels
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 9.5,
+    "text.color": _STAND_INS["ink"],
+    "axes.labelcolor": _STAND_INS["ink"],
+    "axes.edgecolor": _STAND_INS["line"],
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "grid.color": _STAND_INS["line"],
+    "grid.linewidth": 0.6,
+    "xtick.color": _STAND_INS["muted"],
+    "ytick.color": _STAND_INS["muted"],
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "figure.facecolor": "none",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+}
+
+
+def series(place: int) -> dict:
+    """Colour, dashes and marker of the model at this place in params.yaml: told apart without colour as well."""
+    return {
+        "color": f"#0a0c{place % SERIES:02x}",
+        "linestyle": _DASHES[place // SERIES % len(_DASHES)],
+        "marker": _MARKERS[place % len(_MARKERS)],
+    }
+
+
+def intervals(rows: Sequence[Mapping], name: str) -> str:
+    """Test MRR of each model with its interval, the published figure as a hollow diamond.
+
+    A row has `label`, `place`, `mrr`, `low`, `high` (fractions) and `published` (fraction or None).
+    """
+    figure, axes = _figure(0.9 + 0.34 * len(rows))
+    for y, row in enumerate(rows):
+        look = series(row["place"])
+        axes.plot([100 * row["low"], 100 * row["high"]], [y, y], color=look["color"], solid_capstyle="round")
+        axes.plot(100 * row["mrr"], y, look["marker"], color=look["color"], markersize=6.5)
+        if row["published"] is not None:
+            axes.plot(100 * row["published"], y, "d", markeredgecolor=_STAND_INS["muted"], markerfacecolor="none")
+    axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
+    axes.tick_params(axis="y", labelcolor=_STAND_INS["ink"])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("test MRR (%)")
+    axes.grid(False, axis="y")
+    return _svg(figure, name)
+
+
+def dev_curves(runs: Sequence[Mapping], name: str) -> str:
+    """Dev MRR over epochs, a line a model; the chosen epoch is the large marker.
+
+    A row has `label`, `place`, `epoch` (n,), `dev_mrr` (n,) fractions, `chosen` (epoch or None).
+    """
+    figure, axes = _figure(2.9)
+    for run in runs:
+        look = series(run["place"])
+        measured = np.isfinite(run["dev_mrr"])
+        epoch, mrr = run["epoch"][measured], 100 * run["dev_mrr"][measured]
+        axes.plot(epoch, mrr, color=look["color"], linestyle=look["linestyle"])
+        at = np.flatnonzero(epoch == run["chosen"])
+        axes.plot(epoch[at], mrr[at], look["marker"], color=look["color"], markersize=7)
+        axes.plot([], [], color=look["color"], linestyle=look["linestyle"], marker=look["marker"], label=run["label"])
+    axes.set(xlabel="epoch", ylabel="dev MRR (%)", title="Dev MRR")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    _legend(figure, axes)
+    return _svg(figure, name)
+
+
+def loss_curves(title: str, place: int, epoch: np.ndarray, terms: Mapping[str, np.ndarray], name: str) -> str:
+    """One model's loss and its terms over epochs, each the mean of an epoch's steps."""
+    figure, axes = _figure(2.5)
+    for row, (term, values) in enumerate(terms.items()):
+        look = series(place if row == 0 else place + row)
+        axes.plot(epoch, values, color=look["color"], linestyle=_DASHES[0] if row == 0 else look["linestyle"], label=term)
+    positive = np.concatenate([values for values in terms.values()]) if terms else np.zeros(0)
+    positive = positive[np.isfinite(positive)]
+    if len(positive) and positive.min() > 0 and positive.max() / positive.min() > 50:
+        axes.set_yscale("log")
+    axes.set(xlabel="epoch", ylabel="loss (nats)", title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    _legend(figure, axes)
+    return _svg(figure, name)
+
+
+def coverage(bars: Sequence[tuple[str, Mapping[str, float]]], name: str) -> str:
+    """Stacked bars of shares (fractions of all entities): each bar a row, the parts in the same order in each."""
+    figure, axes = _figure(1.35 + 0.42 * len(bars))
+    parts = list(bars[0][1])
+    left = np.zeros(len(bars))
+    for place, part in enumerate(parts):
+        width = np.array([shares[part] for _, shares in bars])
+        axes.barh(range(len(bars)), width, 0.62, left, color=f"#0a0d{place:02x}", label=part, linewidth=0)
+        left += width
+    axes.set_yticks(range(len(bars)), [label for label, _ in bars])
+    axes.tick_params(axis="y", labelcolor=_STAND_INS["ink"])
+    axes.set_ylim(len(bars) - 0.45, -0.55)
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    axes.set_xlabel("entities (%)")
+    axes.grid(False, axis="y")
+    _legend(figure, axes)
+    return _svg(figure, name)
+
+
+def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], cells: np.ndarray, top: float, name: str) -> str:
+    """MRR (fractions, NaN where there are too few queries) of rows × columns, coloured from 0 to `top`."""
+    figure, axes = _figure(0.95 + 0.36 * len(rows))
+    colours = matplotlib.colormaps["viridis"]
+    for y, x in np.ndindex(cells.shape):
+        value = cells[y, x]
+        if np.isfinite(value):
+            level = value / top if top else 0.0
+            axes.add_patch(matplotlib.patches.Rectangle((x, y), 0.97, 0.95, color=colours(level), linewidth=0))
+            ink = "#ffffff" if level < 0.55 else "#111111"
+            axes.text(x + 0.485, y + 0.5, f"{100 * value:.1f}", ha="center", va="center", color=ink, fontsize=9)
+        else:
+            axes.text(x + 0.485, y + 0.5, "few", ha="center", va="center", color=_STAND_INS["muted"], fontsize=8.5)
+    axes.set_xlim(0, len(columns))
+    axes.set_ylim(len(rows), 0)
+    axes.set_xticks(np.arange(len(columns)) + 0.485, columns, fontsize=8.5)
+    axes.set_yticks(np.arange(len(rows)) + 0.475, rows)
+    axes.set(title=title, ylabel="relation category")
+    axes.spines[:].set_visible(False)
+    axes.grid(False)
+    return _svg(figure, name)
+
+
+def lines(plot: Mapping, groups: Mapping[str, Sequence[tuple[float, float, float]]], name: str) -> str:
+    """A study's figure: for each group its points (x, y, deviation or 0), sorted by x, with error bars."""
+    figure, axes = _figure(2.9)
+    for place, (label, points) in enumerate(groups.items()):
+        look = series(place)
+        x, y, error = np.array(sorted(points)).T
+        axes.errorbar(x, y, error if error.any() else None, capsize=2.5, markersize=5, label=label, **look)
+    axes.set(xlabel=plot["x_label"], ylabel=plot["y_label"])
+    _legend(figure, axes)
+    return _svg(figure, name)
+
+
+def scale(top: float, name: str) -> str:
+    """The heat maps' colour scale as a strip of its own: 0 to `top` MRR."""
+    figure, axes = _figure(0.62)
+    steps = 48
+    for step in range(steps):
+        colour = matplotlib.colormaps["viridis"](step / (steps - 1))
+        axes.axvspan(100 * top * step / steps, 100 * top * (step + 1.05) / steps, color=colour, linewidth=0)
+    axes.set(xlim=(0, 100 * top), ylim=(0, 1), yticks=[], xlabel="test MRR of the cell's queries (%)")
+    axes.spines[:].set_visible(False)
+    axes.grid(False)
+    return _svg(figure, name)
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((WIDTH, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        return figure, figure.add_subplot()
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Above the axes, where no curve can run beneath it."""
+    handles, labels = axes.get_legend_handles_labels()
+    if len(handles) > 1:
+        columns = 2 if max(map(len, labels)) > 14 or len(labels) == 4 else 3
+        figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // columns))
+        figure.legend(
+            handles, labels, loc="outside upper left", ncols=columns, fontsize=9, frameon=False,
+            labelcolor=_STAND_INS["ink"], handlelength=2.2, columnspacing=1.2, borderpad=0,
+        )  # fmt: skip
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as an <svg> element for a page that holds others: its own ids, the page's colours, no date."""
+    text = io.StringIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    used = set(re.findall(r"""(?:url\(#|href="#)([^")]+)""", svg))
+    svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", svg)
+    svg = re.sub(r" font-family: [^;]*;| transform=\"rotate\(-?0 [^)]*\)\"", "", svg)
+    svg = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{name}">', svg, count=1)
+    for variable, colour in _STAND_INS.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    svg = re.sub(r"#0a0c([0-9a-f]{2})", lambda found: f"var(--s{int(found[1], 16)})", svg)
+    svg = re.sub(r"#0a0d([0-9a-f]{2})", lambda found: f"var(--c{int(found[1], 16)})", svg)
+    return re.sub(r"\s*\n\s*", "\n", svg).strip()

@@ -1,0 +1,161 @@
+"""The report's page: gathers what the sections show and fills the template."""
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from pipeline.errors import UserError
+from stages import report_figures as figures
+from stages import report_predictions as answers
+from stages import report_tables as report
+from stages import report_words as words
+from stages.report_inputs import Graph, Run, read_graph, read_json, read_runs
+from trainers.runs import load_run
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def page(root: Path, graphs: Sequence[str], models: Sequence[str], load: Callable[[Path], object] = load_run) -> str:
+    """The whole page as HTML: a function of the files below `root` alone, so that DVC sees no change where none is.
+
+    `load` turns a run's folder into what answers `score(known, relation, side)`.
+    Raises UserError if a run or a table is missing or damaged.
+    """
+    runs = read_runs(root, graphs, models)
+    sections = []
+    for name in graphs:
+        graph = read_graph(root, name)
+        sections.append(_section(graph, [run for run in runs if run.graph == name], load))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters |= {"percent": _percent, "duration": _duration, "size": _size, "slug": report.plain}
+    environment.globals |= {"display": report.display, "short": words.short}
+    return environment.get_template("report.html").render(
+        sections=sections,
+        runs=runs,
+        studies=_studies(root),
+        citations=report.citations(graphs, runs),
+        series=[figures.series(place) for place in range(len(models))],
+        few=report.FEW,
+    )
+
+
+def _section(graph: Graph, runs: Sequence[Run], load: Callable[[Path], object]) -> dict:
+    """All that the page shows of one graph."""
+    bars = report.coverage(graph)
+    found = {
+        "graph": graph,
+        "runs": runs,
+        "findings": words.findings(graph.audit),
+        "coverage": Markup(figures.coverage(bars, f"coverage of {graph.name}")),
+        "missing": report.reasons_of_missing(graph),
+        "results": None,
+    }
+    if runs:
+        results = report.results(runs, words.released_dev(graph.audit))
+        queries = answers.predictions(graph, runs, load=load)
+        thumbnails = answers.Thumbnails()
+        thumbnails.read(graph, answers.entities(queries))
+        found |= {
+            "results": results,
+            "figure": Markup(_results_figure(graph.name, results["rows"])),
+            "curves": [Markup(svg) for svg in _curves(graph.name, runs)],
+            "wins": report.wins(graph, runs),
+            "by_modality": report.by_modality(graph, runs),
+            "queries": queries,
+            "thumbnails": thumbnails.uris,
+        }
+        found["heat"] = [Markup(svg) for svg in _heat_maps(graph.name, runs, found["wins"])]
+    return found
+
+
+def _results_figure(graph: str, rows: Sequence[dict]) -> str:
+    marked = [{**row, "published": row["published"] and row["published"]["mrr"] / 100} for row in rows]
+    return figures.intervals(marked, f"test MRR on {graph}")
+
+
+def _curves(graph: str, runs: Sequence[Run]) -> list[str]:
+    """Dev MRR of all models in one figure, then each model's loss."""
+    with_history = [(place, run) for place, run in enumerate(runs) if len(run.history.get("epoch", ()))]
+    if not with_history:
+        return []
+    dev = [
+        {"label": report.display(run.model), "place": place, "epoch": run.history["epoch"],
+         "dev_mrr": run.history["dev_mrr"], "chosen": run.about.get("chosen_epoch")}
+        for place, run in with_history
+    ]  # fmt: skip
+    drawn = [figures.dev_curves(dev, f"dev MRR on {graph} by epoch")]
+    other = ("epoch", "step", "dev_mrr", "triples_per_second", "seconds")
+    for place, run in with_history:
+        terms = {name: values for name, values in run.history.items() if name not in other}
+        label = report.display(run.model)
+        drawn.append(figures.loss_curves(f"Loss of {label}", place, run.history["epoch"], terms, f"loss of {label} on {graph}"))
+    return drawn
+
+
+def _heat_maps(graph: str, runs: Sequence[Run], wins: dict) -> list[str]:
+    finite = wins["cells"][np.isfinite(wins["cells"])]
+    top = float(finite.max()) if len(finite) else 1.0
+    columns = [column.replace(" ", "\n") for column in wins["columns"]]
+    maps = [
+        figures.heat_map(report.display(run.model), wins["rows"], columns, wins["cells"][place], top,
+                         f"MRR of {report.display(run.model)} on {graph} by category and coverage")
+        for place, run in enumerate(runs)
+    ]  # fmt: skip
+    return [*maps, figures.scale(top, f"colour scale of {graph}")]
+
+
+def _studies(root: Path) -> list[dict]:
+    """The studies that were run: each folder of studies/ that holds a study.json, with its table and its figure.
+
+    study.json: `title`, `protocol` (in words), and on wish `plot`: the columns `x`, `y`, `series`, `deviation` of
+    table.csv with `x_label` and `y_label`, units included.
+    """
+    found = []
+    for path in sorted((root / "studies").glob("**/study.json")):
+        about = read_json(path)
+        table = path.with_name("table.csv")
+        rows = _rows(table) if table.exists() else []
+        plot = about.get("plot")
+        svg = Markup(_study_figure(plot, rows, str(about["title"]), path)) if plot and rows else None
+        found.append({"title": about["title"], "protocol": about.get("protocol", ""), "rows": rows, "figure": svg})
+    return found
+
+
+def _rows(path: Path) -> list[dict]:
+    with open(path, encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def _study_figure(plot: dict, rows: Sequence[dict], title: str, path: Path) -> str:
+    groups: dict[str, list[tuple[float, float, float]]] = {}
+    try:
+        for row in rows:
+            deviation = float(row[plot["deviation"]] or 0) if plot.get("deviation") else 0.0
+            label = row[plot["series"]] if plot.get("series") else plot["y_label"]
+            groups.setdefault(label, []).append((float(row[plot["x"]]), float(row[plot["y"]]), deviation))
+        return figures.lines(plot, groups, f"study: {title}")
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} names a plot that its table.csv cannot fill ({error}); run the study again.") from error
+
+
+def _percent(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None or not np.isfinite(value) else f"{100 * value:.{digits}f}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: float | None) -> str:
+    return "–" if count is None else f"{count / 2**30:.2f} GiB" if count >= 2**29 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,129 @@
+"""What an audit says, in words: each finding with the numbers it rests on, leaks flagged."""
+
+from collections.abc import Mapping
+
+SPLITS = ("train", "dev", "test")
+
+
+def released_dev(audit: Mapping) -> str:
+    """What is wrong with the released dev rows, in half a sentence; empty if nothing is or nothing is known."""
+    released = audit.get("released")
+    if not released:
+        return ""
+    rows, overlaps = released["rows"]["dev"], released["overlaps"]
+    if not overlaps["dev_in_train"] and not overlaps["dev_in_test"]:
+        return ""
+    return f"of {rows:,} dev rows {overlaps['dev_in_train']:,} stand in train, {overlaps['dev_in_test']:,} in test"
+
+
+def findings(audit: Mapping) -> list[dict]:
+    """Sentences on the released files and on what is used, each with `leak`: "yes", "no" or "note"."""
+    if not audit:
+        return []
+    released, used = audit["released"], audit["used"]
+    return [
+        *_overlaps(released, "As released"),
+        *_done(audit),
+        *_overlaps(used, "In use"),
+        *_repetitions(released),
+        *_unseen(used),
+        *_relations(used["similar_relations"]),
+        *_pairs(used),
+    ]
+
+
+def _say(text: str, leak: str = "note") -> dict:
+    return {"text": text, "leak": leak}
+
+
+def _overlaps(part: Mapping, who: str) -> list[dict]:
+    rows = part["rows"]
+    said = []
+    for name, count in part["overlaps"].items():
+        one, other = name.split("_in_")
+        if count and rows[one]:
+            share = 100 * count / rows[one]
+            said.append(_say(f"{who}, {count:,} of the {rows[one]:,} {one} rows ({share:.1f} %) also stand in {other}.", "yes"))
+    return said or [_say(f"{who}, no triple stands in two of train, dev and test.", "no")]
+
+
+def _done(audit: Mapping) -> list[dict]:
+    """What was done to the released rows."""
+    done = audit.get("done", {})
+    said = []
+    if done.get("leaking_dev_dropped"):
+        said.append(_say(f"The released dev set ({done['leaking_dev_dropped']:,} distinct rows) is dropped as a whole."))
+    if done.get("test_in_train_dropped"):
+        said.append(_say(f"{done['test_in_train_dropped']:,} test rows that train holds are dropped."))
+    for split in ("dev", "test"):
+        if done.get(f"carved_{split}"):
+            said.append(
+                _say(
+                    f"A {split} set of {done[f'carved_{split}']:,} rows is carved out of train, such that train keeps "
+                    "every entity and relation it had."
+                )
+            )
+    if audit.get("split") == "released" and not said:
+        said.append(_say("The released files are used as they are."))
+    return said
+
+
+def _repetitions(part: Mapping) -> list[dict]:
+    repeated = {split: count for split, count in part["duplicates"].items() if count}
+    if not repeated:
+        return [_say("As released, no row is repeated within its file.", "no")]
+    words = ", ".join(f"{count:,} in {split} ({part['distinct'][split]:,} distinct)" for split, count in repeated.items())
+    return [_say(f"As released, rows are repeated within their file: {words}.", "note")]
+
+
+def _unseen(part: Mapping) -> list[dict]:
+    unseen, rows = part["unseen"], part["rows"]
+    if not unseen["entities"]:
+        return [_say("Every entity has a fact in train.", "no")]
+    touching = unseen["test_with_unseen_entity"]
+    return [
+        _say(
+            f"{unseen['entities']:,} entities have no fact in train; {touching:,} of {rows['test']:,} test triples name "
+            "one. They are ranked like all others, and only their text and picture can tell a model anything of them."
+        )
+    ]
+
+
+def _relations(similar: Mapping) -> list[dict]:
+    said = []
+    for kind, words in (
+        ("reverse", "repeat another's facts the other way round"),
+        ("duplicate", "repeat another's facts"),
+        ("symmetric", "hold both ways"),
+    ):
+        found = similar.get(kind, [])
+        if found:
+            most = max(found, key=lambda one: one["share"])
+            pair = f"{short(most['relation'])} and {short(most['other'])}" if "other" in most else short(most["relation"])
+            what = "pairs of relations" if kind != "symmetric" else "relations"
+            leak = "note" if kind == "symmetric" else "yes"
+            said.append(
+                _say(
+                    f"{len(found):,} {what} {words} for at least half of them, which a model can copy; most of all "
+                    f"{pair} ({100 * most['share']:.0f} %).",
+                    leak,
+                )
+            )
+    return said or [_say("No relation repeats, reverses or mirrors another for half of its facts.", "no")]
+
+
+def _pairs(part: Mapping) -> list[dict]:
+    pairs, test = part["test_pairs"], part["rows"]["test"]
+    if not test:
+        return []
+    either = max(pairs["joined_in_train"], pairs["joined_in_train_reversed"])
+    text = (
+        f"Of {test:,} test triples, train joins the same two entities by some relation for {pairs['joined_in_train']:,}, "
+        f"and turned round for {pairs['joined_in_train_reversed']:,}."
+    )
+    return [_say(text, "note" if either else "no")]
+
+
+def short(key: str) -> str:
+    """The last part of a URI: the name that a reader knows."""
+    return key.rstrip("/>").replace("#", "/").rsplit("/", 1)[-1]

@@ -1,0 +1,140 @@
+"""A small finished project for the report's tests: a graph with texts and drawings, and runs with real ranks."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from pipeline import tables
+from pipeline.audit import audit
+from pipeline.graph import Graph, categories
+from pipeline.image_parts import NONE, Parts, absent, row
+from pipeline.images import clean
+from pipeline.known import KnownFacts
+from trainers import ranking
+
+ENTITIES, RELATIONS = 120, 6
+MODELS = ("adamf_mat", "momok", "mygo", "rotate")
+WORDS = "river city singer album village country actor film lake mountain"
+
+
+class Scorer:
+    """Answers like a model that knows the graph a little: noise, and a gain on true answers."""
+
+    def __init__(self, truth: KnownFacts, seed: int, gain: float):
+        generator = torch.Generator().manual_seed(seed)
+        self.noise = torch.randn(RELATIONS, ENTITIES, ENTITIES, generator=generator)
+        for side in ranking.DIRECTIONS:
+            known, relation = truth.queries(side)
+            at, entity = truth.answers(known, relation, side)
+            place = (known[at], entity) if side == "tail" else (entity, known[at])
+            self.noise[relation[at], place[0], place[1]] += gain / 2
+
+    def score(self, known, relation, side):
+        return self.noise[relation, known] if side == "tail" else self.noise[relation, :, known]
+
+
+def build(root: Path, name: str = "DB15K", models=MODELS, *, drawn: bool = True, seed: int = 0) -> dict[Path, Scorer]:
+    """Write data/<name> and runs/<name>/<model> below `root`; returns each run folder's scorer."""
+    generator = np.random.default_rng(seed)
+    rows = np.unique(
+        np.stack([generator.integers(0, n, 1500) for n in (ENTITIES - 3, RELATIONS, ENTITIES)], axis=1), axis=0
+    )
+    generator.shuffle(rows)
+    released = {"train": rows[:1000], "dev": rows[900:1000], "test": rows[1000:1200]}
+    used = {"train": rows[:900], "dev": rows[900:1000], "test": rows[1000:1200]}
+    keys = [f"http://dbpedia.org/resource/Entity_{one}" for one in range(ENTITIES)]
+    labels = [f"{WORDS.split()[one % 10].title()} {one}" for one in range(ENTITIES)]
+    relations = [f"http://dbpedia.org/ontology/{word}" for word in ("country", "birthPlace", "starring", "genre", "a", "b")]
+    graph = Graph(keys, labels, relations, ["country", "born in", "starring", "genre", "part of", "next to"], released)
+    folder = root / "data" / name
+    _write_graph(folder, graph, used)
+    _write_text(folder, labels)
+    _write_pictures(folder, drawn)
+    known = KnownFacts.build(np.concatenate(list(used.values())), ENTITIES, RELATIONS)
+    scorers = {}
+    for place, model in enumerate(models):
+        scorer = Scorer(known, place, 4.0 + place)
+        write_run(root / "runs" / name / model, name, model, scorer, used, known, place)
+        scorers[root / "runs" / name / model] = scorer
+    return scorers
+
+
+def _write_graph(folder: Path, graph: Graph, used: dict[str, np.ndarray]) -> None:
+    made = {"split": "clean"}
+    entities = {"entity_id": range(ENTITIES), "key": graph.entity_keys, "label": graph.entity_labels}
+    tables.write(folder / "graph" / "entities.parquet", "entities", _plain(entities), made)
+    kinds = categories(used["train"], RELATIONS)
+    relations = {"relation_id": range(RELATIONS), "key": graph.relation_keys, "label": graph.relation_labels, "category": kinds}
+    tables.write(folder / "graph" / "relations.parquet", "relations", _plain(relations), made)
+    rows = np.concatenate(list(used.values()))
+    split = np.repeat(list(used), [len(part) for part in used.values()])
+    triples = {"head": rows[:, 0], "relation": rows[:, 1], "tail": rows[:, 2], "split": split}
+    tables.write(folder / "graph" / "triples.parquet", "triples", _plain(triples), made)
+    found = audit(graph, used, {"leaking_dev_dropped": 100, "carved_dev": 100}, "clean")
+    tables.write_json(folder / "graph" / "audit.json", found)
+
+
+def _plain(columns: dict) -> dict:
+    return {name: [one.item() if isinstance(one, np.generic) else one for one in column] for name, column in columns.items()}
+
+
+def _write_text(folder: Path, labels: list[str]) -> None:
+    rows = []
+    for entity, label in enumerate(labels):
+        found = entity % 7 != 0
+        words = f"{label.lower()} in the north of nowhere, known for its <b>old</b> & crooked tower and {entity} bridges"
+        rows.append(
+            {"entity_id": entity, "label": label, "description": words if found else None, "aliases": [],
+             "text": words if found else None, "source": None, "status": "ok" if found else "not in Wikidata"}
+        )  # fmt: skip
+    columns = {name: [one[name] for one in rows] for name in rows[0]}
+    tables.write(folder / "text.parquet", "text", columns, {})
+
+
+def _write_pictures(folder: Path, drawn: bool) -> None:
+    with Parts(folder / "images", {"stage": "images", "source": "drawings" if drawn else "folder"}) as parts:
+        for entity in range(ENTITIES):
+            if entity % 5 == 0:
+                parts.add(absent(entity, 0, NONE, "the source has no picture of it"))
+                continue
+            image = Image.new("RGB", (96, 64), (entity * 37 % 255, entity * 91 % 255, 120))
+            ImageDraw.Draw(image).ellipse((20, 8, 76, 56), fill=(250, entity * 53 % 255, 80))
+            out = io.BytesIO()
+            image.save(out, "PNG")
+            parts.add(row(entity, 0, "drawing", clean(out.getvalue())))
+
+
+def write_run(folder: Path, graph: str, model: str, scorer: Scorer, used: dict, known: KnownFacts, place: int) -> None:
+    """A run folder as train and evaluate leave it, without weights."""
+    epochs = 40 + 10 * place
+    about = {
+        "model": model, "graph": graph, "split": "clean", "seed": 0, "epochs": epochs, "chosen_epoch": epochs - 10,
+        "encoders": {"text": {"encoder": "minilm"}, "image": {"encoder": "patches"}}, "seconds": 12.5 * 4**place,
+        "peak_memory_bytes": (700 + 400 * place) << 20, "device": "x86_64 CPU, 2 threads", "precision": "float32",
+        "code_version": "0.1.0+0123456789ab",
+    }  # fmt: skip
+    lines = ["epoch,step,loss,link,dev_mrr,triples_per_second,seconds"]
+    for epoch in range(1, epochs + 1):
+        mrr = f"{0.4 * (1 - np.exp(-epoch / (12 + 4 * place))):.5f}" if epoch % 10 == 0 else ""
+        lines.append(f"{epoch},{epoch * 9},{9 / epoch + 0.4:.4f},{7 / epoch + 0.3:.4f},{mrr},9000,{epoch * 0.3:.2f}")
+    tables.write_text(folder / "history.csv", "\n".join(lines) + "\n")
+    tables.write_json(folder / "run.json", about)
+    ranks = {one: ranking.rank(scorer.score, used[one], known, entities=ENTITIES) for one in ("dev", "test")}
+    ranking.write(folder / "ranks.parquet", ranks, {})
+    for split, one in ranks.items():
+        tables.write_json(folder / f"{split}.json", {**ranking.metrics(one), "made_by": about})
+
+
+def write_study(root: Path) -> None:
+    """A study as `studies/` holds it."""
+    folder = root / "studies" / "missing" / "DB15K" / "momok"
+    about = {"title": "Missing pictures: MoMoK on DB15K", "protocol": "Pictures are taken from a share of entities.",
+             "plot": {"x": "share", "y": "mrr", "series": "taken", "deviation": "deviation",
+                      "x_label": "entities without a picture (%)", "y_label": "test MRR (%)"}}  # fmt: skip
+    tables.write_text(folder / "study.json", json.dumps(about))
+    rows = [f"{taken},{share},{30 - share / place:.2f},0.4" for place, taken in ((9, "train"), (6, "both")) for share in range(0, 101, 20)]
+    tables.write_text(folder / "table.csv", "\n".join(["taken,share,mrr,deviation", *rows]) + "\n")
