@@ -60,6 +60,16 @@ SCHEMAS = {
         ("author", pa.string(), True),
         ("source_sha256", pa.string(), True),  # of the bytes as they came; `sha256` is of the clean `bytes`
     ),
+    "web": _schema(
+        ("kind", pa.string()),
+        ("key", pa.string()),
+        ("status", pa.string()),
+        ("body", pa.large_binary(), True),
+        ("error", pa.string(), True),
+        ("attempts", pa.int32()),
+        ("fetched_at", pa.timestamp("us", tz="UTC")),
+        ("url", pa.string(), True),
+    ),
     "tokens": _schema(
         ("entity_id", pa.int32()), ("image_ix", pa.int32()), ("token_ids", pa.list_(pa.int32()))
     ),

@@ -1,0 +1,244 @@
+"""A polite HTTP client: says who asks, keeps to a rate a host and a number at once, waits when told to, tries again.
+
+What passes (timeouts, resets, 429, 5xx, bodies cut short, error pages with status 200) is tried again, after the time
+that Retry-After names or else after an exponential backoff with full jitter. What does not pass (404, 410, other 4xx)
+is an answer. A host that refuses several times in a row is left alone by all requests for as long as it said.
+"""
+
+import asyncio
+import email.utils
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+import aiohttp
+from yarl import URL
+
+from pipeline.errors import UserError
+
+PROJECT = "Tessera/0.1 (multi-modal knowledge graph completion; {contact})"
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_REDIRECTS = {301, 302, 303, 307, 308}
+_REFUSALS_IN_A_ROW = 3  # then the host means us, not one request
+_DEAD_IN_A_ROW = 8  # requests given up one after the other: the host, or the network, is gone
+_MARGIN = 1.03  # spacing a little wider than the rate asks, since arrivals jitter
+
+
+@dataclass(frozen=True)
+class Manners:
+    """How the client behaves.
+
+    Attributes: contact, an e-mail address or URL that goes into the User-Agent; rate, requests a second and host;
+    concurrency, requests at once over all hosts; attempts, how often one request is made at most; timeout, seconds
+    for one of them; backoff, seconds of the first wait (doubling); longest_wait, seconds that any wait may last.
+    """
+
+    contact: str
+    rate: float = 5.0
+    concurrency: int = 4
+    attempts: int = 8
+    timeout: float = 60.0
+    backoff: float = 1.0
+    longest_wait: float = 300.0
+
+    def check(self) -> None:
+        """Raises UserError if the contact is none."""
+        if "@" not in (self.contact or "") and not (self.contact or "").startswith(("http://", "https://")):
+            raise UserError(
+                f"web.contact in params.yaml is {self.contact!r}; Wikimedia asks every program to name a person: "
+                "put your e-mail address or a URL there."
+            )
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of a request. `status` is 0 when nothing came; `fault` is why a request was given up, else None."""
+
+    status: int
+    body: bytes
+    kind: str  # the Content-Type
+    attempts: int  # how often it was asked, redirections not counted
+    fault: str | None = None
+
+
+class _Host:
+    """The pace of one host: when the next request may leave, and how often it refused or failed in a row."""
+
+    def __init__(self, rate: float):
+        self._gap = _MARGIN / rate
+        self._next = 0.0
+        self.refusals, self.dead, self.forbidden = 0, 0, 0
+
+    async def turn(self) -> None:
+        now = time.monotonic()
+        slot = max(now, self._next)
+        self._next = slot + self._gap
+        if slot > now:
+            await asyncio.sleep(slot - now)
+
+    def pause(self, seconds: float) -> None:
+        self._next = max(self._next, time.monotonic() + seconds)
+
+
+class _Passing(Exception):
+    """A fault that will pass; `wait` is what the host asked for, in seconds."""
+
+    def __init__(self, why: str, wait: float | None = None, broken: bool = False):
+        super().__init__(why)
+        self.wait = wait
+        self.broken = broken
+
+
+class Client:
+    """An async context manager that makes polite GET requests. Raises UserError if the manners name no contact."""
+
+    def __init__(self, manners: Manners, *, seed: int | None = None):
+        manners.check()
+        self._manners = manners
+        self._random = random.Random(seed)
+        self._hosts: dict[str, _Host] = {}
+        self._slots = asyncio.Semaphore(manners.concurrency)
+        self.requests = 0
+
+    async def __aenter__(self) -> "Client":
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._manners.concurrency),
+            timeout=aiohttp.ClientTimeout(total=self._manners.timeout),
+            headers={"User-Agent": PROJECT.format(contact=self._manners.contact), "Accept-Encoding": "gzip"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        await self._session.close()
+
+    async def get(
+        self,
+        url: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        passing: Callable[[Reply], str | None] = lambda reply: None,
+        limit: int = 64 * 2**20,
+        redirects: int = 3,
+    ) -> Reply:
+        """GET an address, following up to `redirects` redirections, each at its own host's pace.
+
+        `passing` looks at an answer of status 200 and returns why it is a passing fault, or None. Bodies beyond `limit`
+        bytes are an answer with a fault. Raises UserError if the host forbids us or cannot be reached at all.
+        """
+        where = URL(url, encoded=True)
+        if query:
+            where = where.with_query(query)
+        attempts = 0
+        while True:
+            reply = await self._insist(where, passing, limit)
+            attempts += reply.attempts
+            if reply.status not in _REDIRECTS or reply.fault:
+                return Reply(reply.status, reply.body, reply.kind, attempts, reply.fault)
+            if redirects == 0:
+                return Reply(reply.status, b"", reply.kind, attempts, "too many redirections")
+            redirects -= 1
+            where = where.join(URL(reply.kind, encoded=True))
+
+    async def _insist(self, url: URL, passing: Callable[[Reply], str | None], limit: int) -> Reply:
+        """One address without redirections, tried until it answers or the attempts are spent."""
+        host = self._hosts.setdefault(url.authority, _Host(self._manners.rate))
+        for attempt in range(1, self._manners.attempts + 1):
+            try:
+                reply = await self._once(url, host, passing, limit, attempt)
+            except _Passing as fault:
+                why, wait = str(fault), fault.wait
+            else:
+                host.refusals = host.dead = 0
+                self._forbidden(host, url, reply)
+                return reply
+            if wait is not None and wait > self._manners.longest_wait:
+                why = f"{why}; asked to wait {wait:.0f} s"
+                break
+            if wait is None:
+                ceiling = min(self._manners.longest_wait, self._manners.backoff * 2 ** (attempt - 1))
+                wait = self._random.uniform(0.1 * ceiling, ceiling)
+            if host.refusals >= _REFUSALS_IN_A_ROW:
+                host.pause(wait)
+            if attempt < self._manners.attempts:
+                await asyncio.sleep(wait)
+        host.dead += 1
+        if host.dead >= _DEAD_IN_A_ROW:
+            raise UserError(
+                f"{url.host} does not answer ({why}); what came before is kept: run again when it can be reached."
+            )
+        return Reply(0, b"", "", attempt, why)
+
+    async def _once(
+        self, url: URL, host: _Host, passing: Callable[[Reply], str | None], limit: int, attempt: int
+    ) -> Reply:
+        async with self._slots:
+            await host.turn()
+            self.requests += 1
+            try:
+                async with self._session.get(url, allow_redirects=False) as answer:
+                    body = await _bounded(answer, limit)
+                    status, headers = answer.status, answer.headers
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                # The other side may not have noticed yet: keep the place, so that no more are under way than allowed.
+                await asyncio.sleep(0.05)
+                raise _Passing(_in_words(error)) from error
+        if status in _PASSING:
+            host.refusals += status in (429, 503)
+            raise _Passing(f"status {status}", _retry_after(headers.get("Retry-After")))
+        if status in _REDIRECTS and headers.get("Location"):
+            return Reply(status, b"", headers["Location"], attempt)
+        if body is None:
+            return Reply(status, b"", headers.get("Content-Type", ""), attempt, f"larger than {limit:,} bytes")
+        reply = Reply(status, body, headers.get("Content-Type", ""), attempt)
+        why = passing(reply) if status == 200 else None
+        if why:
+            wait = _retry_after(headers.get("Retry-After"))
+            host.refusals += wait is not None
+            raise _Passing(why, wait)
+        return reply
+
+    def _forbidden(self, host: _Host, url: URL, reply: Reply) -> None:
+        host.forbidden = host.forbidden + 1 if reply.status in (401, 403) else 0
+        if host.forbidden >= _REFUSALS_IN_A_ROW:
+            said = reply.body[:200].decode("utf-8", "replace").strip()
+            raise UserError(
+                f"{url.host} forbids what we ask ({reply.status}: {said}); check web.contact in params.yaml."
+            )
+
+
+async def _bounded(answer: aiohttp.ClientResponse, limit: int) -> bytes | None:
+    """The body, or None if it has more than `limit` bytes."""
+    if (answer.content_length or 0) > limit:
+        return None
+    parts, size = [], 0
+    async for part in answer.content.iter_any():
+        size += len(part)
+        if size > limit:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "body cut short"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection ({error.os_error.strerror or error.os_error})"
+    return "connection lost"
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for: a number, or a date."""
+    if not value:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -1,0 +1,174 @@
+"""What the services' answers say: entities, their pictures' names, introductions, licences; and reading them back."""
+
+import html
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from pipeline import web_store
+from pipeline.matching import q_id, title
+from pipeline.text import Described
+from pipeline.web_store import MISSING, OK, Answer
+
+ENTITY, REDIRECT, ARTICLE, PICTURE, FILE = "entity", "redirect", "article", "picture", "file"
+TITLE = "enwiki:"  # before a title where a Q-id could stand
+
+Get = Callable[[str, str], Answer | None]  # (kind, key) -> the answer that came
+Kept = dict[str, tuple[str, object | None]]  # key -> (status, what is kept of its answer)
+
+
+def subject(key: str) -> str:
+    """What an entity is asked for by: its Q-id if its key tells one, else its Wikipedia title.
+
+    >>> subject("http://www.wikidata.org/entity/Q42"), subject("<http://dbpedia.org/resource/Douglas_Adams>")
+    ('Q42', 'enwiki:Douglas Adams')
+    """
+    return q_id(key) or TITLE + title(key)
+
+
+# ---------------------------------------------------------------------------------- out of one answer for a batch
+def by_id(answer: Mapping, batch: Sequence[str]) -> Kept:
+    """The entities of `wbgetentities` by the Q-ids that were asked."""
+    entities = answer.get("entities", {})
+    return {one: _kept(entities.get(one)) for one in batch}
+
+
+def by_title(answer: Mapping, batch: Sequence[str]) -> Kept:
+    """The entities of `wbgetentities` by the titles that were asked: the answer is keyed by Q-id, so by sitelink."""
+    found = {}
+    for entity in answer.get("entities", {}).values():
+        name = entity.get("sitelinks", {}).get("enwiki", {}).get("title")
+        if name:
+            found[_spaced(name)] = entity
+    return {one: _kept(found.get(_spaced(one))) for one in batch}
+
+
+def _kept(entity: Mapping | None) -> tuple[str, dict | None]:
+    """What is kept of an entity: all that was asked for, except statements other than of pictures (megabytes)."""
+    if entity is None or "missing" in entity:
+        return MISSING, None
+    kept = {name: entity[name] for name in ("id", "labels", "descriptions", "aliases", "redirects") if name in entity}
+    if "enwiki" in (entity.get("sitelinks") or {}):
+        kept["sitelinks"] = {"enwiki": entity["sitelinks"]["enwiki"]}
+    if "P18" in (entity.get("claims") or {}):
+        kept["claims"] = {"P18": entity["claims"]["P18"]}
+    return OK, kept
+
+
+def by_page(answer: Mapping, batch: Sequence[str], pick: Callable[[Mapping], object | None], prefix: str = "") -> Kept:
+    """What `pick` takes of each page of `action=query`, by the titles that were asked.
+
+    The service answers under normalised titles and under those that redirections lead to.
+    """
+    query = answer.get("query", {})
+    leads = {step["from"]: step["to"] for name in ("normalized", "redirects") for step in query.get(name, ())}
+    pages = {page.get("title"): page for page in query.get("pages", {}).values()}
+    kept: Kept = {}
+    for one in batch:
+        name, seen = prefix + one, set()
+        while name in leads and name not in seen:
+            seen.add(name)
+            name = leads[name]
+        page = pages.get(name, pages.get(_spaced(name)))
+        value = pick(page) if page is not None and "missing" not in page else None
+        kept[one] = (OK, value) if value is not None else (MISSING, None)
+    return kept
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ").strip()
+
+
+# ------------------------------------------------------------------------------------------ out of kept answers
+def entity_of(one: str, get: Get) -> dict | None:
+    """The entity that a subject stands for, through a redirection if need be; None if nobody knows it."""
+    answer = get(ENTITY, one)
+    if answer is not None and answer.status == OK:
+        return json.loads(answer.body)
+    target = redirection(get(REDIRECT, one.removeprefix(TITLE))) if one.startswith(TITLE) else None
+    answer = get(ENTITY, target) if target else None
+    return json.loads(answer.body) if answer is not None and answer.status == OK else None
+
+
+def redirection(answer: Answer | None) -> str | None:
+    """The Q-id that a title leads to."""
+    if answer is None or answer.status != OK:
+        return None
+    return json.loads(answer.body).get("wikibase_item")
+
+
+def picture_names(entity: Mapping | None) -> list[str]:
+    """Names of an entity's pictures (P18): preferred before normal, deprecated ones and "no value" left out."""
+    statements = (entity or {}).get("claims", {}).get("P18", [])
+    usable = [one for one in statements if one.get("rank") != "deprecated" and "datavalue" in one.get("mainsnak", {})]
+    usable.sort(key=lambda one: one.get("rank") != "preferred")
+    return list(dict.fromkeys(one["mainsnak"]["datavalue"]["value"] for one in usable))
+
+
+def picture_key(name: str, width: int) -> str:
+    """The key of a picture's bytes in the store: another width is another picture."""
+    return f"{name}?width={width}"
+
+
+def file_page(name: str) -> str:
+    """The page of a file on Commons, which a picture's row names as its source."""
+    return "https://commons.wikimedia.org/wiki/File:" + quote(name.replace(" ", "_"), safe="/(),:!*'")
+
+
+def licence_of(answer: Answer | None) -> tuple[str | None, str | None]:
+    """(licence, author) of a file, as plain text; None where Commons does not say."""
+    if answer is None or answer.status != OK:
+        return None, None
+    about = (json.loads(answer.body) or [{}])[0].get("extmetadata", {})
+    return _plain(about.get("LicenseShortName")), _plain(about.get("Artist"))
+
+
+def _plain(value: Mapping | None) -> str | None:
+    text = html.unescape(re.sub(r"<[^>]*>", " ", str((value or {}).get("value", ""))))
+    return " ".join(text.split()) or None
+
+
+def label_of(entity: Mapping | None) -> str | None:
+    """The English label."""
+    return (entity or {}).get("labels", {}).get("en", {}).get("value")
+
+
+def description_of(entity: Mapping | None) -> str | None:
+    """The English description."""
+    return (entity or {}).get("descriptions", {}).get("en", {}).get("value")
+
+
+# ------------------------------------------------------------------------------------------ the published answers
+def load(folder: str | Path, kinds: Iterable[str] = (ENTITY, REDIRECT, ARTICLE, FILE)) -> Get:
+    """The published answers of some kinds, in memory, to be asked like the work store.
+
+    Raises UserError if the folder holds no answers.
+    """
+    answers = {(kind, answer.key): answer for kind in kinds for answer in web_store.read(folder, kind)}
+    return lambda kind, key: answers.get((kind, key))
+
+
+def described(folder: str | Path, keys: Sequence[str], source: str = "wikidata") -> list[Described | None]:
+    """For each entity's key what the web said of it in words, or None.
+
+    `source` "wikidata": label, description, aliases. "wikipedia": the description is the introduction of the article
+    where there is one, else Wikidata's. Raises UserError if the folder holds no answers.
+    """
+    get = load(folder, (ENTITY, REDIRECT) if source == "wikidata" else (ENTITY, REDIRECT, ARTICLE))
+    return [_described(entity_of(subject(key), get), get, source) for key in keys]
+
+
+def _described(entity: Mapping | None, get: Get, source: str) -> Described | None:
+    label, description, origin = label_of(entity), description_of(entity), "wikidata"
+    page = (entity or {}).get("sitelinks", {}).get("enwiki", {}).get("title")
+    if source == "wikipedia" and page:
+        article = get(ARTICLE, page)
+        if article is not None and article.status == OK:
+            description, origin = json.loads(article.body)["extract"].strip(), "wikipedia"
+    label = label or page
+    if not label:
+        return None
+    aliases = tuple(one["value"] for one in (entity or {}).get("aliases", {}).get("en", []))
+    return Described(label, description or None, aliases, origin)
