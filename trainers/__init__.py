@@ -7,4 +7,5 @@ MODELS = {  # name in params.yaml: module that trains it
     "adamf_mat": "trainers.adamf_mat",
     "adamf": "trainers.adamf",
     "mygo": "trainers.mygo",
+    "momok": "trainers.momok",
 }

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.kernels.tucker import contract
+
 DROPOUT = (0.3, 0.4, 0.5)  # on the input, on the relation's matrix, on the output: the papers' values
 
 
@@ -45,13 +47,11 @@ class TuckERScorer(nn.Module):
         """M_r (U, D, D) of the relation vectors (U, D_r), as evaluation wants them: once a relation."""
         return (relation @ self.W.flatten(1)).unflatten(1, self.W.shape[1:])
 
-
-def contract(x: Tensor, relation: Tensor, core: Tensor, index: Tensor | None, p: float) -> Tensor:
-    """x_b · dropout(Σ_k r_k W_k) for every query b, (B, D); each query has a dropout mask (D, D) of its own.
-
-    Shapes: `x` (B, D), `relation` (U, D_r), `core` W (D_r, D, D), `index` (B,) rows of `relation`, or None.
-    """
-    matrix = (relation @ core.flatten(1)).unflatten(1, core.shape[1:])
-    if index is not None:
-        matrix = matrix[index]
-    return torch.bmm(x.unsqueeze(1), F.dropout(matrix, p)).squeeze(1)
+    def apply_matrices(self, x: Tensor, matrices: Tensor, index: Tensor) -> Tensor:
+        """Query vectors (B, D) from prepared matrices (U, D, D) and their rows `index` (B,), in evaluation mode."""
+        x = self.bn0(x)
+        out = torch.empty_like(x)
+        for u in torch.unique(index).tolist():
+            rows = (index == u).nonzero().squeeze(1)
+            out[rows] = x[rows] @ matrices[u]
+        return self.bn1(out)

@@ -14,4 +14,7 @@
 #define VECTORISED
 #endif
 
+/* Numbers below which starting threads costs more than they save. */
+#define SMALL (1 << 15)
+
 #endif
