@@ -25,7 +25,9 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from trainers.data import Data
-from trainers.mygo_fused import dropout, linear_cross_entropy
+from trainers.kernels.cross_entropy import linear_cross_entropy
+from trainers.kernels.dropout import dropout
+from trainers.kernels.ent_attention import Segment, mix, plain_weights
 from trainers.optim import autocast, descend
 from trainers.token_selection import Selection, select
 from trainers.tucker import DROPOUT, TuckERScorer
@@ -177,19 +179,23 @@ class MyGO(nn.Module):
         """(U, D) for each token modality: all codebook rows in use, ready to be gathered."""
         return {which: embedding.vectors() for which, embedding in self.tokens.items()}
 
-    def parts(self, vectors: dict[str, Tensor], rows: Tensor | None) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-        """What follows [ENT] for the entities `rows` (None: all): (after dropout (N, m, D), bias (D,), absent (N, m))."""
+    def segments(self, vectors: dict[str, Tensor], rows: Tensor | None) -> list[Segment]:
+        """What follows [ENT] in the sequences of the entities `rows` (None: all), before their biases."""
         found = []
         if self.has_structure:
             table = self.structure if rows is None else self.structure[rows]
-            structure = dropout(self.structure_norm(table), self.drop(self.settings.structure_dropout))
-            found.append((structure.unsqueeze(1), self.structure_bias, None))
+            found.append(Segment(self.structure_norm(table), None, None, self.drop(self.settings.structure_dropout)))
         for which, embedding in self.tokens.items():
             index, absent = embedding.index, embedding.absent
             if rows is not None:
                 index, absent = index[rows], absent[rows]
-            found.append((dropout(F.embedding(index, vectors[which]), self.drop(embedding.p)), embedding.bias, absent))
+            found.append(Segment(vectors[which], index, absent, self.drop(embedding.p)))
         return found
+
+    def biases(self) -> Tensor:
+        """(1 + segments, D): the [ENT] vector, then what each segment adds to its places."""
+        structure = [self.structure_bias] if self.has_structure else []
+        return torch.stack([self.ent_token, *structure, *(embedding.bias for embedding in self.tokens.values())])
 
     def drop(self, p: float) -> float:
         """The dropout probability that holds now: none in evaluation."""
@@ -199,21 +205,15 @@ class MyGO(nn.Module):
 
     def embed(self, vectors: dict[str, Tensor], rows: Tensor | None = None) -> Tensor:
         """Embeddings (N, D) of the entities `rows` (None: all): the encoder's output at [ENT], and nothing else."""
-        layer, ent = self.encoder, self.ent_token
-        heads = layer.self_attn.num_heads
-        parts = self.parts(vectors, rows)
-        keys = self.key_directions()
-        weights = self.ent_attention(parts, keys)
-        weighted = weights[..., :1] * ent  # (N, heads, D): Σ_t a_t x_t
-        start = 1
-        for values, bias, _ in parts:
-            share = weights[..., start : start + values.shape[1]]
-            weighted = weighted + share @ values + share.sum(-1, keepdim=True) * bias
-            start += values.shape[1]
-        w_v = layer.self_attn.in_proj_weight[2 * self.width :].unflatten(0, (heads, -1))  # (heads, D / heads, D)
-        b_v = layer.self_attn.in_proj_bias[2 * self.width :].unflatten(0, (heads, -1))
-        mixed = torch.einsum("nhi,hoi->nho", weighted, w_v) + weights.sum(-1, keepdim=True) * b_v
-        return self.finish(layer, ent, layer.self_attn.out_proj(mixed.flatten(1)))
+        attention = self.encoder.self_attn
+        direction, biases = self.key_directions(), self.biases()
+        segments = self.segments(vectors, rows)
+        mixed, share = mix(segments, direction, direction @ biases.T, self.drop(self.settings.dropout))
+        mixed = mixed + share @ biases  # (N, heads, D): Σ_t a_t x_t
+        w_v = attention.in_proj_weight[2 * self.width :].unflatten(0, (attention.num_heads, -1))
+        b_v = attention.in_proj_bias[2 * self.width :].unflatten(0, (attention.num_heads, -1))
+        values = torch.einsum("nhi,hoi->nho", mixed, w_v) + share.sum(-1, keepdim=True) * b_v
+        return self.finish(self.encoder, self.ent_token, attention.out_proj(values.flatten(1)))
 
     def key_directions(self) -> Tensor:
         """(heads, D): W_kᵀ q / √d of the [ENT] query. The keys' bias is the same for all places: softmax drops it."""
@@ -222,15 +222,6 @@ class MyGO(nn.Module):
         query = F.linear(self.ent_token, attention.in_proj_weight[:width], attention.in_proj_bias[:width])
         w_k = attention.in_proj_weight[width : 2 * width].unflatten(0, (heads, -1))
         return torch.einsum("hd,hdi->hi", query.unflatten(0, (heads, -1)), w_k) / math.sqrt(width // heads)
-
-    def ent_attention(self, parts: list, keys: Tensor) -> Tensor:
-        """Attention weights (N, heads, T) of [ENT] on its sequence, after dropout."""
-        count = parts[0][0].shape[0]
-        logits = [(keys @ self.ent_token)[None, :, None].expand(count, -1, 1)]
-        for values, bias, absent in parts:
-            one = (values @ keys.T + keys @ bias).transpose(1, 2)  # (N, heads, m)
-            logits.append(one if absent is None else one.masked_fill(absent[:, None], -math.inf))
-        return dropout(torch.cat(logits, -1).float().softmax(-1), self.drop(self.settings.dropout))
 
     def finish(self, layer: nn.TransformerEncoderLayer, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of a post-norm layer: residual, norm, feed-forward, residual, norm."""
@@ -241,13 +232,12 @@ class MyGO(nn.Module):
 
     def sequences(self, vectors: dict[str, Tensor], rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The whole sequences (N, T, D) before and after the encoder, and where there is no token (N, T)."""
-        parts = self.parts(vectors, rows)
-        count = parts[0][0].shape[0]
-        x = torch.cat([self.ent_token.expand(count, 1, -1)] + [values + bias for values, bias, _ in parts], dim=1)
-        absent = [torch.zeros(count, 1, dtype=torch.bool, device=x.device)]
-        absent += [x.new_zeros(values.shape[:2], dtype=torch.bool) if a is None else a for values, _, a in parts]
-        masked = torch.cat(absent, dim=1)
-        return x, self.full_layer(self.encoder, x, masked), masked
+        segments, biases = self.segments(vectors, rows), self.biases()
+        values = [segment.values() + bias for segment, bias in zip(segments, biases[1:], strict=True)]
+        x = torch.cat([self.ent_token.expand(len(values[0]), 1, -1), *values], dim=1)
+        nothing = torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)
+        absent = torch.cat([nothing] + [nothing if one.absent is None else one.absent for one in segments], dim=1)
+        return x, self.full_layer(self.encoder, x, absent), absent
 
     def full_layer(
         self, layer: nn.TransformerEncoderLayer, x: Tensor, absent: Tensor | None = None, queries: int | None = None
@@ -364,7 +354,9 @@ class MyGO(nn.Module):
         """
         training = self.training
         self.eval()
-        weights = self.ent_attention(self.parts(self.token_vectors(), None), self.key_directions()).mean(1)
+        segments, direction = self.segments(self.token_vectors(), None), self.key_directions()
+        values = [segment.values() for segment in segments]
+        weights = plain_weights(segments, values, direction, direction @ self.biases().T).mean(1)
         self.train(training)
         return weights
 
