@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,7 +23,16 @@ log = logging.getLogger(__name__)
 SCRATCH = Path("data/.work/encode")
 
 
-def stage_main(kind: str, modality: str) -> None:
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The keys of params.yaml that decide what the rows are."""
+
+    encoder: str
+    block: dict
+    precision: str
+
+
+def run(kind: str, modality: str, choose: Callable[[Params], Choice]) -> None:
     """Encode one graph's texts or pictures as the arguments and params.yaml say.
 
     `kind` is what encoders call it ("text", "image"), `modality` the key of params.yaml ("text", "images").
@@ -34,14 +44,14 @@ def stage_main(kind: str, modality: str) -> None:
         return
     share = _share(options.shard)
     folder = Path("data") / options.graph
-    name = getattr(params, modality).encoder
+    choice = choose(params)
     started = time.perf_counter()
     inputs = Texts(folder / "text.parquet") if kind == "text" else Pictures(folder / "images")
-    encoder, settings = _encoder(params, name, kind, inputs)
+    encoder, settings = _encoder(params, choice, kind, inputs)
     stores = Stores(
         params.store, SCRATCH / f"{options.graph}-{kind}", kind, encoder.fingerprint, params.encode.store_failure
     )
-    made_by = {"stage": f"encode_{modality}", "encoder": name, "settings": settings, **encoder.fingerprint}
+    made_by = {"stage": f"encode_{modality}", "encoder": choice.encoder, "settings": settings, **encoder.fingerprint}
     with tqdm(unit=" rows", desc=f"encode {modality} {options.graph}", disable=None) as bar:
         counts = encode.run(
             inputs,
@@ -57,7 +67,7 @@ def stage_main(kind: str, modality: str) -> None:
         seconds = round(time.perf_counter() - started, 1)
         tables.write_json(
             folder / f"encode_{modality}.json",
-            {**dataclasses.asdict(counts), "encoder": name, "total_seconds": seconds},
+            {**dataclasses.asdict(counts), "encoder": choice.encoder, "total_seconds": seconds},
         )
 
 
@@ -78,10 +88,10 @@ def _share(shard: str | None) -> tuple[int, int] | None:
     return int(index), int(shards)
 
 
-def _encoder(params: Params, name: str, kind: str, inputs: Inputs) -> tuple[encoders.Encoder, dict]:
-    family, settings = encoders.settings(name, params.encoders[name], kind)
+def _encoder(params: Params, choice: Choice, kind: str, inputs: Inputs) -> tuple[encoders.Encoder, dict]:
+    family, settings = encoders.settings(choice.encoder, choice.block, kind)
     device = encoders.pick_device(params.encode.device)
-    precision = encoders.pick_precision(params.encode.precision, device)
+    precision = encoders.pick_precision(choice.precision, device)
     extra = learned.learned(family, settings, inputs, params.store or str(SCRATCH / "learned"))
     return family.load(settings, device=device, precision=precision, **extra), dataclasses.asdict(settings)
 
