@@ -38,7 +38,7 @@ class Case:
     def __init__(self, path: Path):
         self.values = {name: torch.from_numpy(array) for name, array in np.load(path).items()}
         self.positive = torch.stack([self["heads"], self["relations"], self["tails"]], dim=1)
-        replaced = self["negative_heads"].T != self["heads"][:, None]
+        replaced = self["heads"][:, None] != self["negative_heads"].T
         entity = torch.where(replaced, self["negative_heads"].T, self["negative_tails"].T).contiguous()
         self.negatives = Negatives(entity, replaced)
         assert torch.equal(torch.where(replaced, self["tails"][:, None], entity), self["negative_tails"].T)
@@ -128,7 +128,8 @@ def test_golden_fakes(case: Case):
         near(made[0], case[f"fake_{side}_visual"])
         near(made[1], case[f"fake_{side}_textual"])
     head, tail = (case.model.fuse(case[name]) for name in ("heads", "tails"))
-    scores = case.model.fake_scores(head, case["relations"], tail, case.noise)
+    true, scores = case.model.fake_scores(head, case["relations"], tail, case.noise)
+    near(true, case["positive_score"])
     for score, name in zip(scores, ("head", "tail", "both"), strict=True):
         near(score, case[f"score_fake_{name}"])
         near(

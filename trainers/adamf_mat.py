@@ -2,7 +2,8 @@
 trained against generators that imitate the image and the text.
 
 Read from top to bottom: settings, one modality, the model (fusion, scores, ranking), the generators, a training step.
-All distinct entities of a step are projected and fused once, then gathered; the distances to the negatives are one kernel.
+All distinct entities of a step are projected and fused once, then gathered; the distances to the negatives are one
+kernel.
 """
 
 import math
@@ -39,7 +40,7 @@ class Settings:
     learning_rate: float = 2e-5
     generator_learning_rate: float = 1e-4
     mu: float = 0.1  # weight of the modality adversarial loss; 0: none, and no generators
-    adversarial_weighting: Literal["reference", "per_triple"] = "reference"  # fakes weighted over the batch, or each alike
+    adversarial_weighting: Literal["reference", "per_triple"] = "reference"  # fakes weighted over the batch, or alike
     modalities: tuple[Literal["structure", "text", "image"], ...] = ("structure", "text", "image")
     missing: Literal["mean", "zero", "mask", "learned"] = "mean"  # what stands for a modality that an entity lacks
     feature_table: Literal["trained", "frozen"] = "trained"  # whether the encoders' features are learned further
@@ -69,8 +70,9 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> "AdaMF"
 class Modality(nn.Module):
     """The features of one modality and their projection x ↦ W x + b into the space of the entities.
 
-    What stands for a missing row is decided here once: `mean` and `zero` give each entity that lacks the modality a row of its
-    own that starts so (the reference's way), `learned` one row that all of them share, `mask` none (weight 0 in the fusion).
+    What stands for a missing row is decided here once: `mean` and `zero` give each entity that lacks the modality a
+    row of its own that starts so (the reference's way), `learned` one row that all of them share, `mask` none (weight 0
+    in the fusion).
     """
 
     def __init__(
@@ -116,6 +118,12 @@ class Fused:
     joint: Tensor  # (n, 2D) float32
     structure: Tensor | None  # (n, 2D)
     weights: Tensor  # (n, modalities) in the order of `AdaMF.names`; rows sum to 1
+    present: Tensor | None  # (n, modalities) bool, False where a modality is masked; None: nowhere
+
+    def __getitem__(self, row: Tensor) -> "Fused":
+        """The rows (B,) of it."""
+        parts = (self.joint, self.structure, self.weights, self.present)
+        return Fused(*(None if part is None else part[row] for part in parts))
 
 
 class AdaMF(nn.Module):
@@ -164,22 +172,25 @@ class AdaMF(nn.Module):
     # ------------------------------------------------------------------------------------------------------ fusion
 
     def fuse(self, entity: Tensor | None = None) -> Fused:
-        """Joint embeddings of `entity` (n,) int64, or of all: Σ_m a_m e_m with a = softmax_m(w · tanh e_m) (section 4.1)."""
+        """Joint embeddings of `entity` (n,) int64, or of all: Σ_m a_m e_m, a = softmax_m(w · tanh e_m) (section 4.1)."""
         parts, structure = [], None
         if self.entity is not None:
             structure = self.entity if entity is None else self.entity[entity]
             parts.append(structure)
         parts += [modality(entity) for modality in self.modality.values()]
-        return Fused(*self.attend(parts, self._present(entity), structure))
+        present = self._present(entity)
+        joint, weights = self.attend(parts, present)
+        return Fused(joint, structure, weights, present)
 
-    def attend(self, parts: list[Tensor], present: Tensor | None, structure: Tensor | None) -> tuple:
-        """The fusion of `parts`, one (n, 2D) a modality; where `present` (n, modalities) is False the weight is 0."""
+    def attend(self, parts: list[Tensor], present: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The fusion (n, 2D) of `parts`, one (n, 2D) a modality, and its weights (n, modalities).
+
+        Where `present` (n, modalities) is False the weight is 0; an entity with nothing at all becomes the zero vector.
+        """
         parts = [part.float() for part in parts]
         if self.attention is None:
-            weights = parts[0].new_ones(len(parts[0]), 1)
-            if present is not None:
-                weights = present.float()
-            return parts[0] if present is None else parts[0] * weights, structure, weights
+            weights = parts[0].new_ones(len(parts[0]), 1) if present is None else present.float()
+            return parts[0] if present is None else parts[0] * weights, weights
         weight = self.attention.weight[0]
         logits = torch.stack([torch.tanh(part) @ weight for part in parts], dim=-1)
         if present is not None:
@@ -191,7 +202,7 @@ class AdaMF(nn.Module):
         joint = parts[0] * weights[:, :1]
         for index, part in enumerate(parts[1:], start=1):
             joint = torch.addcmul(joint, part, weights[:, index : index + 1])
-        return joint, structure, weights
+        return joint, weights
 
     def _present(self, entity: Tensor | None) -> Tensor | None:
         """(n, modalities) bool, or None where nothing is left out."""
@@ -232,10 +243,15 @@ class AdaMF(nn.Module):
         score = self.margin - rotate.distances(query, joint, candidate, side)
         return score[:, 0], score[:, 1:]
 
-    def pair_scores(self, head: Tensor, relation: Tensor, tail: Tensor) -> Tensor:
-        """(B,) scores of the vectors `head` and `tail` (B, 2D) under `relation` (B,)."""
-        difference = rotated(head, self.phase(relation)) - tail
-        return self.margin - torch.stack(difference.chunk(2, dim=-1)).norm(dim=0).sum(-1)
+    def crossed_scores(self, heads: list[Tensor], relation: Tensor, tails: list[Tensor]) -> list[list[Tensor]]:
+        """Scores (B,) of each of `heads` with each of `tails`, two (B, 2D) vectors each, under `relation` (B,)."""
+        angle = self.phase(relation)
+        query = torch.stack([rotated(head, angle) for head in heads], dim=1)
+        row = torch.arange(len(relation), device=relation.device)
+        candidate = torch.stack([row, row, row + len(row), row + len(row)], dim=1)
+        side = torch.tensor([False, True, False, True], device=row.device).expand(len(row), 4)
+        scores = (self.margin - rotate.distances(query, torch.cat(tails), candidate, side)).unbind(1)
+        return [[scores[0], scores[2]], [scores[1], scores[3]]]
 
     @torch.inference_mode()
     def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
@@ -269,21 +285,19 @@ class AdaMF(nn.Module):
         relation: Tensor,
         tail: Fused,
         noise: dict[str, tuple[Tensor, Tensor]],
-        present: tuple[Tensor | None, Tensor | None] = (None, None),
-    ) -> list[Tensor]:
-        """Scores (B,) with the head, the tail, and both fused from imitations; structure stays true (section 4.2)."""
+    ) -> tuple[Tensor, list[Tensor]]:
+        """True scores (B,), and those with the head, the tail, and both fused from imitations (section 4.2).
+
+        The structure stays true, and where a modality is masked its imitation is too.
+        """
         imitated = []
-        for index, side in enumerate((head, tail)):
-            parts = self.fakes(side.structure, [pair[index] for pair in noise.values()])
-            if side.structure is not None:
-                parts.insert(0, side.structure)
-            imitated.append(self.attend(parts, present[index], None)[0])
-        fake_head, fake_tail = imitated
-        return [
-            self.pair_scores(fake_head, relation, tail.joint),
-            self.pair_scores(head.joint, relation, fake_tail),
-            self.pair_scores(fake_head, relation, fake_tail),
-        ]
+        for index, end in enumerate((head, tail)):
+            parts = self.fakes(end.structure, [pair[index] for pair in noise.values()])
+            if end.structure is not None:
+                parts.insert(0, end.structure)
+            imitated.append(self.attend(parts, end.present)[0])
+        scores = self.crossed_scores([head.joint, imitated[0]], relation, [tail.joint, imitated[1]])
+        return scores[0][0], [scores[1][0], scores[0][1], scores[1][1]]
 
 
 class Generator(nn.Module):
@@ -363,10 +377,7 @@ class Learner:
         temperature = self.settings.adversarial_temperature
         terms = {"link": sum(self_adversarial_loss(*scores, temperature))}
         if self.model.generators:
-            present = self.model._present(entity)
-            ends = [Fused(fused.joint[at], _rows(fused.structure, at), fused.weights) for at in (head, tail)]
-            shown = tuple(_rows(present, at) for at in (head, tail))
-            fakes = self.model.fake_scores(ends[0], relation, ends[1], noise, shown)
+            _, fakes = self.model.fake_scores(fused[head], relation, fused[tail], noise)
             terms["adversarial"] = self.settings.mu * sum(self.adversarial_loss(scores[0], fake) for fake in fakes)
         return terms
 
@@ -375,11 +386,9 @@ class Learner:
         head, relation, tail = positive.unbind(1)
         with torch.no_grad(), autocast(self.device, self.precision):
             ends = [self.model.fuse(side) for side in (head, tail)]
-        true = self.model.pair_scores(ends[0].joint, relation, ends[1].joint).detach()
-        present = (self.model._present(head), self.model._present(tail))
-        fakes = self.model.fake_scores(ends[0], relation, ends[1], noise, present)
+        true, fakes = self.model.fake_scores(ends[0], relation, ends[1], noise)
         # True scores are a column in the reference too, so each weighs 1 whatever `adversarial_weighting` says.
-        return sum(sum(self_adversarial_loss(fake, true[:, None], 0.0)) for fake in fakes)
+        return sum(sum(self_adversarial_loss(fake, true.detach()[:, None], 0.0)) for fake in fakes)
 
     def adversarial_loss(self, true: Tensor, fake: Tensor) -> Tensor:
         """L(f⁺, f_fake), both (B,): the link loss with one negative a triple.
@@ -400,6 +409,3 @@ class Learner:
         head, tail, corrupt = row.split([len(head), len(tail), negatives.entity.numel()])
         return entity, (head, tail, corrupt.view_as(negatives.entity))
 
-
-def _rows(table: Tensor | None, row: Tensor) -> Tensor | None:
-    return None if table is None else table[row]

@@ -30,8 +30,8 @@ class Free:
     """For one side: the entities that are no known answer of a query, as a thing to draw from exactly.
 
     A query's answers a_0 < a_1 < … leave E − m entities free, and the u-th free one is u + j where j counts the
-    answers with a_i − i ≤ u. `gap` holds a_i − i of all queries after one another, shifted by the query's number so that one
-    sorted search finds j for a whole batch.
+    answers with a_i − i ≤ u. `gap` holds a_i − i of all queries after one another, shifted by the query's number so
+    that one sorted search finds j for a whole batch.
     """
 
     key: Tensor  # (Q,) int64 ascending: the queries that have answers
@@ -79,9 +79,9 @@ class NegativeSampler:
     """Draws K corrupted triples for each positive: a side by Bernoulli's rule, an entity that makes no known triple.
 
     The head is replaced with probability tph / (tph + hpt) of the relation (tph: mean tails per head, hpt: mean heads
-    per tail, counted on the known triples; TransH, Wang et al. 2014, section 3.2), so that the side with many right answers is
-    replaced less often. `sides` "uniform" replaces both equally often. A relation without triples counts as even.
-    Among the entities that make no known triple each is equally likely.
+    per tail, counted on the known triples; TransH, Wang et al. 2014, section 3.2), so that the side with many right
+    answers is replaced less often. `sides` "uniform" replaces both equally often. A relation without triples counts as
+    even. Among the entities that make no known triple each is equally likely.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class NegativeSampler:
 
 
 def bernoulli(triples: Tensor, relations: int) -> Tensor:
-    """(R,) float32: tph / (tph + hpt), the probability that the head is replaced; 0.5 for a relation without triples."""
+    """(R,) float32: tph / (tph + hpt), the probability that the head is replaced; 0.5 for an unused relation."""
     triples = torch.unique(triples, dim=0)
     head, relation, tail = triples.unbind(1)
     heads = torch.bincount(torch.unique(torch.stack([relation, head], 1), dim=0)[:, 0], minlength=relations)

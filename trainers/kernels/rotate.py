@@ -1,8 +1,8 @@
 """Distances between complex vectors (RotatE, arXiv 1902.10197, equation 4): Σ_j |q_j − e_j|, moduli summed.
 
 A complex vector of width D lies as 2D real numbers: first all real parts, then all imaginary parts. On the CPU the C
-kernel visits each pair once forward and twice backward and stores nothing but the result; elsewhere, or where it was not built,
-the same numbers come from blocks of plain tensor operations. Neither keeps anything of size B × K × D.
+kernel visits each pair once forward and twice backward and stores nothing but the result; elsewhere, or where it was
+not built, the same numbers come from blocks of plain tensor operations. Neither keeps anything of size B × K × D.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ def distances(query: Tensor, entity: Tensor, candidate: Tensor, side: Tensor) ->
     """(B, C) distances of each row's candidates from the query of their side, differentiable in `query`, `entity`.
 
     query (B, 2, 2D): what the tail is compared with, what the head is compared with. entity (N, 2D).
-    candidate (B, C) int64, rows of `entity`. side (B, C) bool: False compares with query 0 (a tail), True with 1 (a head).
+    candidate (B, C) int64, rows of `entity`. side (B, C) bool: False compares with query 0 (of a tail), True with 1.
     """
     return _Distances.apply(query.float(), entity.float(), candidate, side)
 
