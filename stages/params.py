@@ -34,17 +34,30 @@ class Sources(Block):
     retries: Count
 
 
+class Web(Block):
+    contact: str | None
+    rate: Annotated[float, Field(gt=0)]
+    concurrency: AtLeastOne
+    attempts: AtLeastOne
+    timeout: Annotated[float, Field(gt=0)]
+    backoff: Annotated[float, Field(gt=0)]
+    wikidata: str
+    commons: str
+    wikipedia: str | None
+
+
 class PinnedFile(Block):
     address: str
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
 
 
 class GraphText(Block):
-    source: str
+    source: Literal["table", "links", "qid", "title", "none"]
+    unfound: Literal["none", "label"]
 
 
 class GraphImages(Block):
-    source: Literal["drawings", "folder", "none"]
+    source: Literal["drawings", "folder", "commons", "none"]
     path: str | None = None
 
 
@@ -54,12 +67,15 @@ class Graph(Block):
     files: dict[str, PinnedFile]
     split: Literal["clean", "released"]
     dev_share: Annotated[float, Field(ge=0, le=0.5)]
+    split_seed: Count
     text: GraphText
     images: GraphImages
 
 
 class Text(Block):
     encoder: str
+    fields: Annotated[list[Literal["label", "description", "aliases"]], Field(min_length=1)]
+    joined_by: str
 
 
 class Images(Block):
@@ -68,6 +84,9 @@ class Images(Block):
     max_pixels: Annotated[int, Field(ge=256, le=178_000_000)]
     quality: Annotated[int, Field(ge=1, le=95)]
     per_entity: AtLeastOne | None
+    width: Literal[250, 330, 500, 960]
+    licences: bool
+    retry: Literal["none", "failed"]
 
 
 class Encode(Block):
@@ -100,6 +119,7 @@ class Params(BaseModel):
     models: list[str]
     seed: Count
     sources: Sources
+    web: Web
     store: str | None
     graph: dict[str, Graph]
     text: Text

@@ -1,0 +1,364 @@
+"""Files with pinned addresses: fetched whole or not at all, checked by sha256, resumed after an interruption.
+
+A mirror (a folder, or an address, that holds `<host>/<path>` of each file) is asked before the address itself, so that
+machines without a network work. What has come so far waits in a work folder, named by the address, so that the next
+try goes on from there with an HTTP Range request, even after the process died.
+"""
+
+import email.utils
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import random
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
+
+import httpx
+
+from pipeline import tables
+from pipeline.errors import UserError
+
+log = logging.getLogger(__name__)
+
+MIRROR = "TESSERA_MIRROR"
+_AGENT = "Tessera/0.1 (multi-modal knowledge graph completion)"
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_CHUNK = 1 << 20  # bytes; so much progress also counts as a connection that works
+_LONGEST_WAIT = 60.0  # seconds
+_UNREACHABLE_RETRIES = 2  # a host that cannot be reached at all is asked so often again: mostly there is no network
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file that is where it should be: its size in bytes, its sha256, and where it came from."""
+
+    path: Path
+    size: int
+    sha256: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Patience:
+    """timeout: seconds without a byte; retries after a passing fault; wait(seconds) is how it waits between them."""
+
+    timeout: float = 30.0
+    retries: int = 5
+    wait: Callable[[float], None] = time.sleep
+
+
+class _Final(Exception):
+    """This place does not give the file, and asking it again will not help."""
+
+
+class _Passing(Exception):
+    """Something went wrong that may go right the next time."""
+
+    def __init__(self, reason: str, wait: float = 0.0, reached: bool = True):
+        super().__init__(reason)
+        self.wait, self.reached = wait, reached  # seconds the server asked for; whether there was a server at all
+
+
+def chosen_mirror(configured: str | None = None) -> str | None:
+    """The mirror to ask first: that of the variable TESSERA_MIRROR, else the configured one, else None."""
+    return os.environ.get(MIRROR) or configured
+
+
+def fetch(
+    address: str,
+    sha256: str | None,
+    into: str | Path,
+    *,
+    work: str | Path | None = None,
+    mirror: str | None = None,
+    record: str | Path | None = None,
+    patience: Patience | None = None,
+) -> Fetched:
+    """Bring the file at `address` (http or https) to the path `into`, unless it is there already.
+
+    `work` is the folder in which an unfinished file waits (default: that of `into`). `mirror` is asked first. Where no
+    checksum is published, `sha256` is None: then the file's checksum is written to the JSON file `record` the first
+    time and demanded ever after.
+    Raises UserError if no place gives the file, its checksum is another, or the disk is full.
+    """
+    into, patience = Path(into), patience or Patience()
+    work = Path(work) if work is not None else into.parent
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname or ".." in parts.path.split("/"):
+        raise UserError(f"{address!r} is no address that can be fetched; give a whole http or https address.")
+    expected = sha256 or (_recorded(record).get(address) if record else None)
+    with _writable(into):
+        for folder in (into.parent, work):
+            folder.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(address.encode()).hexdigest()[:20]
+    with _locked(work / f"{name}.part") as part:
+        if expected and into.is_file() and _sha256(into) == expected:
+            return Fetched(into, into.stat().st_size, expected, "where it was already")
+        origin = _from_somewhere(_places(parts, mirror), part, address, expected, patience)
+        part.seek(0)
+        found, size = hashlib.file_digest(part, "sha256").hexdigest(), part.seek(0, os.SEEK_END)
+        with _writable(into):
+            _move(work / f"{name}.part", into)
+    if record and not sha256 and not expected:
+        tables.write_json(record, {**_recorded(record), address: found})
+    return Fetched(into, size, found, origin)
+
+
+def copy_folder(folder: str | Path, into: str | Path) -> int:
+    """Copy the plain files of a folder (not of its subfolders), each whole or not at all; the number of files.
+
+    Raises UserError if the folder is missing or holds no file.
+    """
+    folder, into = Path(folder), Path(into)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; put the graph's files there, or correct its `folder` in params.yaml.")
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    if not files:
+        raise UserError(f"{folder} holds no files; put the graph's files there.")
+    for path in files:
+        with _writable(into / path.name):
+            into.mkdir(parents=True, exist_ok=True)
+            _copy(path, into / path.name)
+    return len(files)
+
+
+def _places(parts, mirror: str | None) -> list[str]:
+    """Where to ask, in this order: a path in the mirror's folder or an address below it, then the address."""
+    host, path = parts.netloc.rsplit("@", 1)[-1], parts.path + (f"?{parts.query}" if parts.query else "")
+    if not mirror:
+        return [parts.geturl()]
+    if mirror.startswith(("http://", "https://")):
+        return [f"{mirror.rstrip('/')}/{host}{path}", parts.geturl()]
+    if not Path(mirror).is_dir():
+        raise UserError(f"The mirror {mirror} is no folder; correct {MIRROR} or sources.mirror, or unset it.")
+    return [str(Path(mirror) / host / unquote(path).lstrip("/")), parts.geturl()]
+
+
+def _from_somewhere(
+    places: list[str], part: BinaryIO, address: str, expected: str | None, patience: Patience
+) -> str:
+    """Fill `part` from the first place that gives the right file, and say which it was."""
+    reasons = []
+    for place in places:
+        try:
+            if "://" in place:
+                _from_address(place, part, expected, patience)
+            else:
+                _from_file(Path(place), part)
+                _verify(part, expected)
+            return place
+        except _Final as reason:
+            reasons.append(str(reason) if place == address else f"the mirror's {place}: {reason}")
+            if place != address:
+                log.warning("%s; asking %s itself", reasons[-1], urlsplit(address).hostname)
+    wanted = f"expected the file with sha256 {expected}" if expected else "expected a file"
+    raise UserError(
+        f"{address} cannot be fetched ({'; '.join(reasons)}); {wanted}: check the address and the network, or put the "
+        f"file into a mirror ({MIRROR}) as <host>/<path>."
+    )
+
+
+def _from_file(path: Path, part: BinaryIO) -> None:
+    try:
+        with open(path, "rb") as source, _room(part):
+            part.truncate(0)
+            shutil.copyfileobj(source, part, _CHUNK)
+            part.flush()
+    except FileNotFoundError as error:
+        raise _Final("is not there") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise _Final(error.strerror) from error
+
+
+def _from_address(url: str, part: BinaryIO, expected: str | None, patience: Patience) -> None:
+    """Download with resumption and retries, and verify; an unfinished body from an earlier process is gone on from."""
+    if expected is None:
+        part.truncate(0)  # without a checksum nobody could tell whether old bytes belong to this file
+    tag, failures = None, 0
+    limits = httpx.Timeout(patience.timeout)
+    headers = {"User-Agent": _AGENT, "Accept-Encoding": "identity"}
+    with httpx.Client(timeout=limits, headers=headers, follow_redirects=True) as client:
+        while True:
+            before = part.seek(0, os.SEEK_END)
+            try:
+                tag = _ask(client, url, part, tag)
+                _verify(part, expected)
+                return
+            except _Passing as fault:
+                progress = part.seek(0, os.SEEK_END) - before
+                failures = 1 if progress >= _CHUNK else failures + 1
+                if failures > (patience.retries if fault.reached else min(patience.retries, _UNREACHABLE_RETRIES)):
+                    raise _Final(f"{fault}, after {failures} tries") from fault
+                seconds = max(fault.wait, random.uniform(0.5, 1) * min(2.0 ** (failures - 1), _LONGEST_WAIT))
+                log.info("%s: %s; trying again in %.1f s", url, fault, seconds)
+                patience.wait(seconds)
+            except _Final:
+                if not before:
+                    raise
+                part.truncate(0)  # what an earlier process left may be to blame: once more from the start
+                tag = None
+
+
+def _ask(client: httpx.Client, url: str, part: BinaryIO, tag: str | None) -> str | None:
+    """One request for what is missing; the body goes to the end of `part`. Returns the version's strong ETag."""
+    have = part.seek(0, os.SEEK_END)
+    headers = {"Range": f"bytes={have}-", **({"If-Range": tag} if tag else {})} if have else {}
+    try:
+        with client.stream("GET", url, headers=headers) as answer:
+            total = _accepted(answer, part, have)
+            for chunk in answer.iter_raw(_CHUNK) if answer.status_code in (200, 206) else ():
+                with _room(part):
+                    part.write(chunk)
+            size = part.seek(0, os.SEEK_END)
+            if total is not None and size != total:
+                if size > total:
+                    part.truncate(0)
+                raise _Passing(f"{size:,} of {total:,} bytes came")
+            found = answer.headers.get("ETag")
+            return found if found and not found.startswith("W/") else None
+    except httpx.TimeoutException as error:
+        raise _Passing("no answer in time", reached=not isinstance(error, httpx.ConnectTimeout)) from error
+    except httpx.ConnectError as error:
+        raise _Passing(f"no connection ({error})", reached=False) from error
+    except httpx.TransportError as error:
+        size = part.seek(0, os.SEEK_END)
+        raise _Passing(f"the connection broke off after {size:,} bytes ({error})") from error
+    except (httpx.TooManyRedirects, httpx.InvalidURL) as error:
+        raise _Final(str(error)) from error
+
+
+def _accepted(answer: httpx.Response, part: BinaryIO, have: int) -> int | None:
+    """Check the head of an answer and make `part` ready for its body; the whole file's size in bytes, if it is said."""
+    status, span = answer.status_code, answer.headers.get("Content-Range", "")
+    if status in _PASSING:
+        raise _Passing(f"the server answers {status}", _retry_after(answer))
+    if status == 416 and re.fullmatch(rf"bytes \*/{have}", span):
+        return have
+    if status == 416:
+        part.truncate(0)
+        raise _Passing("the unfinished file is longer than the real one")
+    if status == 206:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", span)
+        if not match or int(match[1]) != have:
+            part.truncate(0)
+            raise _Passing(f"the server sent another range than asked for ({span!r})")
+        return int(match[2]) if match[2] != "*" else None
+    if status != 200:
+        raise _Final(f"the server answers {status} {answer.reason_phrase}".strip())
+    part.truncate(0)
+    length = answer.headers.get("Content-Length", "")
+    return int(length) if length.isdecimal() else None
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    """Seconds that the server asks to wait, as a number or a date, bounded; 0 if it does not say."""
+    said = answer.headers.get("Retry-After", "")
+    if said.isdecimal():
+        return min(float(said), _LONGEST_WAIT)
+    try:
+        until = email.utils.parsedate_to_datetime(said).timestamp() if said else 0.0
+    except ValueError:
+        return 0.0
+    return min(max(until - time.time(), 0.0), _LONGEST_WAIT)
+
+
+def _verify(part: BinaryIO, expected: str | None) -> None:
+    """Raises _Final, and empties `part`, if its checksum is not the expected one."""
+    part.flush()
+    part.seek(0)
+    found = hashlib.file_digest(part, "sha256").hexdigest()
+    if expected and found != expected:
+        size = part.seek(0, os.SEEK_END)
+        part.truncate(0)
+        raise _Final(f"its {size:,} bytes have the sha256 {found}")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[BinaryIO]:
+    """The unfinished file, open for appending and reading, held by one process at a time; removed if left empty."""
+    with _writable(path):
+        part = open(path, "a+b")
+    with part:
+        try:
+            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{path} is being written by another process; let it end, or stop it.") from error
+        try:
+            yield part
+        finally:
+            if path.exists() and not path.is_symlink() and not path.stat().st_size:
+                path.unlink()
+
+
+@contextmanager
+def _room(part: BinaryIO) -> Iterator[None]:
+    """Tell a full disk from faults of the network, and keep what came."""
+    try:
+        yield
+        part.flush()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise UserError(
+            f"No room is left on the disk for {part.name} ({error.strerror}); free some and run again: it goes on from "
+            "what has come."
+        ) from error
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); free space or rights there.") from error
+
+
+def _move(part: Path, into: Path) -> None:
+    """Put a finished file in its place at once, across file systems too."""
+    with open(part, "rb") as handle:
+        os.fsync(handle.fileno())
+    try:
+        os.replace(part, into)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy(part, into)
+        part.unlink()
+
+
+def _copy(path: Path, into: Path) -> None:
+    temporary = into.with_name(f".{into.name}.{secrets.token_hex(4)}.part")
+    try:
+        shutil.copyfile(path, temporary)
+        os.replace(temporary, into)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _recorded(record: str | Path) -> dict[str, str]:
+    """Checksums by address; empty if none was written yet. Raises UserError if the file is no such table."""
+    try:
+        table = json.loads(Path(record).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{record} is no JSON ({error}); restore it, or delete it to trust what comes next.") from error
+    if not isinstance(table, dict):
+        raise UserError(f"{record} is no table of checksums; restore it, or delete it to trust what comes next.")
+    return table

@@ -1,0 +1,35 @@
+"""Bring a graph's files to data/<graph>/raw: pinned ones from their addresses, a graph of your own from its folder."""
+
+import logging
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipeline import sources
+from stages.cli import arguments, stage
+from stages.params import load_params
+
+log = logging.getLogger(__name__)
+
+
+@stage
+def main() -> None:
+    name = arguments(__doc__, "graph").parse_args().graph
+    params = load_params()
+    settings = params.graph[name]
+    patience = sources.Patience(params.sources.timeout, params.sources.retries)
+    raw = Path("data") / name / "raw"
+    if settings.folder is not None:
+        copied = sources.copy_folder(settings.folder, raw)
+        log.info("%s: %d files copied from %s", name, copied, settings.folder)
+    for file, pinned in tqdm(settings.files.items(), unit=" files", desc=f"download {name}", disable=None):
+        fetched = sources.fetch(
+            pinned.address, pinned.sha256, raw / file, work=Path("data/.work/download"),
+            mirror=sources.chosen_mirror(params.sources.mirror), record=Path("data") / name / "checksums.json",
+            patience=patience,
+        )  # fmt: skip
+        log.info("%s: %s, %s bytes from %s", name, file, f"{fetched.size:,}", fetched.origin)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""From a graph's raw files to its tables of entities, relations and triples, and audit.json, which says what they hold."""
+
+import logging
+from pathlib import Path
+
+from pipeline import graph, tables
+from pipeline.audit import audit
+from pipeline.splits import choose
+from stages.cli import arguments, stage
+from stages.params import load_params
+
+log = logging.getLogger(__name__)
+
+
+@stage
+def main() -> None:
+    name = arguments(__doc__, "graph").parse_args().graph
+    params = load_params()
+    settings = params.graph[name]
+    released = graph.read(Path("data") / name / "raw", settings.form)
+    used, done = choose(released.splits, settings.split, dev_share=settings.dev_share, seed=settings.split_seed)
+    found = audit(released, used, done, settings.split)
+    folder = Path("data") / name / "graph"
+    made_by = {"stage": "ingest", "form": settings.form, "split": settings.split, "dev_share": settings.dev_share}
+    graph.write(folder, released.with_splits(used), {**made_by, "split_seed": settings.split_seed})
+    tables.write_json(folder / "audit.json", found)
+    rows = " / ".join(f"{found['used']['rows'][split]:,}" for split in graph.SPLITS)
+    log.info("%s (%s): %s entities, %s relations, %s triples in train / dev / test", name, settings.split,
+             f"{found['entities']:,}", found["relations"], rows)  # fmt: skip
+    if settings.split == "released" and any(found["used"]["overlaps"].values()):
+        log.warning("%s: the released splits share rows (%s); `split: clean` mends that", name,
+                    ", ".join(f"{key} {value:,}" for key, value in found["used"]["overlaps"].items()))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

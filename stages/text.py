@@ -1,0 +1,52 @@
+"""What is known of a graph's entities in words, and which words of it are encoded."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import tables, text, web_texts
+from stages.cli import arguments, stage
+from stages.params import load_params
+
+log = logging.getLogger(__name__)
+
+LINKS, DESCRIPTIONS = "DB15K_SameAsLink.txt", "entity2wikidata.json"
+
+
+@stage
+def main() -> None:
+    name = arguments(__doc__, "graph").parse_args().graph
+    params = load_params()
+    settings = params.graph[name].text
+    folder = Path("data") / name
+    entities = tables.read(folder / "graph" / "entities.parquet", "entities").sort_by("entity_id")
+    found = look_up(settings.source, entities["key"].to_pylist(), folder)
+    columns, counts = text.rows(
+        entities["label"].to_pylist(), found, fields=params.text.fields, joined_by=params.text.joined_by,
+        unfound=settings.unfound,
+    )  # fmt: skip
+    made_by = {"stage": "text", "source": settings.source, "unfound": settings.unfound}
+    made_by |= {"fields": list(params.text.fields), "joined_by": params.text.joined_by}
+    tables.write(folder / "text.parquet", "text", columns, made_by)
+    tables.write_json(folder / "text.json", {"source": settings.source, **counts})
+    log.info("%s: %s of %s entities found, %s with a description, %s with a text", name,
+             *(f"{counts[key]:,}" for key in ("found", "entities", "with_description", "with_text")))  # fmt: skip
+
+
+def look_up(source: str, keys: Sequence[str], folder: Path) -> list[text.Described | None]:
+    """The words for each entity, from where params.yaml says."""
+    raw = folder / "raw"
+    if source in ("wikidata", "wikipedia"):
+        return web_texts.described(folder / "web", keys, source)
+    if source == "table":
+        return text.by_table(keys, raw)
+    if source == "none":
+        return [None] * len(keys)
+    known = text.read_wikidata(raw / DESCRIPTIONS)
+    if source == "links":
+        return text.by_links(keys, text.read_links(raw / LINKS), known)
+    return text.by_qid(keys, known) if source == "qid" else text.by_title(keys, known)
+
+
+if __name__ == "__main__":
+    main()
