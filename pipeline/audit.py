@@ -106,9 +106,10 @@ def _share(marked: np.ndarray) -> float:
 def _degrees(train: np.ndarray, entities: int, relations: int) -> dict[str, dict[str, float]]:
     """Quantiles (percent: value) of how many train rows an entity (as head, as tail, as either) or a relation has."""
     out, into = np.bincount(train[:, 0], minlength=entities), np.bincount(train[:, 2], minlength=entities)
-    counts = {"head": out, "tail": into, "entity": out + into, "relation": np.bincount(train[:, 1], minlength=relations)}
+    each = np.bincount(train[:, 1], minlength=relations)
+    counts = {"head": out, "tail": into, "entity": out + into, "relation": each}
     return {
-        name: {str(at): float(value) for at, value in zip(QUANTILES, np.percentile(count, QUANTILES))}
+        name: {str(at): float(value) for at, value in zip(QUANTILES, np.percentile(count, QUANTILES), strict=True)}
         for name, count in counts.items()
         if len(count)
     }

@@ -1,7 +1,7 @@
 """Triples and their names, from the files that graphs are published in to the three tables of a graph.
 
-Two forms are read. OpenKE's (Han et al. 2018): `entity2id.txt`, `relation2id.txt` and `{train,valid,test}2id.txt`, whose
-first line is a count and whose rows are ids in the order head, tail, relation. And a folder of names of your own:
+Two forms are read. OpenKE's (Han et al. 2018): `entity2id.txt`, `relation2id.txt` and `{train,valid,test}2id.txt`,
+whose first line is a count and whose rows are ids in the order head, tail, relation. And a folder of names of your own:
 tab-separated `head relation tail`, as `train`, `dev` (or `valid`) and `test`, or as one file `triples`; a table
 `entities` (key, label) may name entities that no triple holds. Their names end in .txt or .tsv.
 """
@@ -28,7 +28,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph as its files give it. Place i of a list belongs to id i; splits hold (n, 3) int64 head, relation, tail."""
+    """A graph as its files give it. Place i of a list belongs to id i.
+
+    `splits` has the keys train, dev, test, each (n, 3) int64: head, relation, tail.
+    """
 
     entity_keys: list[str]
     entity_labels: list[str]
@@ -67,7 +70,11 @@ def read_names(folder: Path) -> Graph:
     Ids follow the table of entities (relations) if there is one, then the first appearance in train, dev, test.
     Raises UserError like `read`.
     """
-    found = {"train": one_file(folder, "train"), "dev": one_file(folder, "dev", "valid"), "test": one_file(folder, "test")}
+    found = {
+        "train": one_file(folder, "train"),
+        "dev": one_file(folder, "dev", "valid"),
+        "test": one_file(folder, "test"),
+    }
     whole = one_file(folder, "triples")
     if whole and any(found.values()):
         raise UserError(f"{folder} holds {whole.name} beside files of single splits; keep one or the other.")
@@ -87,8 +94,12 @@ def read_names(folder: Path) -> Graph:
     graph = _named(list(entities), list(relations), splits, folder)
     return replace(
         graph,
-        entity_labels=[entity_labels.get(key) or label for key, label in zip(entities, graph.entity_labels)],
-        relation_labels=[relation_labels.get(key) or label for key, label in zip(relations, graph.relation_labels)],
+        entity_labels=[
+            entity_labels.get(key) or label for key, label in zip(entities, graph.entity_labels, strict=True)
+        ],
+        relation_labels=[
+            relation_labels.get(key) or label for key, label in zip(relations, graph.relation_labels, strict=True)
+        ],
     )
 
 
@@ -115,7 +126,7 @@ def categories(train: np.ndarray, relations: int, threshold: float = 1.5) -> lis
     heads = np.bincount(np.unique(rows[:, :2], axis=0)[:, 1], minlength=relations)
     tails = np.bincount(np.unique(rows[:, 1:], axis=0)[:, 0], minlength=relations)
     found = []
-    for count, head, tail in zip(facts.tolist(), heads.tolist(), tails.tolist()):
+    for count, head, tail in zip(facts.tolist(), heads.tolist(), tails.tolist(), strict=True):
         if not count:
             found.append("unseen")
             continue
@@ -160,7 +171,10 @@ def lines(path: Path, longest: int = _LONGEST_LINE) -> Iterator[tuple[int, str]]
 
 
 def check_name(name: str, path: Path, number: int) -> str:
-    """The name without surrounding blanks. Raises UserError if it is empty, absurdly long or holds control characters."""
+    """The name without surrounding blanks.
+
+    Raises UserError if it is empty, absurdly long or holds control characters.
+    """
     name = name.strip()
     if not name:
         raise UserError(f"{path}, line {number} holds an empty name; give every entity and relation a name.")
@@ -175,7 +189,9 @@ def check_name(name: str, path: Path, number: int) -> str:
 
 def one_file(folder: Path, *stems: str) -> Path | None:
     """The one file `<stem>.txt` or `<stem>.tsv` in the folder, or None. Raises UserError if there are several."""
-    found = [folder / f"{stem}{end}" for stem in stems for end in (".txt", ".tsv") if (folder / f"{stem}{end}").exists()]
+    found = [
+        folder / f"{stem}{end}" for stem in stems for end in (".txt", ".tsv") if (folder / f"{stem}{end}").exists()
+    ]
     if len(found) > 1:
         raise UserError(f"{folder} holds both {found[0].name} and {found[1].name}; keep one of them.")
     return found[0] if found else None

@@ -145,9 +145,7 @@ def _places(parts, mirror: str | None) -> list[str]:
     return [str(Path(mirror) / host / unquote(path).lstrip("/")), parts.geturl()]
 
 
-def _from_somewhere(
-    places: list[str], part: BinaryIO, address: str, expected: str | None, patience: Patience
-) -> str:
+def _from_somewhere(places: list[str], part: BinaryIO, address: str, expected: str | None, patience: Patience) -> str:
     """Fill `part` from the first place that gives the right file, and say which it was."""
     reasons = []
     for place in places:
@@ -288,8 +286,8 @@ def _verify(part: BinaryIO, expected: str | None) -> None:
 def _locked(path: Path) -> Iterator[BinaryIO]:
     """The unfinished file, open for appending and reading, held by one process at a time; removed if left empty."""
     with _writable(path):
-        part = open(path, "a+b")
-    with part:
+        path.touch()
+    with open(path, "a+b") as part:
         try:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -25,9 +25,9 @@ def choose(
     train, dev, test = splits["train"], splits["dev"], splits["test"]
     done = {"carved_dev": 0, "carved_test": 0}
     if how == "clean":
-        counts = {"train": len(train), "dev": len(dev), "test": len(test)}
         train, dev, test = distinct(train), distinct(dev), distinct(test)
-        done |= {f"{name}_duplicates_dropped": counts[name] - len(rows) for name, rows in zip(counts, (train, dev, test))}
+        for name, rows in (("train", train), ("dev", dev), ("test", test)):
+            done[f"{name}_duplicates_dropped"] = len(splits[name]) - len(rows)
         known = within(test, train)
         done["test_in_train_dropped"] = int(known.sum())
         test = test[~known]

@@ -112,7 +112,7 @@ def by_table(keys: Sequence[str], folder: Path) -> list[Described | None]:
             raise UserError(f"{path}, line {number} describes {key[:80]!r} a second time.")
         if key not in wanted:
             raise UserError(f"{path}, line {number} describes {key[:80]!r}, which is no entity of the graph.")
-        label, description, aliases = (parts[1:] + ["", ""])[:3]
+        label, description, aliases = [*parts[1:], "", ""][:3]
         if len(description) > LONGEST_DESCRIPTION:
             raise UserError(
                 f"{path}, line {number} has a description of {len(description)} characters; "

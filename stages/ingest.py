@@ -1,4 +1,4 @@
-"""From a graph's raw files to its tables of entities, relations and triples, and audit.json, which says what they hold."""
+"""From a graph's raw files to its entities, relations and triples, and audit.json, which says what they hold."""
 
 import logging
 from pathlib import Path

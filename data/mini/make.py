@@ -119,8 +119,8 @@ def readme(mini: graph.Graph, texts: list[tuple[str, ...]], bare: int) -> str:
     found = audit.measure(mini)
     rows, pairs, similar = found["rows"], found["test_pairs"], found["similar_relations"]
     entities = len(mini.entity_keys)
-    repeated = "; ".join(
-        f"`{one['relation']}` and `{one['other']}`" for kind in ("duplicate", "reverse") for one in similar[kind]
+    repeated = "\n".join(
+        f"- `{one['relation']}` and `{one['other']}`" for kind in ("duplicate", "reverse") for one in similar[kind]
     )
     symmetric = ", ".join(f"`{one['relation']}`" for one in similar["symmetric"])
     return f"""# mini: the embedded graph
@@ -133,38 +133,44 @@ the training facts when the images stage runs (`pipeline/drawings.py`), and are 
 |---|---|
 | entities | {entities:,} |
 | relations | {len(mini.relation_keys)} |
-| train / dev / test triples | {rows['train']:,} / {rows['dev']:,} / {rows['test']:,} |
-| overlaps between the three, repeated rows | {sum(found['overlaps'].values()) + sum(found['duplicates'].values())} |
-| entities, relations unseen in train | {found['unseen']['entities']}, {found['unseen']['relations']} |
+| train / dev / test triples | {rows["train"]:,} / {rows["dev"]:,} / {rows["test"]:,} |
+| overlaps between the three, repeated rows | {sum(found["overlaps"].values()) + sum(found["duplicates"].values())} |
+| entities, relations unseen in train | {found["unseen"]["entities"]}, {found["unseen"]["relations"]} |
 | test triples whose two entities train joins by some relation, as they stand / turned round | \
-{pairs['joined_in_train']} / {pairs['joined_in_train_reversed']} |
+{pairs["joined_in_train"]} / {pairs["joined_in_train_reversed"]} |
 | entities with a text / with a description | {len(texts)} / {sum(bool(row[2]) for row in texts)} |
 | entities that get no drawing | {bare} |
 
 ## How it was cut
 
-`data/mini/make.py`, seed {SEED}. All distinct facts of DB15K's three files; relations with at least {FEWEST_FACTS} facts of which no
-entity takes more than {LARGEST_ANSWER:.0%} on either side (a slice in which guessing the commonest answer wins teaches nothing);
-then the entity with the fewest facts goes, again and again, until {ENTITIES:,} remain. {TEST_SHARE:.0%} of the facts become test and
-{DEV_SHARE:.0%} of the rest dev, at random, as long as every entity and relation keeps a fact in train. {WITHOUT_TEXT} entities drawn at
-random lose their text, on top of those that have none, and {WITHOUT_PICTURE} get no picture, so that missing modalities are met here too.
+`data/mini/make.py`, seed {SEED}. All distinct facts of DB15K's three files; relations with at least {FEWEST_FACTS}
+facts of which no entity takes more than {LARGEST_ANSWER:.0%} on either side (where guessing the commonest answer wins,
+there is nothing to learn); then the entity with the fewest facts goes, again and again, until {ENTITIES:,} remain.
+{TEST_SHARE:.0%} of the facts become test and {DEV_SHARE:.0%} of the rest dev, at random, as long as every entity and
+relation keeps a fact in train. {WITHOUT_TEXT} entities drawn at random lose their text, on top of those that have none,
+and {bare} get no picture, so that missing modalities are met here too.
 
-What to keep in mind: as in DB15K itself, some relations repeat one another ({repeated or 'none'}) or read the same both ways
-({symmetric or 'none'}), so a part of test can be answered from train by turning a fact round. `audit.json` counts it.
-Numbers on this graph show that things work; they compare with nothing published.
+What to keep in mind: as in DB15K itself, some relations repeat one another
+
+{repeated or "- none"}
+
+or read the same both ways ({symmetric or "none"}), so a part of test can be answered from train by turning a fact
+round or taking one relation for another. `audit.json` counts it. Numbers on this graph show that things work; they
+compare with nothing published.
 
 ## Files in `source/`
 
-`train.tsv`, `dev.tsv`, `test.tsv`: head, relation, tail. `entities.tsv`, `relations.tsv`: key, label. `text.tsv`: key, label,
-description, aliases parted by ` | `. `without_picture.txt`: keys of the entities that get no drawing. All are tab-separated
-UTF-8. Keys of entities are DBpedia's names: put `http://dbpedia.org/resource/` before them. `dbo:` stands for
-`http://dbpedia.org/ontology/`, `rdfs:` for `http://www.w3.org/2000/01/rdf-schema#`.
+`train.tsv`, `dev.tsv`, `test.tsv`: head, relation, tail. `entities.tsv`, `relations.tsv`: key, label. `text.tsv`: key,
+label, description, aliases parted by ` | `. `without_picture.txt`: keys of the entities that get no drawing. All are
+tab-separated UTF-8. Keys of entities are DBpedia's names: put `http://dbpedia.org/resource/` before them. `dbo:` stands
+for `http://dbpedia.org/ontology/`, `rdfs:` for `http://www.w3.org/2000/01/rdf-schema#`.
 
 ## Licences
 
 Facts, keys and names: DBpedia, CC BY-SA 3.0 (https://www.dbpedia.org/about/), as selected for DB15K by Liu et al. 2019,
-*MMKG: Multi-Modal Knowledge Graphs*, in the files published with AdaMF-MAT. Labels, descriptions and aliases in `text.tsv`:
-Wikidata, CC0 1.0. This slice is passed on under the same CC BY-SA 3.0; the licence of the code does not extend to it.
+*MMKG: Multi-Modal Knowledge Graphs*, in the files published with AdaMF-MAT. Labels, descriptions and aliases in
+`text.tsv`: Wikidata, CC0 1.0. This slice is passed on under the same CC BY-SA 3.0; the licence of the code does not
+extend to it.
 """
 
 
