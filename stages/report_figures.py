@@ -13,17 +13,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 _STAND_INS = {"ink": "#0a0b01", "muted": "#0a0b02", "line": "#0a0b03", "panel": "#0a0b04"}
 SERIES = 10  # colours that the style sheet knows: --s0 … --s9
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 _MARKERS = "osD^vPX<>*"
-WIDTH = 4.2  # inches; 403 CSS pixels
+WIDTH = 3.9  # inches; 374 CSS pixels
 
 _STYLE = {
     "svg.fonttype": "none",
-    "font.size": 9.5,
+    "font.size": 10,
     "text.color": _STAND_INS["ink"],
     "axes.labelcolor": _STAND_INS["ink"],
     "axes.edgecolor": _STAND_INS["line"],
@@ -32,9 +33,6 @@ _STYLE = {
     "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
     "grid.color": _STAND_INS["line"],
     "grid.linewidth": 0.6,
     "xtick.color": _STAND_INS["muted"],
@@ -62,7 +60,7 @@ def intervals(rows: Sequence[Mapping], name: str) -> str:
 
     A row has `label`, `place`, `mrr`, `low`, `high` (fractions) and `published` (fraction or None).
     """
-    figure, axes = _figure(0.9 + 0.34 * len(rows))
+    figure, axes = _figure(0.75 + 0.32 * len(rows))
     for y, row in enumerate(rows):
         look = series(row["place"])
         axes.plot([100 * row["low"], 100 * row["high"]], [y, y], color=look["color"], solid_capstyle="round")
@@ -92,7 +90,7 @@ def dev_curves(runs: Sequence[Mapping], name: str) -> str:
         at = np.flatnonzero(epoch == run["chosen"])
         axes.plot(epoch[at], mrr[at], look["marker"], color=look["color"], markersize=7)
         axes.plot([], [], color=look["color"], linestyle=look["linestyle"], marker=look["marker"], label=run["label"])
-    axes.set(xlabel="epoch", ylabel="dev MRR (%)", title="Dev MRR")
+    axes.set(xlabel="epoch", ylabel="dev MRR (%)")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _legend(figure, axes)
@@ -103,13 +101,14 @@ def loss_curves(title: str, place: int, epoch: np.ndarray, terms: Mapping[str, n
     """One model's loss and its terms over epochs, each the mean of an epoch's steps."""
     figure, axes = _figure(2.5)
     for row, (term, values) in enumerate(terms.items()):
-        look = series(place if row == 0 else place + row)
-        axes.plot(epoch, values, color=look["color"], linestyle=_DASHES[0] if row == 0 else look["linestyle"], label=term)
+        dashes = _DASHES[min(row, 1)]
+        axes.plot(epoch, values, color=series(place + row)["color"], linestyle=dashes, label=term.replace("_", " "))
     positive = np.concatenate([values for values in terms.values()]) if terms else np.zeros(0)
     positive = positive[np.isfinite(positive)]
     if len(positive) and positive.min() > 0 and positive.max() / positive.min() > 50:
         axes.set_yscale("log")
-    axes.set(xlabel="epoch", ylabel="loss (nats)", title=title)
+    axes.set(xlabel="epoch", ylabel="loss (nats)")
+    _title(axes, title)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _legend(figure, axes)
     return _svg(figure, name)
@@ -117,7 +116,7 @@ def loss_curves(title: str, place: int, epoch: np.ndarray, terms: Mapping[str, n
 
 def coverage(bars: Sequence[tuple[str, Mapping[str, float]]], name: str) -> str:
     """Stacked bars of shares (fractions of all entities): each bar a row, the parts in the same order in each."""
-    figure, axes = _figure(1.35 + 0.42 * len(bars))
+    figure, axes = _figure(0.95 + 0.4 * len(bars))
     parts = list(bars[0][1])
     left = np.zeros(len(bars))
     for place, part in enumerate(parts):
@@ -135,27 +134,42 @@ def coverage(bars: Sequence[tuple[str, Mapping[str, float]]], name: str) -> str:
     return _svg(figure, name)
 
 
-def heat_map(title: str, rows: Sequence[str], columns: Sequence[str], cells: np.ndarray, top: float, name: str) -> str:
-    """MRR (fractions, NaN where there are too few queries) of rows × columns, coloured from 0 to `top`."""
-    figure, axes = _figure(0.95 + 0.36 * len(rows))
+def heat_map(
+    title: str, rows: Sequence[str], parts: Sequence[tuple[str, int]], cells: np.ndarray, top: float, name: str
+) -> str:
+    """MRR (fractions, NaN where there are few queries) by relation category and coverage, coloured from 0 to `top`.
+
+    `parts` are the headings above the columns and how many columns each spans; a part of four is a coverage.
+    """
+    figure, axes = _figure(1.15 + 0.34 * len(rows))
     colours = matplotlib.colormaps["viridis"]
+    ends = np.cumsum([span for _, span in parts])
+    left = np.arange(cells.shape[1]) + 0.25 * np.searchsorted(ends, np.arange(cells.shape[1]), side="right")
     for y, x in np.ndindex(cells.shape):
-        value = cells[y, x]
+        value, middle = cells[y, x], left[x] + 0.48
         if np.isfinite(value):
             level = value / top if top else 0.0
-            axes.add_patch(matplotlib.patches.Rectangle((x, y), 0.97, 0.95, color=colours(level), linewidth=0))
-            ink = "#ffffff" if level < 0.55 else "#111111"
-            axes.text(x + 0.485, y + 0.5, f"{100 * value:.1f}", ha="center", va="center", color=ink, fontsize=9)
+            axes.add_patch(Rectangle((left[x], y), 0.96, 0.94, facecolor=colours(level), linewidth=0))
+            ink = "#ffffff" if level < 0.6 else "#111111"
+            axes.text(middle, y + 0.49, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=9.5)
         else:
-            axes.text(x + 0.485, y + 0.5, "few", ha="center", va="center", color=_STAND_INS["muted"], fontsize=8.5)
-    axes.set_xlim(0, len(columns))
-    axes.set_ylim(len(rows), 0)
-    axes.set_xticks(np.arange(len(columns)) + 0.485, columns, fontsize=8.5)
-    axes.set_yticks(np.arange(len(rows)) + 0.475, rows)
-    axes.set(title=title, ylabel="relation category")
+            axes.text(middle, y + 0.49, "·", ha="center", va="center", color=_STAND_INS["muted"], fontsize=9.5)
+    ticks = [label for _, span in parts for label in (("–", "T", "P", "TP") if span == 4 else ("all",))]
+    axes.set_xlim(0, left[-1] + 1)
+    axes.set_ylim(len(rows), -0.75)
+    axes.set_xticks(left + 0.48, ticks)
+    axes.set_yticks(np.arange(len(rows)) + 0.48, rows)
+    for (heading, span), end in zip(parts, ends, strict=True):
+        axes.text(left[end - span], -0.2, heading, color=_STAND_INS["muted"], fontsize=9)
+    axes.set(xlabel="coverage (T text, P picture, – neither)", ylabel="relation category")
+    _title(axes, title)
     axes.spines[:].set_visible(False)
     axes.grid(False)
     return _svg(figure, name)
+
+
+def _title(axes: Axes, text: str) -> None:
+    axes.set_title(text, loc="left", fontweight="bold", fontsize=11, color=_STAND_INS["ink"])
 
 
 def lines(plot: Mapping, groups: Mapping[str, Sequence[tuple[float, float, float]]], name: str) -> str:
@@ -212,6 +226,7 @@ def _svg(figure: Figure, name: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     used = set(re.findall(r"""(?:url\(#|href="#)([^")]+)""", svg))
     svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", svg)
+    svg = svg.replace("xlink:href", "href")
     svg = re.sub(r" font-family: [^;]*;| transform=\"rotate\(-?0 [^)]*\)\"", "", svg)
     svg = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{name}">', svg, count=1)
     for variable, colour in _STAND_INS.items():

@@ -67,7 +67,7 @@ def _section(graph: Graph, runs: Sequence[Run], load: Callable[[Path], object]) 
             "figure": Markup(_results_figure(graph.name, results["rows"])),
             "curves": [Markup(svg) for svg in _curves(graph.name, runs)],
             "wins": report.wins(graph, runs),
-            "by_modality": report.by_modality(graph, runs),
+            "by_group": report.by_group(graph, runs),
             "queries": queries,
             "thumbnails": thumbnails.uris,
         }
@@ -99,12 +99,16 @@ def _curves(graph: str, runs: Sequence[Run]) -> list[str]:
     return drawn
 
 
-def _heat_maps(graph: str, runs: Sequence[Run], wins: dict) -> list[str]:
-    finite = wins["cells"][np.isfinite(wins["cells"])]
+def _heat_maps(graph: str, runs: Sequence[Run], wins: Sequence[dict]) -> list[str]:
+    """A map for each model, known entity's and answer's coverage side by side, and the colour scale of all."""
+    if not wins:
+        return []
+    cells = np.concatenate([one["cells"] if place else one["cells"][..., :-1] for place, one in enumerate(wins)], axis=-1)
+    finite = cells[np.isfinite(cells)]
     top = float(finite.max()) if len(finite) else 1.0
-    columns = [column.replace(" ", "\n") for column in wins["columns"]]
+    parts = [(f"{one['end']} entity has" if one["end"] == "known" else "answer has", len(one["columns"]) - 1) for one in wins]
     maps = [
-        figures.heat_map(report.display(run.model), wins["rows"], columns, wins["cells"][place], top,
+        figures.heat_map(report.display(run.model), wins[0]["rows"], [*parts, ("", 1)], cells[place], top,
                          f"MRR of {report.display(run.model)} on {graph} by category and coverage")
         for place, run in enumerate(runs)
     ]  # fmt: skip

@@ -3,17 +3,25 @@
 import csv
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.graph import CATEGORIES
 from stages.report_inputs import Graph, Run
-from trainers import ranking
+from trainers import breakdown, significance
+from trainers.reference_protocols import PROTOCOLS, protocol_metrics
 
 HERE = Path(__file__).parent
-SIDES = ("both complete", "known lacks", "answer lacks", "both lack")
+GROUPS = {
+    "unseen": "seen in train",
+    "known_text": "known entity's text",
+    "known_picture": "known entity's picture",
+    "answer_text": "answer's text",
+    "answer_picture": "answer's picture",
+    "answer_degree": "answer's train triples",
+}
 FEW = 20  # a cell with fewer queries than this shows no figure: its MRR would be chance
 MEASURES = ("mrr", "hits_at_1", "hits_at_3", "hits_at_10")
 DISPLAY = {
@@ -67,22 +75,26 @@ def why_not_comparable(run: Run, audit_says: str) -> list[str]:
 
     `audit_says` is what the audit found wrong with the released dev rows, empty if nothing.
     """
-    protocol = protocols().get(plain(run.model))
     reasons = []
     if run.about.get("split") == "clean" and audit_says:
         reasons.append(f"Split: papers use the released files ({audit_says}); here dev is carved out of train.")
-    if protocol is None:
-        reasons.append("Protocol: the source prints the figure without the choice of epoch or the treatment of ties.")
+    known = protocols().get(plain(run.model))
+    if known is None:
+        reasons.append(
+            "Protocol: the source prints the figure and says neither how the epoch is chosen nor how ties are counted; "
+            "here dev chooses, and a tie counts half."
+        )
         return reasons
-    if protocol["encoders"]:
-        reasons.append(f"Encoders: the paper's are {protocol['encoders']}; here {encoders(run)}.")
-    if protocol["epoch_chosen"]:
-        reasons.append(f"Choice: in the reference code {protocol['epoch_chosen']}; here dev chooses.")
-    if protocol["ties"]:
-        reasons.append(f"Ties: in the reference code {protocol['ties']}; here a tie counts half.")
-    epochs = run.about.get("epochs")
-    if protocol["epochs"] and epochs and epochs < int(protocol["epochs"]):
-        reasons.append(f"Training: the reference trains {protocol['epochs']} epochs; this run of {display(run.model)} {epochs}.")
+    reasons.append(f"Encoders: the paper has {known['encoders']}; here {encoders(run)}.")
+    protocol = PROTOCOLS[known["protocol"]]
+    theirs = protocol_metrics(protocol, run.ranks)["mrr"]
+    epochs = run.about["epochs"]
+    text = f"Protocol: the reference code of {display(run.model)} measures thus: {protocol.words}."
+    if round(theirs, 4) != round(run.test["mrr"], 4):
+        text += f" With its ties alone, this run's MRR would be {100 * theirs:.2f}."
+    if epochs < int(known["epochs"]):
+        text += f" It trains {known['epochs']} epochs; this run took {epochs}."
+    reasons.append(text)
     return reasons
 
 
@@ -107,7 +119,7 @@ def results(runs: Sequence[Run], audit_says: str) -> dict:
         found = find_published(run.graph, run.model)
         reasons = why_not_comparable(run, audit_says) if found else []
         marks = [letters.setdefault(reason, chr(ord("a") + len(letters))) for reason in reasons]
-        low, high = interval(run)
+        low, high = significance.intervals(run.ranks, ("mrr",))["mrr"]
         rows.append(
             {"run": run, "label": display(run.model), "place": place, "published": found, "marks": marks,
              "mrr": run.test["mrr"], "low": low, "high": high}
@@ -115,23 +127,6 @@ def results(runs: Sequence[Run], audit_says: str) -> dict:
     shown = {plain(run.model) for run in runs}
     others = [row for row in published() if plain(row["graph"]) == plain(runs[0].graph) and plain(row["model"]) not in shown]
     return {"rows": rows, "reasons": {letter: reason for reason, letter in letters.items()}, "others": others}
-
-
-def interval(run: Run, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the test MRR: percentiles over resampled triples, both directions together."""
-    reciprocal = per_triple(run)
-    generator = np.random.default_rng(seed)
-    rows = len(reciprocal)
-    means = [reciprocal[generator.integers(0, rows, rows)].mean() for _ in range(draws)]
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(low), float(high)
-
-
-def per_triple(run: Run) -> np.ndarray:
-    """(n,) mean reciprocal rank of each test triple: its two queries are not independent, so they stay together."""
-    keys = np.stack([run.ranks[name] for name in ("head", "relation", "tail")], axis=1)
-    _, of = np.unique(keys, axis=0, return_inverse=True)
-    return np.bincount(of.ravel(), 1 / run.ranks["realistic"]) / np.bincount(of.ravel())
 
 
 def coverage(graph: Graph) -> list[tuple[str, dict[str, float]]]:
@@ -164,66 +159,76 @@ def reasons_of_missing(graph: Graph) -> list[dict]:
     ]
 
 
-def _groups(graph: Graph, run: Run) -> dict[str, tuple[str, np.ndarray]]:
-    """Masks over the test queries: by whether the known entity and the answer have a text and a picture."""
-    tail = run.ranks["direction"] == "tail"
-    known = np.where(tail, run.ranks["head"], run.ranks["tail"])
-    answer = np.where(tail, run.ranks["tail"], run.ranks["head"])
-    complete = graph.has_text & graph.has_picture
-    known, answer = complete[known], complete[answer]
-    return dict(zip(SIDES, (known & answer, ~known & answer, known & ~answer, ~known & ~answer), strict=True))
+def groups(graph: Graph, run: Run) -> dict[str, breakdown.Groups]:
+    """The ways of grouping this run's test queries, by name."""
+    facts = breakdown.read_facts(graph.folder / "graph", graph.folder / "encoded")
+    return {one.name: one for one in breakdown.groups(run.ranks, facts)}
 
 
-def wins(graph: Graph, runs: Sequence[Run]) -> dict:
-    """Test MRR of each model by relation category × coverage, and who is best in each cell by how much."""
-    asked = set(graph.categories[graph.triples[graph.split == "test", 1]])
-    rows, columns = (*(one for one in CATEGORIES if one in asked), "all"), (*SIDES, "all")
-    cells = np.full((len(runs), len(rows), len(columns)), np.nan)
+def wins(graph: Graph, runs: Sequence[Run]) -> list[dict]:
+    """Test MRR of each model by relation category × coverage, for the known entity and for the answer.
+
+    A table has `end`, `rows`, `columns`, `cells` (models, rows, columns; NaN where there are few queries), `queries`
+    (rows, columns) and `best` (rows, columns): None or the best model's place, its lead, whether that lead is clear.
+    Empty where a modality was not encoded.
+    """
+    aligned = [_in_order(run.ranks) for run in runs]
+    runs = [replace(run, ranks=ranks) for run, ranks in zip(runs, aligned, strict=True)]
+    by = groups(graph, runs[0])
+    reciprocal = np.stack([significance.per_query(run.ranks["realistic"], "mrr") for run in runs])
+    return [
+        _wins(by["relation_category"], by[f"{end}_coverage"], reciprocal, end)
+        for end in ("known", "answer")
+        if f"{end}_coverage" in by
+    ]
+
+
+def _in_order(ranks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The rows in an order that all runs share, so that row i is the same query in each."""
+    order = np.lexsort([ranks[name] for name in ("realistic", "tail", "relation", "head", "direction")])
+    return {name: column[order] for name, column in ranks.items()}
+
+
+def _wins(category: breakdown.Groups, coverage: breakdown.Groups, reciprocal: np.ndarray, end: str) -> dict:
+    asked = [value for code, value in enumerate(category.values) if (category.codes == code).any()]
+    rows, columns = (*asked, "all"), (*coverage.values, "all")
+    cells = np.full((len(reciprocal), len(rows), len(columns)), np.nan)
     queries = np.zeros(cells.shape[1:], dtype=int)
+    best: list[list[dict | None]] = [[None] * len(columns) for _ in rows]
+    for y, row in enumerate(rows):
+        for x, column in enumerate(columns):
+            mask = np.ones(len(category.codes), dtype=bool)
+            mask &= row == "all" or category.codes == category.values.index(row)
+            mask &= column == "all" or coverage.codes == coverage.values.index(column)
+            queries[y, x] = mask.sum()
+            if queries[y, x] >= FEW:
+                cells[:, y, x] = reciprocal[:, mask].mean(axis=1)
+                best[y][x] = _best(reciprocal[:, mask]) if len(reciprocal) > 1 else None
+    return {"end": end, "rows": rows, "columns": columns, "cells": cells, "queries": queries, "best": best}
+
+
+def _best(reciprocal: np.ndarray) -> dict:
+    """The best of the models (models, n), its lead over the second, and whether a paired bootstrap bears it out."""
+    first, second = np.argsort(-reciprocal.mean(axis=1), kind="stable")[:2]
+    difference = reciprocal[first] - reciprocal[second]
+    low, _ = significance.percentile_interval(significance.bootstrap_means(difference, samples=500))
+    return {"place": int(first), "lead": float(difference.mean()), "clear": bool(low[0, 0] > 0)}
+
+
+def by_group(graph: Graph, runs: Sequence[Run]) -> list[dict]:
+    """Test MRR of each model by modality, unseen entities and direction: rows of group, queries and a figure a model."""
+    table: dict[tuple[str, str], dict] = {}
     for place, run in enumerate(runs):
-        category = graph.categories[run.ranks["relation"]]
-        groups = {**_groups(graph, run), "all": np.ones(len(category), dtype=bool)}
-        for y, row in enumerate(rows):
-            for x, column in enumerate(columns):
-                mask = groups[column] if row == "all" else groups[column] & (category == row)
-                queries[y, x] = mask.sum()
-                if queries[y, x] >= FEW:
-                    part = ranking.summary(run.ranks["realistic"][mask], run.ranks["candidates"][mask])
-                    cells[place, y, x] = part["mrr"]
-    return {"rows": rows, "columns": columns, "cells": cells, "queries": queries, "best": _best(cells)}
-
-
-def _best(cells: np.ndarray) -> list[list[tuple[int, float] | None]]:
-    """(place of the best model, lead over the second) in each cell; None where there are too few queries."""
-    table = []
-    for y in range(cells.shape[1]):
-        line: list[tuple[int, float] | None] = []
-        for x in range(cells.shape[2]):
-            order = np.argsort(-cells[:, y, x], kind="stable")
-            if np.isfinite(cells[:, y, x]).all() and len(order) > 1:
-                line.append((int(order[0]), float(cells[order[0], y, x] - cells[order[1], y, x])))
-            else:
-                line.append(None)
-        table.append(line)
-    return table
-
-
-def by_modality(graph: Graph, runs: Sequence[Run]) -> list[dict]:
-    """Test MRR by whether the known entity, and the answer, has a text, has a picture."""
-    table = []
-    for end in ("known entity", "answer"):
-        for what, has in (("text", graph.has_text), ("picture", graph.has_picture)):
-            for present in (True, False):
-                row = {"group": f"{end} {'has' if present else 'lacks'} a {what}", "mrr": []}
-                for run in runs:
-                    tail = run.ranks["direction"] == "tail"
-                    side = tail if end == "known entity" else ~tail
-                    mask = has[np.where(side, run.ranks["head"], run.ranks["tail"])] == present
-                    row["queries"] = int(mask.sum())
-                    fair = mask.sum() >= FEW
-                    row["mrr"].append(float((1 / run.ranks["realistic"][mask]).mean()) if fair else None)
-                table.append(row)
-    return table
+        by = groups(graph, run)
+        wanted = [by[name] for name in GROUPS if name in by]
+        found = breakdown.table(run.ranks, [by["all"], *wanted], samples=1)
+        for row in found.select(["group", "value", "direction", "queries", "mrr"]).to_pylist():
+            if row["direction"] == breakdown.BOTH or row["group"] == "all":
+                what = GROUPS.get(row["group"], "direction")
+                value = {"tail": "tail asked", "head": "head asked"}.get(row["direction"], row["value"])
+                line = table.setdefault((what, value), {"queries": row["queries"], "mrr": [None] * len(runs)})
+                line["mrr"][place] = row["mrr"] if row["queries"] >= FEW else None
+    return [{"what": what, "value": value, **line} for (what, value), line in table.items()]
 
 
 def citations(graphs: Sequence[str], runs: Sequence[Run]) -> list[dict]:

@@ -1,0 +1,55 @@
+"""Prints what `make repro` built: a line a run, and where the report lies."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import UserError
+from stages.cli import arguments, stage
+from stages.params import load_params
+
+REPORT = Path("reports/index.html")
+HEADINGS = ("graph", "model", "MRR", "Hits@1", "Hits@3", "Hits@10", "seconds")
+
+
+def table(root: Path, graphs: Sequence[str], models: Sequence[str]) -> str:
+    """The test figures of all runs in percent and their seconds of training, as lines of aligned text.
+
+    Raises UserError if a run has not been evaluated.
+    """
+    rows = [HEADINGS]
+    for graph in graphs:
+        for model in models:
+            test, about = (_read(root / "runs" / graph / model / name) for name in ("test.json", "run.json"))
+            figures = [f"{100 * test[name]:.2f}" for name in ("mrr", "hits_at_1", "hits_at_3", "hits_at_10")]
+            rows.append((graph, model, *figures, f"{about['seconds']:.1f}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    return "\n".join(_line(row, widths) for row in rows)
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [cell.ljust(width) if place < 2 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths))]
+    return "  ".join(cells)
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there; run the stage that writes it (dvc repro).") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}); delete it and run dvc repro.") from error
+
+
+@stage
+def main() -> None:
+    arguments(__doc__).parse_args()
+    params = load_params()
+    sys.stdout.write(f"\n{table(Path('.'), params.graphs, params.models)}\n")
+    sys.stdout.write("\nFiltered, both directions, realistic ranks, test; in percent. What made each figure, and more:\n")
+    sys.stdout.write(f"{REPORT.resolve()}\n")
+
+
+if __name__ == "__main__":
+    main()
