@@ -103,7 +103,7 @@ def loss_curves(title: str, place: int, epoch: np.ndarray, terms: Mapping[str, n
     for row, (term, values) in enumerate(terms.items()):
         dashes = _DASHES[min(row, 1)]
         axes.plot(epoch, values, color=series(place + row)["color"], linestyle=dashes, label=term.replace("_", " "))
-    positive = np.concatenate([values for values in terms.values()]) if terms else np.zeros(0)
+    positive = np.concatenate(list(terms.values())) if terms else np.zeros(0)
     positive = positive[np.isfinite(positive)]
     if len(positive) and positive.min() > 0 and positive.max() / positive.min() > 50:
         axes.set_yscale("log")
@@ -228,7 +228,9 @@ def _svg(figure: Figure, name: str) -> str:
     svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", svg)
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r" font-family: [^;]*;| transform=\"rotate\(-?0 [^)]*\)\"", "", svg)
-    svg = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{name}">', svg, count=1)
+    svg = re.sub(
+        r'<svg [^>]*viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{name}">', svg, count=1
+    )
     for variable, colour in _STAND_INS.items():
         svg = svg.replace(colour, f"var(--{variable})")
     svg = re.sub(r"#0a0c([0-9a-f]{2})", lambda found: f"var(--s{int(found[1], 16)})", svg)

@@ -95,7 +95,9 @@ def _curves(graph: str, runs: Sequence[Run]) -> list[str]:
     for place, run in with_history:
         terms = {name: values for name, values in run.history.items() if name not in other}
         label = report.display(run.model)
-        drawn.append(figures.loss_curves(f"Loss of {label}", place, run.history["epoch"], terms, f"loss of {label} on {graph}"))
+        drawn.append(
+            figures.loss_curves(f"Loss of {label}", place, run.history["epoch"], terms, f"loss of {label} on {graph}")
+        )
     return drawn
 
 
@@ -103,10 +105,13 @@ def _heat_maps(graph: str, runs: Sequence[Run], wins: Sequence[dict]) -> list[st
     """A map for each model, known entity's and answer's coverage side by side, and the colour scale of all."""
     if not wins:
         return []
-    cells = np.concatenate([one["cells"] if place else one["cells"][..., :-1] for place, one in enumerate(wins)], axis=-1)
+    cells = np.concatenate(
+        [one["cells"] if place else one["cells"][..., :-1] for place, one in enumerate(wins)], axis=-1
+    )
     finite = cells[np.isfinite(cells)]
     top = float(finite.max()) if len(finite) else 1.0
-    parts = [(f"{one['end']} entity has" if one["end"] == "known" else "answer has", len(one["columns"]) - 1) for one in wins]
+    headings = {"known": "known entity has", "answer": "answer has"}
+    parts = [(headings[one["end"]], len(one["columns"]) - 1) for one in wins]
     maps = [
         figures.heat_map(report.display(run.model), wins[0]["rows"], [*parts, ("", 1)], cells[place], top,
                          f"MRR of {report.display(run.model)} on {graph} by category and coverage")
@@ -146,7 +151,9 @@ def _study_figure(plot: dict, rows: Sequence[dict], title: str, path: Path) -> s
             groups.setdefault(label, []).append((float(row[plot["x"]]), float(row[plot["y"]]), deviation))
         return figures.lines(plot, groups, f"study: {title}")
     except (KeyError, ValueError) as error:
-        raise UserError(f"{path} names a plot that its table.csv cannot fill ({error}); run the study again.") from error
+        raise UserError(
+            f"{path} names a plot that its table.csv cannot fill ({error}); run the study again."
+        ) from error
 
 
 def _percent(value: float | None, digits: int = 2) -> str:

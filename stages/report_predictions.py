@@ -50,7 +50,8 @@ def thumbnail(data: bytes) -> str:
         image.draft("RGB", (SIDE, SIDE))
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
+        middle = (left, top, left + side, top + side)
+        small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS, middle)
     out = io.BytesIO()
     small.save(out, "WEBP", quality=QUALITY, method=6)
     return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")

@@ -125,7 +125,8 @@ def results(runs: Sequence[Run], audit_says: str) -> dict:
              "mrr": run.test["mrr"], "low": low, "high": high}
         )  # fmt: skip
     shown = {plain(run.model) for run in runs}
-    others = [row for row in published() if plain(row["graph"]) == plain(runs[0].graph) and plain(row["model"]) not in shown]
+    here = [row for row in published() if plain(row["graph"]) == plain(runs[0].graph)]
+    others = [row for row in here if plain(row["model"]) not in shown]
     return {"rows": rows, "reasons": {letter: reason for reason, letter in letters.items()}, "others": others}
 
 
@@ -216,7 +217,7 @@ def _best(reciprocal: np.ndarray) -> dict:
 
 
 def by_group(graph: Graph, runs: Sequence[Run]) -> list[dict]:
-    """Test MRR of each model by modality, unseen entities and direction: rows of group, queries and a figure a model."""
+    """Test MRR of each model by direction and by each of GROUPS: rows of a group, its queries and a figure a model."""
     table: dict[tuple[str, str], dict] = {}
     for place, run in enumerate(runs):
         by = groups(graph, run)

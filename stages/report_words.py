@@ -43,7 +43,8 @@ def _overlaps(part: Mapping, who: str) -> list[dict]:
         one, other = name.split("_in_")
         if count and rows[one]:
             share = 100 * count / rows[one]
-            said.append(_say(f"{who}, {count:,} of the {rows[one]:,} {one} rows ({share:.1f} %) also stand in {other}.", "yes"))
+            text = f"{who}, {count:,} of the {rows[one]:,} {one} rows ({share:.1f} %) also stand in {other}."
+            said.append(_say(text, "yes"))
     return said or [_say(f"{who}, no triple stands in two of train, dev and test.", "no")]
 
 
@@ -52,7 +53,8 @@ def _done(audit: Mapping) -> list[dict]:
     done = audit.get("done", {})
     said = []
     if done.get("leaking_dev_dropped"):
-        said.append(_say(f"The released dev set ({done['leaking_dev_dropped']:,} distinct rows) is dropped as a whole."))
+        dropped = done["leaking_dev_dropped"]
+        said.append(_say(f"The released dev set ({dropped:,} distinct rows) is dropped as a whole."))
     if done.get("test_in_train_dropped"):
         said.append(_say(f"{done['test_in_train_dropped']:,} test rows that train holds are dropped."))
     for split in ("dev", "test"):
@@ -72,7 +74,8 @@ def _repetitions(part: Mapping) -> list[dict]:
     repeated = {split: count for split, count in part["duplicates"].items() if count}
     if not repeated:
         return [_say("As released, no row is repeated within its file.", "no")]
-    words = ", ".join(f"{count:,} in {split} ({part['distinct'][split]:,} distinct)" for split, count in repeated.items())
+    distinct = part["distinct"]
+    words = ", ".join(f"{count:,} in {split} ({distinct[split]:,} distinct)" for split, count in repeated.items())
     return [_say(f"As released, rows are repeated within their file: {words}.", "note")]
 
 
@@ -81,12 +84,11 @@ def _unseen(part: Mapping) -> list[dict]:
     if not unseen["entities"]:
         return [_say("Every entity has a fact in train.", "no")]
     touching = unseen["test_with_unseen_entity"]
-    return [
-        _say(
-            f"{unseen['entities']:,} entities have no fact in train; {touching:,} of {rows['test']:,} test triples name "
-            "one. They are ranked like all others, and only their text and picture can tell a model anything of them."
-        )
-    ]
+    text = (
+        f"{unseen['entities']:,} entities have no fact in train; {touching:,} of {rows['test']:,} test triples name "
+        "one. They are ranked like all others, and only their text and picture can tell a model anything of them."
+    )
+    return [_say(text)]
 
 
 def _relations(similar: Mapping) -> list[dict]:
@@ -99,7 +101,7 @@ def _relations(similar: Mapping) -> list[dict]:
         found = similar.get(kind, [])
         if found:
             most = max(found, key=lambda one: one["share"])
-            pair = f"{short(most['relation'])} and {short(most['other'])}" if "other" in most else short(most["relation"])
+            pair = " and ".join(short(most[name]) for name in ("relation", "other") if name in most)
             what = "pairs of relations" if kind != "symmetric" else "relations"
             leak = "note" if kind == "symmetric" else "yes"
             said.append(
@@ -118,8 +120,8 @@ def _pairs(part: Mapping) -> list[dict]:
         return []
     either = max(pairs["joined_in_train"], pairs["joined_in_train_reversed"])
     text = (
-        f"Of {test:,} test triples, train joins the same two entities by some relation for {pairs['joined_in_train']:,}, "
-        f"and turned round for {pairs['joined_in_train_reversed']:,}."
+        f"Of {test:,} test triples, {pairs['joined_in_train']:,} ask for two entities that train joins already by some "
+        f"relation, and {pairs['joined_in_train_reversed']:,} for two that it joins the other way round."
     )
     return [_say(text, "note" if either else "no")]
 

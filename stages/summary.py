@@ -29,8 +29,9 @@ def table(root: Path, graphs: Sequence[str], models: Sequence[str]) -> str:
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [cell.ljust(width) if place < 2 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths))]
-    return "  ".join(cells)
+    names = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+    figures = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+    return "  ".join(names + figures)
 
 
 def _read(path: Path) -> dict:
@@ -47,7 +48,9 @@ def main() -> None:
     arguments(__doc__).parse_args()
     params = load_params()
     sys.stdout.write(f"\n{table(Path('.'), params.graphs, params.models)}\n")
-    sys.stdout.write("\nFiltered, both directions, realistic ranks, test; in percent. What made each figure, and more:\n")
+    sys.stdout.write(
+        "\nTest, in percent: filtered, both directions, realistic ranks. More, and what made each figure:\n"
+    )
     sys.stdout.write(f"{REPORT.resolve()}\n")
 
 

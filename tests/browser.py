@@ -19,7 +19,8 @@ FLAGS = (
 
 def find() -> str | None:
     """Debian's chromium, or what else goes by that name."""
-    return next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    found = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+    return next(filter(None, found), None)
 
 
 class Browser:

@@ -45,7 +45,8 @@ def build(root: Path, name: str = "DB15K", models=MODELS, *, drawn: bool = True,
     used = {"train": rows[:900], "dev": rows[900:1000], "test": rows[1000:1200]}
     keys = [f"http://dbpedia.org/resource/Entity_{one}" for one in range(ENTITIES)]
     labels = [f"{WORDS.split()[one % 10].title()} {one}" for one in range(ENTITIES)]
-    relations = [f"http://dbpedia.org/ontology/{word}" for word in ("country", "birthPlace", "starring", "genre", "a", "b")]
+    names = ("country", "birthPlace", "starring", "genre", "isPartOf", "nearestCity")
+    relations = [f"http://dbpedia.org/ontology/{name}" for name in names]
     graph = Graph(keys, labels, relations, ["country", "born in", "starring", "genre", "part of", "next to"], released)
     folder = root / "data" / name
     _write_graph(folder, graph, used)
@@ -77,7 +78,8 @@ def _write_graph(folder: Path, graph: Graph, used: dict[str, np.ndarray]) -> Non
     entities = {"entity_id": range(ENTITIES), "key": graph.entity_keys, "label": graph.entity_labels}
     tables.write(folder / "graph" / "entities.parquet", "entities", _plain(entities), made)
     kinds = categories(used["train"], RELATIONS)
-    relations = {"relation_id": range(RELATIONS), "key": graph.relation_keys, "label": graph.relation_labels, "category": kinds}
+    relations = {"relation_id": range(RELATIONS), "key": graph.relation_keys, "label": graph.relation_labels}
+    relations["category"] = kinds
     tables.write(folder / "graph" / "relations.parquet", "relations", _plain(relations), made)
     rows = np.concatenate(list(used.values()))
     split = np.repeat(list(used), [len(part) for part in used.values()])
@@ -88,14 +90,14 @@ def _write_graph(folder: Path, graph: Graph, used: dict[str, np.ndarray]) -> Non
 
 
 def _plain(columns: dict) -> dict:
-    return {name: [one.item() if isinstance(one, np.generic) else one for one in column] for name, column in columns.items()}
+    return {name: np.asarray(column).tolist() for name, column in columns.items()}
 
 
 def _write_text(folder: Path, labels: list[str]) -> None:
     rows = []
     for entity, label in enumerate(labels):
         found = entity % 7 != 0
-        words = f"{label.lower()} in the north of nowhere, known for its <b>old</b> & crooked tower and {entity} bridges"
+        words = f"{label.lower()} in the north of nowhere, known for its <b>old</b> & leaning tower, {entity} bridges"
         rows.append(
             {"entity_id": entity, "label": label, "description": words if found else None, "aliases": [],
              "text": words if found else None, "source": None, "status": "ok" if found else "not in Wikidata"}
@@ -153,5 +155,6 @@ def write_study(root: Path) -> None:
              "plot": {"x": "share", "y": "mrr", "series": "taken", "deviation": "deviation",
                       "x_label": "entities without a picture (%)", "y_label": "test MRR (%)"}}  # fmt: skip
     tables.write_text(folder / "study.json", json.dumps(about))
-    rows = [f"{taken},{share},{30 - share / place:.2f},0.4" for place, taken in ((9, "train"), (6, "both")) for share in range(0, 101, 20)]
+    shares = range(0, 101, 20)
+    rows = [f"{name},{x},{30 - x / by:.2f},0.4" for by, name in ((9, "train"), (6, "both")) for x in shares]
     tables.write_text(folder / "table.csv", "\n".join(["taken,share,mrr,deviation", *rows]) + "\n")
