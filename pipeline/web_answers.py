@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 from pipeline import web_store
 from pipeline.matching import q_id, title
-from pipeline.text import Described
 from pipeline.web_store import MISSING, OK, Answer
 
 ENTITY, REDIRECT, ARTICLE, PICTURE, FILE = "entity", "redirect", "article", "picture", "file"
@@ -148,27 +147,3 @@ def load(folder: str | Path, kinds: Iterable[str] = (ENTITY, REDIRECT, ARTICLE, 
     """
     answers = {(kind, answer.key): answer for kind in kinds for answer in web_store.read(folder, kind)}
     return lambda kind, key: answers.get((kind, key))
-
-
-def described(folder: str | Path, keys: Sequence[str], source: str = "wikidata") -> list[Described | None]:
-    """For each entity's key what the web said of it in words, or None.
-
-    `source` "wikidata": label, description, aliases. "wikipedia": the description is the introduction of the article
-    where there is one, else Wikidata's. Raises UserError if the folder holds no answers.
-    """
-    get = load(folder, (ENTITY, REDIRECT) if source == "wikidata" else (ENTITY, REDIRECT, ARTICLE))
-    return [_described(entity_of(subject(key), get), get, source) for key in keys]
-
-
-def _described(entity: Mapping | None, get: Get, source: str) -> Described | None:
-    label, description, origin = label_of(entity), description_of(entity), "wikidata"
-    page = (entity or {}).get("sitelinks", {}).get("enwiki", {}).get("title")
-    if source == "wikipedia" and page:
-        article = get(ARTICLE, page)
-        if article is not None and article.status == OK:
-            description, origin = json.loads(article.body)["extract"].strip(), "wikipedia"
-    label = label or page
-    if not label:
-        return None
-    aliases = tuple(one["value"] for one in (entity or {}).get("aliases", {}).get("en", []))
-    return Described(label, description or None, aliases, origin)

@@ -10,8 +10,10 @@ from tqdm import tqdm
 
 from pipeline import tables
 from pipeline.archives import Archive, TooLarge, open_archive
+from pipeline.drawings import draw, skipped
 from pipeline.errors import UserError
 from pipeline.image_parts import NONE, Counts, Parts, absent, row
+from pipeline.image_web import from_commons
 from pipeline.images import Refused, clean, clean_many
 from pipeline.matching import Names, match_files
 from stages.cli import arguments, stage
@@ -64,14 +66,17 @@ def _rows(params: Params, graph: str, folder: Path, entities: pa.Table, about: d
             raise UserError(f"graph.{graph}.images.path is null; name a folder or archive of <entity>/<file>.")
         with open_archive(settings.path) as archive:
             yield from _from_archive(archive, settings.path, entities, work, params.images.per_entity, about)
+    elif settings.source == "commons":
+        keys = entities["key"].to_pylist()
+        rows, told = from_commons(folder / "web", keys, work, params.images.width, params.images.per_entity)
+        about |= told
+        yield from rows
 
 
 def _drawn(folder: Path, entities: pa.Table, work) -> Iterator[dict]:
-    from pipeline.drawings import draw
-
     relations = tables.read(folder / "graph" / "relations.parquet", "relations")
     train = tables.read(folder / "graph" / "triples.parquet", "triples")
-    drawings = draw(train, entities, relations)
+    drawings = draw(train, entities, relations, skipped(folder / "raw"))
     for entity, result in clean_many(drawings, work):
         yield row(entity, 0, "drawing", result)
 

@@ -52,7 +52,7 @@ class PinnedFile(Block):
 
 
 class GraphText(Block):
-    source: Literal["table", "links", "qid", "title", "none"]
+    source: Literal["table", "links", "qid", "title", "wikidata", "wikipedia", "none"]
     unfound: Literal["none", "label"]
 
 

@@ -1,0 +1,89 @@
+"""Raw answers of Wikidata, Wikipedia and Commons about a graph's entities: all that texts and pictures are made of."""
+
+import logging
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipeline import tables, web_store
+from pipeline.http_client import Manners
+from pipeline.web_answers import subject
+from pipeline.web_store import WebStore
+from pipeline.wikidata import Addresses, Progress, Wanted, fetch
+from stages.cli import arguments, stage
+from stages.params import Params, load_params
+
+log = logging.getLogger(__name__)
+
+
+@stage
+def main() -> None:
+    graph = arguments(__doc__, "graph").parse_args().graph
+    params = load_params()
+    folder = Path("data") / graph
+    texts, images = params.graph[graph].text.source, params.graph[graph].images.source
+    pictures = images == "commons"
+    with WebStore(Path("data") / ".work" / graph / "web.sqlite") as store:
+        keys: list[tuple[str, str]] = []
+        if pictures or texts in ("wikidata", "wikipedia"):
+            if params.images.retry == "failed":
+                log.info("%s: %d failed requests will be tried again", graph, store.forget_failed())
+            entities = tables.read(folder / "graph" / "entities.parquet", "entities", ["entity_id", "key"])
+            wanted = Wanted(
+                subjects=[subject(key) for key in entities.sort_by("entity_id")["key"].to_pylist()],
+                pictures=(params.images.per_entity or 1000) if pictures else 0,
+                width=params.images.width,
+                licences=params.images.licences,
+                introductions=texts == "wikipedia",
+            )
+            with _Bars(graph) as bars:
+                keys = fetch(wanted, store, _manners(params), _addresses(params), bars)
+        made_by = {"stage": "fetch", "text": texts, "images": images, "width": params.images.width}
+        rows = web_store.publish(store, keys, folder / "web", made_by)
+    log.info("%s: %s answers from the web", graph, f"{rows:,}")
+
+
+def _manners(params: Params) -> Manners:
+    web = params.web
+    return Manners(
+        contact=web.contact or "", rate=web.rate, concurrency=web.concurrency, attempts=web.attempts,
+        timeout=web.timeout, backoff=web.backoff,
+    )  # fmt: skip
+
+
+def _addresses(params: Params) -> Addresses:
+    return Addresses(params.web.wikidata, params.web.commons, params.web.wikipedia)
+
+
+class _Bars:
+    """A progress bar for each step: done, failed, rate, bytes, time left. Where no terminal is, a line now and then."""
+
+    def __init__(self, graph: str):
+        self._graph = graph
+        self._bar: tqdm | None = None
+        self._step = ""
+
+    def __enter__(self) -> "_Bars":
+        return self
+
+    def __call__(self, state: Progress) -> None:
+        if self._bar is None or state.step != self._step or state.total != self._bar.total:
+            self.__exit__()
+            self._step = state.step
+            # Every half minute where the output is a file: long runs are watched through logs.
+            interval = 0.1 if sys.stderr.isatty() else 30
+            self._bar = tqdm(
+                total=state.total, desc=f"{self._graph} {state.step}", mininterval=interval, maxinterval=interval
+            )
+        self._bar.n = state.done
+        self._bar.set_postfix_str(f"{state.failed} failed, {state.received / 1e6:.1f} MB", refresh=False)
+        self._bar.update(0)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+if __name__ == "__main__":
+    main()
