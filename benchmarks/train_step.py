@@ -1,0 +1,158 @@
+"""Seconds and memory of one training step at the papers' settings, beside what the machine allows.
+
+    python -m benchmarks.train_step [adamf_mat momok mygo] [--precision bfloat16] [--device cuda] [--json out.json]
+
+Each model runs in a process of its own, so that the peak memory is its own. The ceilings (matrix products, memory
+traffic) are measured before and after each model in further processes; the better of the two counts. The floor is the sum
+over the parts of a step (benchmarks/step_cost) of the larger of operations / ceiling and bytes / ceiling.
+"""
+
+import argparse
+import importlib
+import json
+import pkgutil
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks import step_cost
+from trainers import MODELS
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.worker:
+        work = measure_ceilings if arguments.worker == "ceilings" else measure_model
+        print(json.dumps(work(arguments)))
+        return
+    results = {}
+    for model in arguments.models:
+        before = worker("ceilings", arguments)
+        found = worker(model, arguments)
+        after = worker("ceilings", arguments)
+        ceilings = {name: max(before[name], after[name]) for name in before}
+        results[model] = report(model, found, ceilings)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def parse() -> argparse.Namespace:
+    known = sorted(found.name for found in pkgutil.iter_modules(step_cost.__path__))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=known, help=f"of {', '.join(known)}")
+    parser.add_argument("--precision", choices=DTYPES, default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, default=10, help="timed steps; the median counts")
+    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="another setting of the model")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def worker(name: str, arguments: argparse.Namespace) -> dict:
+    """Run this file again for one measurement, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.train_step", "--worker", name, "--precision", arguments.precision]
+    command += ["--device", arguments.device, "--steps", str(arguments.steps), "--warmup", str(arguments.warmup)]
+    command += [part for pair in arguments.set for part in ("--set", pair)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure_ceilings(arguments: argparse.Namespace) -> dict[str, float]:
+    """Operations a second of a large matrix product, and bytes a second of a large sum of two vectors."""
+    device, dtype = torch.device(arguments.device), DTYPES[arguments.precision]
+    size = 4096 if device.type == "cpu" else 8192
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    a, b = (torch.ones(1 << 26, device=device) for _ in range(2))  # 256 MiB each, beyond any cache
+    out = torch.empty_like(a)
+    return {
+        "flops": 2.0 * size**3 / fastest(lambda: left @ right, device),
+        "bytes": 3.0 * a.numel() * a.element_size() / fastest(lambda: torch.add(a, b, out=out), device),
+    }
+
+
+def measure_model(arguments: argparse.Namespace) -> dict:
+    """Median seconds of a step, peak memory in bytes, and the work that the step must do."""
+    cost = importlib.import_module(f"benchmarks.step_cost.{arguments.worker}")
+    module = importlib.import_module(MODELS[arguments.worker])
+    device, generator = torch.device(arguments.device), torch.Generator().manual_seed(0)
+    data, settings = cost.data(generator), cost.settings()
+    changed = {key: json.loads(value) for key, value in (pair.split("=", 1) for pair in arguments.set)}
+    settings = type(settings)(**{**vars(settings), **changed})
+    torch.manual_seed(0)
+    learner = module.Learner(
+        module.build(data, settings, generator).to(device),
+        data,
+        settings,
+        device=device,
+        precision=DTYPES[arguments.precision],
+        seed=0,
+    )
+    learner.model.train()
+    seconds, epoch = [], 0
+    while len(seconds) < arguments.warmup + arguments.steps:
+        for batch in learner.batches(epoch):
+            seconds.append(timed(lambda batch=batch: learner.step(batch), device))
+            if len(seconds) == arguments.warmup + arguments.steps:
+                break
+        epoch += 1
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else memory()
+    return {
+        "seconds": statistics.median(seconds[arguments.warmup :]),
+        "each": seconds,
+        "peak": peak,
+        "work": [vars(part) for part in cost.work(data, settings)],
+    }
+
+
+def report(model: str, found: dict, ceilings: dict[str, float]) -> dict:
+    parts = {
+        part["name"]: max(part["flops"] / ceilings["flops"], part["bytes"] / ceilings["bytes"])
+        for part in found["work"]
+    }
+    floor = sum(parts.values())
+    print(
+        f"{model}: {found['seconds']:.3f} s a step (median), floor {floor:.3f} s, floor/measured "
+        f"{floor / found['seconds']:.2f}, peak {found['peak'] / 1e9:.2f} GB\n"
+        f"  ceilings: {ceilings['flops'] / 1e9:,.0f} GFLOP/s, {ceilings['bytes'] / 1e9:,.1f} GB/s; work: "
+        f"{sum(part['flops'] for part in found['work']) / 1e9:,.1f} GFLOP, "
+        f"{sum(part['bytes'] for part in found['work']) / 1e9:,.2f} GB\n"
+        "  floor by part: " + ", ".join(f"{name} {seconds:.3f} s" for name, seconds in parts.items()),
+        flush=True,
+    )
+    return {**found, "ceilings": ceilings, "floor": floor, "floor_by_part": parts}
+
+
+def fastest(work, device: torch.device, times: int = 7) -> float:
+    return min(timed(work, device) for _ in range(times))
+
+
+def timed(work, device: torch.device) -> float:
+    """Seconds of one call, waiting for the device on both sides."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def memory() -> int:
+    """Peak resident memory of this process in bytes, libraries included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    main()
