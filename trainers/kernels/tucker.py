@@ -10,7 +10,7 @@ from trainers.kernels import address, library
 from trainers.kernels.dropout import fresh_seed, threshold
 
 BLOCK = 1 << 22  # numbers of the relations' matrices made at a time: 16 MB, read again while they are in cache
-KEEP = 1 << 28  # bytes of them kept for the backward pass; more is made again there
+KEEP = 1 << 30  # bytes of them kept for the backward pass; more is made again there
 
 
 def contract(x: Tensor, relation: Tensor, core: Tensor, index: Tensor | None, p: float) -> Tensor:
@@ -66,7 +66,7 @@ class _Contract(torch.autograd.Function):
         d_x, d_relation, d_core = torch.empty_like(x), torch.zeros_like(relation), torch.empty_like(core)
         for block, (first, rows) in enumerate(_blocks(core, len(relation))):
             matrix = ctx.kept[block] if ctx.kept else _matrix(relation, core, first, rows, ctx.compute)
-            d_matrix = torch.zeros_like(matrix)
+            d_matrix = torch.empty_like(matrix)
             library().tucker_backward(
                 address(x),
                 address(matrix),
