@@ -20,8 +20,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -56,6 +56,13 @@ class Patience:
     timeout: float = 30.0
     retries: int = 5
     wait: Callable[[float], None] = time.sleep
+
+
+@dataclass
+class _Version:
+    """Which version of a file an unfinished body belongs to: the server's strong ETag, if it sends one."""
+
+    tag: str | None = None
 
 
 class _Final(Exception):
@@ -145,7 +152,7 @@ def _places(parts, mirror: str | None) -> list[str]:
     return [str(Path(mirror) / host / unquote(path).lstrip("/")), parts.geturl()]
 
 
-def _from_somewhere(places: list[str], part: BinaryIO, address: str, expected: str | None, patience: Patience) -> str:
+def _from_somewhere(places: list[str], part: FileIO, address: str, expected: str | None, patience: Patience) -> str:
     """Fill `part` from the first place that gives the right file, and say which it was."""
     reasons = []
     for place in places:
@@ -167,30 +174,30 @@ def _from_somewhere(places: list[str], part: BinaryIO, address: str, expected: s
     )
 
 
-def _from_file(path: Path, part: BinaryIO) -> None:
+def _from_file(path: Path, part: FileIO) -> None:
     try:
-        with open(path, "rb") as source, _room(part):
+        with open(path, "rb") as source:
             part.truncate(0)
-            shutil.copyfileobj(source, part, _CHUNK)
-            part.flush()
+            while chunk := source.read(_CHUNK):
+                _append(part, chunk)
     except FileNotFoundError as error:
         raise _Final("is not there") from error
     except (PermissionError, IsADirectoryError) as error:
         raise _Final(error.strerror) from error
 
 
-def _from_address(url: str, part: BinaryIO, expected: str | None, patience: Patience) -> None:
+def _from_address(url: str, part: FileIO, expected: str | None, patience: Patience) -> None:
     """Download with resumption and retries, and verify; an unfinished body from an earlier process is gone on from."""
     if expected is None:
         part.truncate(0)  # without a checksum nobody could tell whether old bytes belong to this file
-    tag, failures = None, 0
+    version, failures = _Version(), 0
     limits = httpx.Timeout(patience.timeout)
     headers = {"User-Agent": _AGENT, "Accept-Encoding": "identity"}
     with httpx.Client(timeout=limits, headers=headers, follow_redirects=True) as client:
         while True:
             before = part.seek(0, os.SEEK_END)
             try:
-                tag = _ask(client, url, part, tag)
+                _ask(client, url, part, version)
                 _verify(part, expected)
                 return
             except _Passing as fault:
@@ -205,26 +212,24 @@ def _from_address(url: str, part: BinaryIO, expected: str | None, patience: Pati
                 if not before:
                     raise
                 part.truncate(0)  # what an earlier process left may be to blame: once more from the start
-                tag = None
 
 
-def _ask(client: httpx.Client, url: str, part: BinaryIO, tag: str | None) -> str | None:
-    """One request for what is missing; the body goes to the end of `part`. Returns the version's strong ETag."""
+def _ask(client: httpx.Client, url: str, part: FileIO, version: _Version) -> None:
+    """One request for what is missing; the body goes to the end of `part`."""
     have = part.seek(0, os.SEEK_END)
-    headers = {"Range": f"bytes={have}-", **({"If-Range": tag} if tag else {})} if have else {}
+    headers = {"Range": f"bytes={have}-", **({"If-Range": version.tag} if version.tag else {})} if have else {}
     try:
         with client.stream("GET", url, headers=headers) as answer:
             total = _accepted(answer, part, have)
-            for chunk in answer.iter_raw(_CHUNK) if answer.status_code in (200, 206) else ():
-                with _room(part):
-                    part.write(chunk)
+            tag = answer.headers.get("ETag")
+            version.tag = tag if tag and not tag.startswith("W/") else None
+            for chunk in answer.iter_raw() if answer.status_code in (200, 206) else ():
+                _append(part, chunk)
             size = part.seek(0, os.SEEK_END)
             if total is not None and size != total:
                 if size > total:
                     part.truncate(0)
                 raise _Passing(f"{size:,} of {total:,} bytes came")
-            found = answer.headers.get("ETag")
-            return found if found and not found.startswith("W/") else None
     except httpx.TimeoutException as error:
         raise _Passing("no answer in time", reached=not isinstance(error, httpx.ConnectTimeout)) from error
     except httpx.ConnectError as error:
@@ -236,7 +241,7 @@ def _ask(client: httpx.Client, url: str, part: BinaryIO, tag: str | None) -> str
         raise _Final(str(error)) from error
 
 
-def _accepted(answer: httpx.Response, part: BinaryIO, have: int) -> int | None:
+def _accepted(answer: httpx.Response, part: FileIO, have: int) -> int | None:
     """Check the head of an answer and make `part` ready for its body; the whole file's size in bytes, if it is said."""
     status, span = answer.status_code, answer.headers.get("Content-Range", "")
     if status in _PASSING:
@@ -271,9 +276,8 @@ def _retry_after(answer: httpx.Response) -> float:
     return min(max(until - time.time(), 0.0), _LONGEST_WAIT)
 
 
-def _verify(part: BinaryIO, expected: str | None) -> None:
+def _verify(part: FileIO, expected: str | None) -> None:
     """Raises _Final, and empties `part`, if its checksum is not the expected one."""
-    part.flush()
     part.seek(0)
     found = hashlib.file_digest(part, "sha256").hexdigest()
     if expected and found != expected:
@@ -283,11 +287,11 @@ def _verify(part: BinaryIO, expected: str | None) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[BinaryIO]:
+def _locked(path: Path) -> Iterator[FileIO]:
     """The unfinished file, open for appending and reading, held by one process at a time; removed if left empty."""
     with _writable(path):
         path.touch()
-    with open(path, "a+b") as part:
+    with open(path, "a+b", buffering=0) as part:
         try:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -299,18 +303,18 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
                 path.unlink()
 
 
-@contextmanager
-def _room(part: BinaryIO) -> Iterator[None]:
-    """Tell a full disk from faults of the network, and keep what came."""
+def _append(part: FileIO, chunk: bytes) -> None:
+    """Write to the end of the unfinished file. Raises UserError on a full disk, and what came before stays."""
     try:
-        yield
-        part.flush()
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[part.write(rest) :]
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise UserError(
-            f"No room is left on the disk for {part.name} ({error.strerror}); free some and run again: it goes on from "
-            "what has come."
+            f"There is no room for {part.name} on the disk ({error.strerror}); free some and run again: it goes on "
+            "from what has come."
         ) from error
 
 
