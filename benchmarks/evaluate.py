@@ -4,11 +4,11 @@
     python -m benchmarks.evaluate --model mygo --repeat 3
 
 Real triples are taken from the pinned files if TESSERA_MIRROR (or ../shared/mirror) has them, else triples of the same
-counts and the same skew are drawn. Features and tokens are random, of the papers' widths; weights are the initial
-ones: neither changes the work. Seconds are wall-clock from the trained model to the metrics, so they hold what a scorer
+counts and about the same skew are drawn. Features and tokens are random, of the papers' widths; weights are the
+initial ones: neither changes the work. Seconds are wall-clock from the trained model to the metrics, with what a scorer
 prepares once; the best and the median of the repeats are shown, and the processor seconds of all threads in the
-least busy repeat, which tell a slow test from a machine with other work. Memory is the peak of the whole process, of which
-"before" was there when ranking began (libraries, features, model).
+least busy repeat, which tell a slow test from a machine with other work. Memory is the peak of the whole process, of
+which "before" was there when ranking began (libraries, features, model).
 """
 
 import argparse
@@ -142,7 +142,8 @@ def row(found: dict) -> str:
     verdict = "" if limit is None else "met" if median <= limit and found["peak"] < MEMORY_LIMIT else "MISSED"
     ratio = f"{REFERENCE[found['model']] / median:8.0f}x" if found["model"] in REFERENCE else " " * 9
     return (
-        f"{found['model']:16}{best:8.2f} s{median:8.2f} s{min(found['busy']):8.2f} s{f'{limit:.0f} s' if limit else '':>8}{ratio}"
+        f"{found['model']:16}{best:8.2f} s{median:8.2f} s{min(found['busy']):8.2f} s"
+        f"{f'{limit:.0f} s' if limit else '':>8}{ratio}"
         f"{found['before'] / 1e9:10.2f} GB{found['peak'] / 1e9:8.2f} GB  {verdict}"
     )
 

@@ -112,8 +112,8 @@ def _batch_size(memory_bytes: int, entities: int) -> int:
     batch = memory_bytes // (_BYTES_A_SCORE * entities)
     if batch < 1:
         raise UserError(
-            f"{memory_bytes:,} bytes of memory cannot hold one query's scores of {entities:,} entities; "
-            f"set evaluate.memory to {_BYTES_A_SCORE * entities:,} bytes or more."
+            f"{memory_bytes >> 20:,} MiB of memory cannot hold one query's scores of {entities:,} entities; "
+            f"set evaluate.memory to {(_BYTES_A_SCORE * entities >> 20) + 1:,} or more."
         )
     return batch
 
