@@ -3,8 +3,8 @@
     python -m benchmarks.train_step [adamf_mat momok mygo] [--precision bfloat16] [--device cuda] [--json out.json]
 
 Each model runs in a process of its own, so that the peak memory is its own. The ceilings (matrix products, memory
-traffic) are measured before and after each model in further processes; the better of the two counts. The floor is the sum
-over the parts of a step (benchmarks/step_cost) of the larger of operations / ceiling and bytes / ceiling.
+traffic) are measured before and after each model in further processes; the better of the two counts. The floor is the
+sum over the parts of a step (benchmarks/step_cost) of the larger of operations / ceiling and bytes / ceiling.
 """
 
 import argparse

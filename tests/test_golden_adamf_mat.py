@@ -79,9 +79,7 @@ class Case:
         state = model.state_dict()
         state.update({ours: self[f"param_{theirs}"] for ours, theirs in WEIGHTS.items()})
         model.load_state_dict(state)
-        return adamf_mat.Learner(
-            model, data, settings, device=torch.device("cpu"), precision=torch.float32, seed=0
-        )
+        return adamf_mat.Learner(model, data, settings, device=torch.device("cpu"), precision=torch.float32, seed=0)
 
 
 def near(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-5) -> None:
@@ -132,9 +130,7 @@ def test_golden_fakes(case: Case):
     near(true, case["positive_score"])
     for score, name in zip(scores, ("head", "tail", "both"), strict=True):
         near(score, case[f"score_fake_{name}"])
-        near(
-            case.learner.adversarial_loss(case["positive_score"], score), case[f"loss_adversarial_fake_{name}"]
-        )
+        near(case.learner.adversarial_loss(case["positive_score"], score), case[f"loss_adversarial_fake_{name}"])
 
 
 def test_golden_discriminator_step(case: Case):

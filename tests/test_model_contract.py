@@ -28,6 +28,10 @@ SMALL = {
     "scorer_dropout": (0.0, 0.0, 0.0), "restart_epochs": 400,
 }  # fmt: skip
 
+# The graph below is three circles. DistMult cannot tell the entity before from the one after (its score is the same for
+# both directions), and equal steps of TransE never close a circle: what they can learn by heart is less.
+EXPRESSIBLE = {"trainers.distmult": 0.4, "trainers.transe": 0.6}
+
 
 def settings_of(module, **changes):
     """The model's settings for a tiny graph, with only the changes that it knows."""
@@ -87,8 +91,8 @@ def test_it_learns_a_tiny_graph_by_heart_in_both_directions(module, tmp_path):
     found = ranking.metrics(ranks)
     chance = float((2 / (ranks["candidates"] + 1)).mean())
     assert chance < 0.2
-    assert found["tail"]["mrr"] > 0.8
-    assert found["head"]["mrr"] > 0.8
+    assert found["tail"]["mrr"] > EXPRESSIBLE.get(module.__name__, 0.8)
+    assert found["head"]["mrr"] > EXPRESSIBLE.get(module.__name__, 0.8)
 
 
 @pytest.mark.parametrize("modalities", MODALITIES, ids="+".join)

@@ -8,4 +8,8 @@ MODELS = {  # name in params.yaml: module that trains it
     "adamf": "trainers.adamf",
     "mygo": "trainers.mygo",
     "momok": "trainers.momok",
+    "transe": "trainers.transe",
+    "distmult": "trainers.distmult",
+    "complex": "trainers.complex",
+    "rotate": "trainers.rotate",
 }

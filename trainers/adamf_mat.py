@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trainers.data import Data, Features
 from trainers.kernels import rotate
+from trainers.kernels.rotate import rotated
 from trainers.optim import autocast, descend
 from trainers.sampling import Negatives, NegativeSampler, linear_, self_adversarial_loss, shuffled, uniform_
 
@@ -172,7 +173,7 @@ class AdaMF(nn.Module):
     # ------------------------------------------------------------------------------------------------------ fusion
 
     def fuse(self, entity: Tensor | None = None) -> Fused:
-        """Joint embeddings of `entity` (n,) int64, or of all: Σ_m a_m e_m, a = softmax_m(w · tanh e_m) (section 4.1)."""
+        """Joint embeddings of `entity` (n,), or of all: Σ_m a_m e_m with a = softmax_m(w · tanh e_m) (section 4.1)."""
         parts, structure = [], None
         if self.entity is not None:
             structure = self.entity if entity is None else self.entity[entity]
@@ -313,13 +314,6 @@ class Generator(nn.Module):
         return self.out(F.leaky_relu(self.hidden(given)))
 
 
-def rotated(vector: Tensor, angle: Tensor) -> Tensor:
-    """Complex vectors (B, 2D), real parts first, turned by `angle` (B, D)."""
-    real, imaginary = vector.chunk(2, dim=-1)
-    cosine, sine = angle.cos(), angle.sin()
-    return torch.cat([real * cosine - imaginary * sine, real * sine + imaginary * cosine], dim=-1)
-
-
 # ------------------------------------------------------------------------------------------------------- training
 
 
@@ -408,4 +402,3 @@ class Learner:
         entity, row = torch.unique(torch.cat([head, tail, negatives.entity.flatten()]), return_inverse=True)
         head, tail, corrupt = row.split([len(head), len(tail), negatives.entity.numel()])
         return entity, (head, tail, corrupt.view_as(negatives.entity))
-

@@ -25,6 +25,19 @@ def _mix(seed: int, epoch: int) -> int:
     return (seed * 0x9E3779B1 + epoch * 0x85EBCA77 + 0x27D4EB2F) % (1 << 63)
 
 
+def own_rows(number: int) -> tuple[slice, float]:
+    """This process' part of a batch of `number` rows, and the factor that makes its mean loss one share of the whole.
+
+    With factor · loss on each process, the mean of the gradients over processes is the gradient of the whole batch's
+    mean loss, also where the parts differ in size. A part is never empty if the batch has a row for each process.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return slice(None), 1.0
+    rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    own = slice(rank * number // processes, (rank + 1) * number // processes)
+    return own, (own.stop - own.start) * processes / number
+
+
 @dataclass(frozen=True)
 class Free:
     """For one side: the entities that are no known answer of a query, as a thing to draw from exactly.

@@ -42,6 +42,13 @@ def all_distances(query: Tensor, entity: Tensor) -> Tensor:
     return out
 
 
+def rotated(vector: Tensor, angle: Tensor) -> Tensor:
+    """Complex vectors (B, 2D), real parts first, turned by `angle` (B, D)."""
+    real, imaginary = vector.chunk(2, dim=-1)
+    cosine, sine = angle.cos(), angle.sin()
+    return torch.cat([real * cosine - imaginary * sine, real * sine + imaginary * cosine], dim=-1)
+
+
 class _Distances(torch.autograd.Function):
     """Forward keeps its inputs only; backward computes the differences again."""
 
