@@ -12,8 +12,10 @@ from tqdm import tqdm
 
 from pipeline import encode, encoders, tables
 from pipeline.encoders import learned
+from pipeline.encoders.weights import fetched
 from pipeline.errors import UserError
 from pipeline.inputs import Inputs, Pictures, Texts
+from pipeline.sources import Patience
 from pipeline.store import Stores, statuses
 from stages.cli import arguments
 from stages.params import Params, load_params
@@ -21,6 +23,7 @@ from stages.params import Params, load_params
 log = logging.getLogger(__name__)
 
 SCRATCH = Path("data/.work/encode")
+WEIGHTS = Path("data/.weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +92,9 @@ def _share(shard: str | None) -> tuple[int, int] | None:
 
 
 def _encoder(params: Params, choice: Choice, kind: str, inputs: Inputs) -> tuple[encoders.Encoder, dict]:
-    family, settings = encoders.settings(choice.encoder, choice.block, kind)
+    patience = Patience(timeout=params.sources.timeout, retries=params.sources.retries)
+    block = fetched(choice.block, WEIGHTS, mirror=params.sources.mirror, patience=patience)
+    family, settings = encoders.settings(choice.encoder, block, kind)
     device = encoders.pick_device(params.encode.device)
     precision = encoders.pick_precision(choice.precision, device)
     extra = learned.learned(family, settings, inputs, params.store or str(SCRATCH / "learned"))

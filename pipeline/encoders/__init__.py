@@ -68,9 +68,9 @@ class Encoder(Protocol):
 
 def families() -> dict[str, ModuleType]:
     """Every family of encoders by the name that `family:` takes in params.yaml."""
-    from pipeline.encoders import language, patches
+    from pipeline.encoders import beit, language, patches, timm, vqgan
 
-    return {"language": language, "patches": patches}
+    return {"language": language, "beit": beit, "vqgan": vqgan, "timm": timm, "patches": patches}
 
 
 def settings(name: str, block: Mapping[str, object], kind: str) -> tuple[ModuleType, object]:

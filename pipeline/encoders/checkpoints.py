@@ -45,7 +45,9 @@ def read(path: str | Path) -> dict:
     path = Path(path)
     promised = re.search(r"-([0-9a-f]{8})\.\w+$", path.name)
     if promised and not (digest := file_sha256(path)).startswith(promised[1]):
-        raise UserError(f"{path}: its name promises a sha256 of {promised[1]}…, but it is {digest[:8]}…; fetch it again.")
+        raise UserError(
+            f"{path}: its name promises a sha256 of {promised[1]}…, but it is {digest[:8]}…; fetch it again."
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -54,7 +56,9 @@ def read(path: str | Path) -> dict:
     except FileNotFoundError as error:
         raise UserError(f"There are no weights at {path}; check the path.") from error
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} asks to run code while it is read, so it was not read; find the weights elsewhere.") from error
+        raise UserError(
+            f"{path} asks to run code while it is read, so it was not read; find the weights elsewhere."
+        ) from error
     except (SafetensorError, RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read as a checkpoint ({str(error)[:120]}); fetch it again.") from error
 
@@ -65,7 +69,9 @@ def _leftovers(path: Path) -> list[str]:
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     foreign = [name for name in names if not name.startswith(LEFTOVERS)]
     if foreign:
-        raise UserError(f"{path} asks for {foreign[0]} while it is read, so it was not read; find the weights elsewhere.")
+        raise UserError(
+            f"{path} asks for {foreign[0]} while it is read, so it was not read; find the weights elsewhere."
+        )
     return names
 
 

@@ -8,11 +8,9 @@ the last hidden states over the text's own positions (as in Reimers & Gurevych 2
 
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline import torchvision_repair  # noqa: F401  (before transformers)
 from pipeline.encoders import Refused, Rows, code_version, file_sha256, stop_words
+from pipeline.encoders.hub import first_line, locate
 from pipeline.errors import UserError
 
 KIND = "text"
@@ -157,7 +156,9 @@ class Language:
     @cached_property
     def _model(self) -> torch.nn.Module:
         from transformers import AutoModel
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         half = self._precision != torch.float32
         try:
             model, report = AutoModel.from_pretrained(
@@ -168,7 +169,7 @@ class Language:
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise UserError(f"{self._folder} holds no model that can be read ({_first_line(error)}).") from error
+            raise UserError(f"{self._folder} holds no model that can be read ({first_line(error)}).") from error
         missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
         wrong = sorted(str(name) for name in report.get("mismatched_keys", ()))
         if missing or wrong:
@@ -218,7 +219,7 @@ def _embedding(folder: Path) -> tuple[Path, str]:
                 with safe_open(path, framework="pt") as file:
                     where.update(dict.fromkeys(file.keys(), path))
     except (SafetensorError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{folder} holds damaged weights ({_first_line(error)}); fetch them again.") from error
+        raise UserError(f"{folder} holds damaged weights ({first_line(error)}); fetch them again.") from error
     for suffix in EMBEDDINGS:
         for name in sorted(where, key=len):
             if name == suffix or name.endswith(f".{suffix}"):
@@ -226,59 +227,6 @@ def _embedding(folder: Path) -> tuple[Path, str]:
     raise UserError(
         f"{folder} holds no input embedding ({', '.join(EMBEDDINGS)}): it is no language model's checkpoint."
     )
-
-
-def locate(model: str, revision: str | None, whole: bool = True) -> Path:
-    """The folder with a model's files: of a Python package, a folder, or the Hugging Face cache (filled if need be).
-
-    Raises UserError if the files are not there and cannot be had, or a hub name has no pinned revision.
-    """
-    if model.startswith("package:"):
-        return _in_package(model)
-    if Path(model).is_dir():
-        return Path(model)
-    if model.startswith((".", "/", "~")):
-        raise UserError(f"There is no folder {model}; `model` names a hub model, a folder, or package:<name>/<folder>.")
-    if not revision:
-        raise UserError(
-            f"The model {model} needs a pinned `revision` (a commit of its hub page), so that rows can be reused."
-        )
-    return _from_hub(model, revision, whole)
-
-
-def _in_package(model: str) -> Path:
-    package, _, inner = model.removeprefix("package:").partition("/")
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"The model {model} lies in the Python package {package}, which is not installed; install it.")
-    folder = Path(next(iter(spec.submodule_search_locations))) / inner
-    if not folder.is_dir():
-        raise UserError(f"The Python package {package} has no folder {inner!r}; check `model: {model}`.")
-    return folder
-
-
-def _from_hub(model: str, revision: str, whole: bool) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
-    try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=wanted, local_files_only=True))
-    except LocalEntryNotFoundError:
-        logging.getLogger(__name__).info("fetching %s at %s", model, revision)
-    try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=wanted))
-    except GatedRepoError as error:
-        raise UserError(
-            f"{model} is gated: accept its licence on its hub page, then run `hf auth login`, or point `model` at a folder."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise UserError(f"The hub knows no model {model}, or it is private; check the name or log in.") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"{model} at {revision} is not in the Hugging Face cache and cannot be fetched ({_first_line(error)}); "
-            "fetch it on a machine with a network, copy the cache (HF_HOME) here, or point `model` at a folder."
-        ) from error
 
 
 def _tokenizer(folder: Path, model: str):
@@ -291,7 +239,7 @@ def _tokenizer(folder: Path, model: str):
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
-        raise UserError(f"The tokenizer in {folder} cannot be read ({_first_line(error)}).") from error
+        raise UserError(f"The tokenizer in {folder} cannot be read ({first_line(error)}).") from error
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
         raise UserError(f"The tokenizer of {model} in {folder} has no vocabulary beyond its special tokens.")
     return tokenizer
@@ -305,15 +253,12 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _weights_sha256(folder: Path) -> str:
-    digests = [file_sha256(path) for path in _weight_files(folder)]
-    return digests[0] if len(digests) == 1 else ",".join(digest[:16] for digest in digests)
+    """The sha256 of the weights; of the list of sha256s if they lie in several files."""
+    files = _weight_files(folder)
+    return file_sha256(files[0]) if len(files) == 1 else _files_sha256(folder, [path.name for path in files])
 
 
 def _files_sha256(folder: Path, names: Sequence[str]) -> str:
     """One digest of the named files, as far as they are there."""
     digests = [f"{name} {file_sha256(folder / name)}" for name in sorted(names) if (folder / name).is_file()]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200] or type(error).__name__

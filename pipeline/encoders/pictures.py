@@ -58,11 +58,16 @@ def pixels(picture: Image.Image) -> torch.Tensor:
 
 
 def prepare(raw: Sequence[bytes], cut: Callable[[Image.Image], Image.Image]) -> list[torch.Tensor | Refused]:
-    """Decode and cut pictures to (3, H, W) uint8, several at once: Pillow lets other threads work meanwhile."""
+    """Decode and cut pictures to (3, H, W) uint8."""
+    return several(raw, lambda picture: pixels(cut(picture)))
+
+
+def several(raw: Sequence[bytes], make: Callable[[Image.Image], torch.Tensor]) -> list[torch.Tensor | Refused]:
+    """Decode pictures and make of each what a model reads, several at once: Pillow lets other threads work meanwhile."""
 
     def one(content: bytes) -> torch.Tensor | Refused:
         picture = decode(content)
-        return picture if isinstance(picture, Refused) else pixels(cut(picture))
+        return picture if isinstance(picture, Refused) else make(picture)
 
     if len(raw) < 2 or THREADS < 2:
         return [one(content) for content in raw]

@@ -1,0 +1,65 @@
+"""Where a model's files lie: a folder, a Python package, or the Hugging Face cache, which is filled once and works offline."""
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+
+from pipeline.errors import UserError
+
+
+def locate(model: str, revision: str | None, whole: bool = True) -> Path:
+    """The folder with a model's files: of a Python package, a folder, or the Hugging Face cache (filled if need be).
+
+    Raises UserError if the files are not there and cannot be had, or a hub name has no pinned revision.
+    """
+    if model.startswith("package:"):
+        return _in_package(model)
+    if Path(model).is_dir():
+        return Path(model)
+    if model.startswith((".", "/", "~")):
+        raise UserError(f"There is no folder {model}; `model` names a hub model, a folder, or package:<name>/<folder>.")
+    if not revision:
+        raise UserError(
+            f"The model {model} needs a pinned `revision` (a commit of its hub page), so that rows can be reused."
+        )
+    return _from_hub(model, revision, whole)
+
+
+def _in_package(model: str) -> Path:
+    package, _, inner = model.removeprefix("package:").partition("/")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"The model {model} lies in the Python package {package}, which is not installed; install it.")
+    folder = Path(next(iter(spec.submodule_search_locations))) / inner
+    if not folder.is_dir():
+        raise UserError(f"The Python package {package} has no folder {inner!r}; check `model: {model}`.")
+    return folder
+
+
+def _from_hub(model: str, revision: str, whole: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=wanted, local_files_only=True))
+    except LocalEntryNotFoundError:
+        logging.getLogger(__name__).info("fetching %s at %s", model, revision)
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=wanted))
+    except GatedRepoError as error:
+        raise UserError(
+            f"{model} is gated: accept its licence on its hub page, then run `hf auth login`, or point `model` at a folder."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(f"The hub knows no model {model}, or it is private; check the name or log in.") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"{model} at {revision} is not in the Hugging Face cache and cannot be fetched ({first_line(error)}); "
+            "fetch it on a machine with a network, copy the cache (HF_HOME) here, or point `model` at a folder."
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """A library's complaint, short enough for a sentence."""
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__
