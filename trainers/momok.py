@@ -5,7 +5,6 @@ experts (3.4), the model with its four TuckER scorers, its training. Sizes are c
 trainers.one_to_n; K is the number of experts, M that of modalities.
 """
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -16,8 +15,10 @@ from torch import Tensor, nn
 
 from trainers import features
 from trainers.data import Data
+from trainers.kernels import bce
+from trainers.kernels.attention import attend
 from trainers.kernels.dropout import dropout
-from trainers.one_to_n import Batch, Queries, link_loss, starts
+from trainers.one_to_n import Batch, Queries, draw_candidates, evaluating, link_loss, seeded
 from trainers.optim import autocast, descend
 from trainers.tucker import DROPOUT, TuckERScorer
 
@@ -95,14 +96,8 @@ class Fusion(nn.Module):
     def head(self, layers: nn.ModuleDict, parts: dict[str, Tensor], present: Tensor | None) -> tuple[Tensor, Tensor]:
         """One head: its vector (B, D) and its weights of the modalities (B, M)."""
         p = self.dropout if self.training else 0.0
-        each = [torch.relu(layers[name](dropout(part, p))) for name, part in parts.items()]
-        logits = torch.cat([self.attention(part) for part in each], dim=1)
-        if present is not None:
-            logits = logits.masked_fill(~present, float("-inf"))
-        weights = torch.softmax(logits, dim=1)
-        if present is not None:
-            weights = torch.nan_to_num(weights)  # an entity without any modality: a zero vector
-        return sum(weights[:, i : i + 1] * part for i, part in enumerate(each)), weights
+        each = [layers[name](dropout(part, p)) for name, part in parts.items()]
+        return attend(each, self.attention.weight[0], present)
 
     def forward(self, parts: dict[str, Tensor], present: Tensor | None = None) -> Tensor:
         """(B, D) of M parts (B, D_m). `present` (B, M) bool leaves a missing modality out of the attention."""
@@ -200,7 +195,7 @@ class MoMoK(nn.Module):
         """The link loss (Eq. 11), summed over the scorers, and the experts' outputs for the known entities."""
         known, outputs = self.represent(batch.known, batch.relation)
         found = self.queries(known, batch)
-        candidates, answer, sampled = self.candidates(batch)
+        candidates, answer, sampled = draw_candidates(batch, self.entities, self.settings.candidates)
         seen, _ = self.represent(candidates)
         losses = [
             link_loss(
@@ -220,17 +215,6 @@ class MoMoK(nn.Module):
             "rows": table.present(batch.known),
             "columns": table.present(candidates),
         }
-
-    def candidates(self, batch: Batch) -> tuple[Tensor | None, Tensor, int | None]:
-        """Which entities to compare with (None: all), where the answers stand among them, and how many were drawn.
-
-        Drawn candidates come first and the batch's answers after them: see link_loss for the estimate.
-        """
-        size = self.settings.candidates
-        if size is None or size >= self.entities:
-            return None, batch.answer, None
-        drawn = torch.randperm(self.entities, device=batch.known.device)[:size]
-        return torch.cat([drawn, batch.answers]), size + batch.answer_index, size
 
     def mutual_information(self, outputs: dict[str, Tensor], pair: tuple[int, int], permutation: Tensor) -> Tensor:
         """Mean over the modalities of CLUB's bound between two experts (Eq. 9), 0-d."""
@@ -287,77 +271,50 @@ class Scorer:
     """What ranking asks for: see MoMoK.scorer."""
 
     COLUMNS = 2048  # candidates compared at a time
-    CACHE = 1 << 30  # bytes of relations' matrices kept; beyond it they are made for each call
 
     @torch.inference_mode()
     def __init__(self, model: MoMoK):
         self.model, self.relations = model, model.relations
         with evaluating(model):
-            self.seen = {name: part.float() for name, part in model.represent(None)[0].items()}
+            self.seen, _ = model.represent(None)
             self.relation = dict(model.relation.items())
             if model.fuse_relation is not None:
                 self.relation[JOINT] = model.fuse_relation(self.relation)
             self.present = model.present(None)
-        need = sum(len(self.relation[name]) * part.shape[1] ** 2 * 4 for name, part in self.seen.items())
-        self.matrices = None
-        if need <= self.CACHE:
-            self.matrices = {name: model.scorers[name].matrices(self.relation[name]) for name in self.seen}
 
     @torch.inference_mode()
     def __call__(self, known: Tensor, relation: Tensor, side: str) -> Tensor:
         relation = relation + self.relations if side == "head" else relation
         with evaluating(self.model):
             seen, _ = self.model.represent(known, relation)
-            queries = {name: self.query(name, part, relation) for name, part in seen.items()}
+            scorers = self.model.scorers
+            queries = {name: scorers[name].ask(part, self.relation[name], relation) for name, part in seen.items()}
         return self.compare(queries, known)
-
-    def query(self, name: str, part: Tensor, relation: Tensor) -> Tensor:
-        """Query vectors (B, D) of one scorer, from the matrices that were made once, or are made here."""
-        scorer, distinct, index = self.model.scorers[name], *torch.unique(relation, return_inverse=True)
-        if self.matrices is not None:
-            return scorer.apply_matrices(part, self.matrices[name], relation)
-        return scorer.apply_matrices(part, scorer.matrices(self.relation[name][distinct]), index)
 
     def compare(self, queries: dict[str, Tensor], known: Tensor) -> Tensor:
         """(B, E) mean of the σ, by blocks of candidates."""
         entities = self.model.entities
-        scores = torch.empty(len(known), entities, device=known.device)
+        scores = torch.zeros(len(known), entities, device=known.device)
         for start in range(0, entities, self.COLUMNS):
             columns = slice(start, start + self.COLUMNS)
-            logits = {name: query @ self.seen[name][columns].T for name, query in queries.items()}
-            if self.present is None:
-                scores[:, columns] = sum(part.sigmoid_() for part in logits.values()) / len(logits)
-            else:
-                scores[:, columns] = self.masked_mean(logits, known, columns)
+            shares = self.shares(list(queries), known, columns)
+            for (name, query), share in zip(queries.items(), shares, strict=True):
+                bce.add_sigmoid_(scores[:, columns], query @ self.seen[name][columns].T, share)
         return scores
 
-    def masked_mean(self, logits: dict[str, Tensor], known: Tensor, columns: slice) -> Tensor:
-        """The mean over those scorers whose modality both sides have; 0 where there is none."""
-        total = count = 0
-        for i, (name, part) in enumerate(logits.items()):
-            both = part.new_ones(())
-            if name != JOINT:
-                both = (self.present[known, i].unsqueeze(1) & self.present[columns, i]).to(part)
-            total, count = total + part.sigmoid_() * both, count + both
-        return total / torch.clamp(torch.as_tensor(count), min=1)
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within, and the mode there was after it."""
-    mode = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(mode)
+    def shares(self, names: list[str], known: Tensor, columns: slice) -> list[Tensor | float]:
+        """What each scorer counts for: equally much, or (B, C) equally much of those whose modality both sides have."""
+        if self.present is None:
+            return [1 / len(names)] * len(names)
+        both = self.present[known].unsqueeze(1) & self.present[columns].unsqueeze(0)
+        if JOINT in names:
+            both = torch.cat([both, both.new_ones(*both.shape[:2], 1)], dim=2)
+        return list((both / both.sum(2, keepdim=True).clamp(min=1)).unbind(2))
 
 
 def build(data: Data, settings: Settings, generator: torch.Generator) -> MoMoK:
     """The model on the CPU, its random start drawn from `generator` alone."""
-    seed = int(torch.randint(1 << 62, (), generator=generator))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(generator):
         return MoMoK(data, settings)
 
 
@@ -379,7 +336,7 @@ class Learner:
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(starts(len(self.queries), self.settings.batch_size))
+        return self.queries.steps(self.settings.batch_size)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         return self.queries.batches(self.settings.batch_size, (self.seed, epoch), self.device)

@@ -3,12 +3,13 @@
 Reciprocal relations make both directions the same: (h, r, t) also stands as (t, r + R, h).
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainers.kernels import bce
 
@@ -74,14 +75,27 @@ class Queries:
         (A batch of one has no variance, and every scorer here normalises over the batch.)
         """
         order = np.random.default_rng(seed).permutation(len(self))
-        for start in starts(len(self), batch_size):
-            stop = len(self) if len(self) - start - batch_size == 1 else start + batch_size
-            yield self.batch(order[start:stop]).to(device)
+        steps = self.steps(batch_size)
+        for step in range(steps):
+            ids = (
+                order[step * batch_size :] if step == steps - 1 else order[step * batch_size : (step + 1) * batch_size]
+            )
+            yield self.batch(ids).to(device)
+
+    def steps(self, batch_size: int) -> int:
+        """How many batches that makes."""
+        return -(-max(len(self) - 1, 1) // batch_size)
 
 
-def starts(queries: int, batch_size: int) -> range:
-    """Where batches begin: a lone last query joins the batch before it."""
-    return range(0, max(queries - 1, 1), batch_size)
+def draw_candidates(batch: Batch, entities: int, size: int | None) -> tuple[Tensor | None, Tensor, int | None]:
+    """Which entities to compare with (None: all), where the answers stand among them, and how many were drawn.
+
+    The drawn candidates come first and the batch's answers after them, as link_loss wants them.
+    """
+    if size is None or size >= entities:
+        return None, batch.answer, None
+    drawn = torch.randperm(entities, device=batch.known.device)[:size]
+    return torch.cat([drawn, batch.answers]), size + batch.answer_index, size
 
 
 def link_loss(
@@ -117,7 +131,7 @@ class _LinkLoss(torch.autograd.Function):
     def forward(ctx, query, candidates, row, answer, entities, sampled, rows, columns):
         compute = _precision(query)
         d_query = torch.zeros_like(query, dtype=torch.float32)
-        d_candidates = torch.zeros_like(candidates, dtype=torch.float32)
+        d_candidates = torch.empty_like(candidates, dtype=torch.float32)
         on_cpu = query.device.type == "cpu"
         loss = torch.zeros((), dtype=torch.float64 if on_cpu else torch.float32, device=query.device)
         pair = rows / (rows.sum() * entities).clamp(min=1.0)  # one pair's share of the mean
@@ -125,6 +139,7 @@ class _LinkLoss(torch.autograd.Function):
         counted = len(candidates) if sampled is None else sampled
         if sampled is not None:
             pair = pair * (entities / columns[:counted].sum().clamp(min=1.0))
+        d_candidates[counted:] = 0
         left, right = query.to(compute), candidates.to(compute)
         step = max(1, (BLOCK if on_cpu else BLOCK_CUDA) // len(query))
         for start in range(0, counted, step):
@@ -146,6 +161,26 @@ class _LinkLoss(torch.autograd.Function):
     def backward(ctx, gradient):
         slopes = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         return *((slope * gradient).to(dtype) for slope, dtype in slopes), *[None] * 6
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode within, and the mode there was after it."""
+    mode = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(mode)
+
+
+@contextlib.contextmanager
+def seeded(generator: torch.Generator) -> Iterator[None]:
+    """torch's global CPU generator continues from `generator` within, and from where it was after it."""
+    seed = int(torch.randint(1 << 62, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def _precision(like: Tensor) -> torch.dtype:

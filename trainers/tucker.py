@@ -1,12 +1,21 @@
 """TuckER (Balažević et al., 2019, arXiv 1901.09590): the scorer that MoMoK and MyGO share, and the baseline itself."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.data import Data
 from trainers.kernels.tucker import contract
+from trainers.one_to_n import Batch, Queries, draw_candidates, evaluating, link_loss, seeded
+from trainers.optim import autocast, descend
+
+NEEDS = ()
 
 DROPOUT = (0.3, 0.4, 0.5)  # on the input, on the relation's matrix, on the output: the papers' values
+TOGETHER = 64  # relations whose matrices are made at a time in evaluation
 
 
 class TuckERScorer(nn.Module):
@@ -43,15 +52,94 @@ class TuckERScorer(nn.Module):
         x = F.dropout(self.bn0(x), on_input)
         return F.dropout(self.bn1(contract(x, relation, self.W, index, on_matrix)), on_output)
 
-    def matrices(self, relation: Tensor) -> Tensor:
-        """M_r (U, D, D) of the relation vectors (U, D_r), as evaluation wants them: once a relation."""
-        return (relation @ self.W.flatten(1)).unflatten(1, self.W.shape[1:])
+    def ask(self, x: Tensor, table: Tensor, relation: Tensor) -> Tensor:
+        """Query vectors (B, D) for evaluation, of entities `x` (B, D) under `relation` (B,), rows of `table` (R, D_r).
 
-    def apply_matrices(self, x: Tensor, matrices: Tensor, index: Tensor) -> Tensor:
-        """Query vectors (B, D) from prepared matrices (U, D, D) and their rows `index` (B,), in evaluation mode."""
+        Each distinct relation's matrix is made once and is gone before the next few are.
+        """
         x = self.bn0(x)
         out = torch.empty_like(x)
-        for u in torch.unique(index).tolist():
-            rows = (index == u).nonzero().squeeze(1)
-            out[rows] = x[rows] @ matrices[u]
+        order = torch.argsort(relation, stable=True)
+        distinct, counts = torch.unique_consecutive(relation[order], return_counts=True)
+        rows = order.split(counts.tolist())
+        for start in range(0, len(distinct), TOGETHER):
+            vectors = table[distinct[start : start + TOGETHER]]
+            matrices = (vectors @ self.W.flatten(1)).unflatten(1, self.W.shape[1:])
+            for row, matrix in zip(rows[start : start + TOGETHER], matrices, strict=True):
+                out[row] = x[row] @ matrix
         return self.bn1(out)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of the baseline: structure alone. MoMoK's defaults, so that what the other modalities add can be read off."""
+
+    epochs: int = 500
+    batch_size: int = 1024  # distinct queries (h, r), each with all its answers
+    learning_rate: float = 5e-4
+    width: int = 256
+    relation_width: int = 256
+    dropout: tuple[float, float, float] = DROPOUT  # input, matrix, output
+    candidates: int | None = None  # entities that a training query is compared with, drawn each step; None: all
+
+
+class TuckER(nn.Module):
+    """σ(q(h, r) · e_t) with reciprocal relations (section 4 of the paper)."""
+
+    def __init__(self, data: Data, settings: Settings):
+        super().__init__()
+        self.settings, self.entities, self.relations = settings, data.entities, data.relations
+        self.entity = nn.Parameter(nn.init.xavier_normal_(torch.empty(data.entities, settings.width)))
+        rows = torch.empty(2 * data.relations, settings.relation_width)
+        self.relation = nn.Parameter(nn.init.xavier_normal_(rows))
+        self.core = TuckERScorer(settings.width, settings.relation_width, dropout=settings.dropout)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The link loss of a batch, 0-d."""
+        query = self.core(self.entity[batch.known], self.relation[batch.distinct], batch.index)
+        entities, answer, sampled = draw_candidates(batch, self.entities, self.settings.candidates)
+        seen = self.entity if entities is None else self.entity[entities]
+        return link_loss(query, seen, batch.row, answer, entities=self.entities, sampled=sampled)
+
+    def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
+        """`score(known (B,), relation (B,), side) -> (B, E)` logits, in evaluation mode."""
+
+        @torch.inference_mode()
+        def score(known: Tensor, relation: Tensor, side: str) -> Tensor:
+            relation = relation + self.relations if side == "head" else relation
+            with evaluating(self):
+                return self.core.ask(self.entity[known], self.relation, relation) @ self.entity.T
+
+        return score
+
+
+def build(data: Data, settings: Settings, generator: torch.Generator) -> TuckER:
+    """The model on the CPU, its random start drawn from `generator` alone."""
+    with seeded(generator):
+        return TuckER(data, settings)
+
+
+class Learner:
+    """Adam against the link loss."""
+
+    def __init__(
+        self, model: TuckER, data: Data, settings: Settings, *, device: torch.device, precision: torch.dtype, seed: int
+    ):
+        self.model = model.to(device)
+        self.settings, self.device, self.precision, self.seed = settings, device, precision, seed
+        self.queries = Queries(data.train, data.entities, data.relations)
+        self.optimizers = {"model": torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)}
+        self.schedulers: dict[str, torch.optim.lr_scheduler.LRScheduler] = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.queries.steps(self.settings.batch_size)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        return self.queries.batches(self.settings.batch_size, (self.seed, epoch), self.device)
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        with autocast(self.device, self.precision):
+            loss = self.model(batch)
+        descend(loss, self.model.parameters(), self.optimizers["model"])
+        return {"link": loss.detach()}

@@ -43,3 +43,17 @@ void bce_cost_and_slope(float *x, const float *row, const float *column, int64_t
 #pragma omp parallel for schedule(static) if (rows * columns > SMALL)
     for (int64_t b = 0; b < rows; b++) cost[b] = one_row(x + b * columns, column, columns, row[b], target);
 }
+
+VECTORISED static void one_row_sigmoid(const float *restrict x, int64_t columns, float share, float *restrict out) {
+#pragma omp simd
+    for (int64_t c = 0; c < columns; c++) {
+        float e = exp_negative(x[c] > 0 ? -x[c] : x[c]);
+        out[c] += share * ((x[c] > 0 ? 1.0f : e) / (1.0f + e));
+    }
+}
+
+/* out += share * sigmoid(x); x (rows, columns), the rows of out `stride` numbers apart */
+void bce_add_sigmoid(const float *x, int64_t rows, int64_t columns, int64_t stride, float share, float *out) {
+#pragma omp parallel for schedule(static) if (rows * columns > SMALL)
+    for (int64_t b = 0; b < rows; b++) one_row_sigmoid(x + b * columns, columns, share, out + b * stride);
+}

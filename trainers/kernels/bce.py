@@ -1,4 +1,4 @@
-"""Binary cross entropy from logits, cost and slope in one pass over them."""
+"""The logistic function over many logits: binary cross entropy with its slope, and sums of probabilities."""
 
 import ctypes
 
@@ -31,3 +31,17 @@ def cost_and_slope_(logits: Tensor, row: Tensor, column: Tensor, target: float) 
     cost = (F.softplus(logits) - target * logits).mul_(column).sum(1, dtype=exact)
     logits.sigmoid_().sub_(target).mul_(row.unsqueeze(1)).mul_(column)
     return cost @ row.to(exact)
+
+
+def add_sigmoid_(total: Tensor, logits: Tensor, share: Tensor | float) -> None:
+    """total += share · σ(logits), all (B, C); `total` may be a slice of columns, `logits` may be overwritten."""
+    kernels = library() if logits.device.type == "cpu" and not isinstance(share, Tensor) else None
+    if kernels is None:
+        total += logits.sigmoid_() * share
+        return
+    kernels.bce_add_sigmoid(
+        address(logits),
+        *map(ctypes.c_int64, (*logits.shape, total.stride(0))),
+        ctypes.c_float(share),
+        ctypes.c_void_p(total.data_ptr()),
+    )

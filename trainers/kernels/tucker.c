@@ -5,6 +5,8 @@
    matrix in cache. Matrices come in blocks of `rows` of their rows i, starting at `first`: (matrices, rows, d).
 
    Every output number is written by one work item that adds in a fixed order: threads change nothing. */
+#include <string.h>
+
 #include "common.h"
 #include "random.h"
 
@@ -61,8 +63,8 @@ void tucker_forward(const float *x, const float *matrix, const int64_t *order, c
     }
 }
 
-/* gradient (B, d) of q -> writes the columns `first` … of dx (B, d), and adds to dmatrix (U, rows, d), which starts
-   at 0. offsets (U + 1) says where the queries of each matrix stand in `order`. */
+/* gradient (B, d) of q -> writes the columns `first` … of dx (B, d), and dmatrix (U, rows, d).
+   offsets (U + 1) says where the queries of each matrix stand in `order`. */
 void tucker_backward(const float *x, const float *matrix, const int64_t *order, const int64_t *offsets,
                      int64_t matrices, const float *gradient, int64_t d, int64_t first, int64_t rows, uint64_t seed,
                      uint32_t threshold, float scale, float *dx, float *dmatrix) {
@@ -71,6 +73,7 @@ void tucker_backward(const float *x, const float *matrix, const int64_t *order, 
         for (int64_t i = 0; i < rows; i++) {
             const float *m = matrix + (u * rows + i) * d;
             float *dm = dmatrix + (u * rows + i) * d;
+            memset(dm, 0, sizeof(float) * d);
             for (int64_t at = offsets[u]; at < offsets[u + 1]; at++) {
                 int64_t b = order[at], cell = b * d + first + i;
                 dx[cell] = scale * both_gradients(m, gradient + b * d, d, key_of(seed, (uint64_t)cell), threshold,
