@@ -17,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.inputs import Inputs, Pictures, Texts
 from pipeline.sources import Patience
 from pipeline.store import Stores, statuses
+from stages import released
 from stages.cli import arguments
 from stages.params import Params, load_params
 
@@ -47,6 +48,9 @@ def run(kind: str, modality: str, choose: Callable[[Params], Choice]) -> None:
         return
     share = _share(options.shard)
     folder = Path("data") / options.graph
+    if released.asked_for(params, options.graph, kind):
+        released.bring_in(params, options.graph, kind, folder / f"encode_{modality}.json")
+        return
     choice = choose(params)
     started = time.perf_counter()
     inputs = Texts(folder / "text.parquet") if kind == "text" else Pictures(folder / "images")

@@ -61,6 +61,21 @@ class GraphImages(Block):
     path: str | None = None
 
 
+class ReleasedFiles(Block):
+    features: str | None = None
+    tokens: str | None = None
+    codebook: str | None = None
+    index: str | None = None
+    tokens_per_picture: AtLeastOne | None = None
+    padding_rows: Count | None = None
+    placeholders: Literal["drop", "keep"] = "drop"
+
+
+class Released(Block):
+    text: ReleasedFiles | None = None
+    image: ReleasedFiles | None = None
+
+
 class Graph(Block):
     form: Literal["openke", "names"]
     folder: str | None
@@ -70,6 +85,8 @@ class Graph(Block):
     split_seed: Count
     text: GraphText
     images: GraphImages
+    encoded: Literal["here", "released"]
+    released: Released
 
 
 class Text(Block):

@@ -1,0 +1,49 @@
+"""Where `encoded: released` takes the place of encoding: from params.yaml to pipeline/released.py."""
+
+import logging
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from pipeline import released, sources, tables
+from pipeline.matching import Names
+from stages.params import Params, ReleasedFiles
+
+log = logging.getLogger(__name__)
+
+FILES = ("features", "tokens", "codebook", "index")
+
+
+def asked_for(params: Params, graph: str, kind: str) -> bool:
+    """Whether this graph's `kind` ("text" or "image") is what its authors released."""
+    block = params.graph[graph]
+    return block.encoded == "released" and getattr(block.released, kind) is not None
+
+
+def bring_in(params: Params, graph: str, kind: str, counts_path: Path) -> None:
+    """Write data/<graph>/encoded/<kind> from the released files, and what there is to know of them."""
+    folder = Path("data") / graph
+    block: ReleasedFiles = getattr(params.graph[graph].released, kind)
+    files = released.Files(
+        **{name: _path(params, folder, getattr(block, name)) for name in FILES},
+        tokens_per_picture=block.tokens_per_picture,
+        padding_rows=block.padding_rows,
+        keep_placeholders=block.placeholders == "keep",
+    )
+    entities = tables.read(folder / "graph" / "entities.parquet", "entities").sort_by("entity_id")
+    names = Names(entities["key"].to_pylist(), entities["label"].to_pylist())
+    made_by = {"stage": f"encode_{kind}", "encoder": "released", "settings": block.model_dump()}
+    counts = released.bring_in(files, names, entities.num_rows, folder / "encoded" / kind, made_by)
+    tables.write_json(counts_path, {"encoder": "released", **counts})
+    log.info("%s: released %s brought in: %s", graph, kind, ", ".join(sorted(counts["files"])))
+
+
+def _path(params: Params, folder: Path, name: str | None) -> Path | None:
+    """The file that a name means: an address is fetched, a plain name may lie in raw."""
+    if name is None:
+        return None
+    if "://" not in name:
+        return Path(name) if Path(name).exists() or not (folder / "raw" / name).exists() else folder / "raw" / name
+    into = Path("data/.work/released") / folder.name / PurePosixPath(urlsplit(name).path).name
+    patience = sources.Patience(params.sources.timeout, params.sources.retries)
+    mirror = sources.chosen_mirror(params.sources.mirror)
+    return sources.fetch(name, None, into, mirror=mirror, record=into.parent / "checksums.json", patience=patience).path
