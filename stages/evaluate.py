@@ -5,8 +5,12 @@ from pathlib import Path
 from pipeline import tables
 from stages.cli import arguments, stage
 from stages.params import load_params
-from trainers import data, ranking, runs
+from trainers import data, ranking, runs, significance
+from trainers.reference_protocols import PROTOCOLS, protocol_metrics
 from trainers.train import known_facts, resolve_device
+
+# What run.json holds beyond that which each figure carries.
+NOT_BESIDE_FIGURES = ("shapes", "settings", "inputs", "reference_protocol")
 
 
 @stage
@@ -19,7 +23,8 @@ def main() -> None:
     run = runs.load_run(folder, device)
     triples = data.load(graph, graph.parent / "encoded", name=options.graph)
     known = known_facts(triples)
-    made_by = {key: value for key, value in run.about.items() if key not in ("shapes", "settings", "inputs")}
+    protocol = PROTOCOLS.get(params.evaluate.reference_protocol)
+    made_by = {key: value for key, value in run.about.items() if key not in NOT_BESIDE_FIGURES}
     ranks = {}
     for split in ("dev", "test"):
         ranks[split] = ranking.rank(
@@ -32,7 +37,12 @@ def main() -> None:
         )
     ranking.write(folder / "ranks.parquet", ranks, {**made_by, "kind": "ranks"})
     for split, one in ranks.items():
-        found = ranking.metrics(one)
+        found = {**ranking.metrics(one), "intervals": significance.intervals(one)}
+        if protocol and split == "test":
+            found["reference_protocol"] = {
+                **run.about.get("reference_protocol", {}),
+                "same_weights": protocol_metrics(protocol, one),
+            }
         tables.write_json(folder / f"{split}.json", {**found, "made_by": made_by})
         print(f"{options.model} on {options.graph}, {split}: MRR {found['mrr']:.4f}, Hits@1 {found['hits_at_1']:.4f}, "
               f"Hits@10 {found['hits_at_10']:.4f} over {found['queries']:,} queries")  # fmt: skip

@@ -5,6 +5,7 @@ from pathlib import Path
 from stages.cli import arguments, stage
 from stages.params import load_params, model_settings
 from trainers import runs
+from trainers.reference_protocols import PROTOCOLS
 from trainers.train import Schedule, train
 
 WORK = Path("data/.work/runs")
@@ -24,6 +25,7 @@ def main() -> None:
         run=Path("runs") / options.graph / options.model,
         work=WORK,
         seed=params.seed,
+        protocol=PROTOCOLS.get(params.evaluate.reference_protocol),
     )
     print(
         f"{options.model} on {options.graph}: dev MRR {about['dev_mrr']:.4f} after epoch {about['chosen_epoch']} of "

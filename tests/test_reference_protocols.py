@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainers.reference_protocols import PROTOCOLS, protocol_metrics, protocol_ranks, reported
+from trainers.reference_protocols import PROTOCOLS, Looks, protocol_metrics, protocol_ranks, reported
 
 
 def queries(count=3000, entities=12, levels=4, seed=0):
@@ -88,3 +88,21 @@ def test_each_protocol_reports_the_epoch_it_would():
     assert reported(PROTOCOLS["mygo"], by_epoch)["mr"]["value"] == 80
     with pytest.raises(ValueError, match="no epoch"):
         reported(PROTOCOLS["mygo"], {})
+
+
+def test_looks_fall_on_the_protocols_epochs_and_keep_what_it_would_report():
+    def look_at(name, epochs, stopped):
+        asked = []
+        _, _, ranks = queries(count=50)
+        looks = Looks(PROTOCOLS[name], lambda model: asked.append(model) or ranks, epochs, evaluate_every=30)
+        history = [{"epoch": epoch, **looks(epoch, epoch)} for epoch in range(1, stopped + 1)]
+        assert len({tuple(row) for row in history}) == 1  # the same columns in each row of the CSV
+        return asked, looks.summary(history)
+
+    assert look_at("momok", 250, 250)[0] == [100, 200, 250]
+    assert look_at("mygo", 120, 120)[0] == [50, 100, 120]
+    asked, found = look_at("adamf_mat", 100, 60)  # stopped early, which happens where dev is measured only
+    assert asked == [30, 60]
+    assert found["reported"]["mrr"]["epoch"] == 60
+    assert (found["name"], found["split"]) == ("adamf_mat", "released")
+    assert look_at("momok", 250, 60)[1]["reported"] == {}

@@ -12,19 +12,22 @@ validation figures to choose. They differ in three things:
 | mygo      | behind k // 2 of them                   | that of the best MRR on test       | ranks first        |
 
 These figures answer one question: how much of the distance to a printed figure is due to the measuring. Nothing else
-may be concluded from them, and no model is chosen by them.
+may be concluded from them, and no model is chosen by them. Asked for, they are the one reason to look at test while a
+model trains (`Looks`); the weights are chosen on dev all the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from torch import nn
 
-from trainers.ranking import summary
+from trainers.ranking import HITS, Ranks, summary
 
 Ties = Literal["ahead", "lot", "half"]
 Choice = Literal["last", "each metric's best on test", "best MRR on test"]
+METRICS = ("mrr", "mr", *(f"hits_at_{k}" for k in HITS))
 SMALLER_IS_BETTER = ("mr",)
 
 
@@ -98,8 +101,39 @@ def protocol_ranks(protocol: Protocol, ranks: Mapping[str, np.ndarray], *, seed:
 
 
 def protocol_metrics(protocol: Protocol, ranks: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, float]:
-    """The metrics of one epoch's test ranks as this protocol counts them: mrr, mr, hits_at_<k>, amri."""
-    return summary(protocol_ranks(protocol, ranks, seed=seed), ranks["candidates"])
+    """The metrics of one epoch's test ranks as this protocol counts them: mrr, mr, hits_at_<k>."""
+    found = summary(protocol_ranks(protocol, ranks, seed=seed), ranks["candidates"])
+    return {name: found[name] for name in METRICS}
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Called after each epoch of training, ranks test where the protocol would; its columns go into history.csv."""
+
+    protocol: Protocol
+    rank_test: Callable[[nn.Module], Ranks]
+    epochs: int  # of the whole training
+    evaluate_every: int  # where ours measures on dev, hence where training may stop early
+
+    def __call__(self, model: nn.Module, epoch: int) -> dict[str, float | None]:
+        """The columns `<protocol>_<metric>` of this epoch; None where the protocol does not look."""
+        every = self.protocol.evaluate_every or self.evaluate_every
+        if epoch % every and epoch != self.epochs:
+            return dict.fromkeys(f"{self.protocol.name}_{metric}" for metric in METRICS)
+        found = protocol_metrics(self.protocol, self.rank_test(model))
+        return {f"{self.protocol.name}_{metric}": value for metric, value in found.items()}
+
+    def summary(self, history: Sequence[Mapping[str, object]]) -> dict[str, object]:
+        """What run.json keeps: `name`, `words`, `split`, and of each metric the value and epoch that would be reported;
+        no metric where training stopped before the first look."""
+        prefix = f"{self.protocol.name}_"
+        looked = {
+            row["epoch"]: {metric: row[prefix + metric] for metric in METRICS}
+            for row in history
+            if row.get(f"{prefix}mrr") is not None
+        }
+        about = {"name": self.protocol.name, "words": self.protocol.words, "split": self.protocol.split}
+        return {**about, "reported": reported(self.protocol, looked) if looked else {}}
 
 
 def reported(protocol: Protocol, by_epoch: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, float | int]]:

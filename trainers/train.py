@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pipeline.known import KnownFacts
 from trainers import data as reading
 from trainers import loop, ranking, runs
 from trainers.data import Data
+from trainers.reference_protocols import Looks, Protocol
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +36,22 @@ class Schedule:
 
 
 def train(
-    model: str, settings: object, schedule: Schedule, *, graph: Path, encoded: Path, run: Path, work: Path, seed: int
+    model: str,
+    settings: object,
+    schedule: Schedule,
+    *,
+    graph: Path,
+    encoded: Path,
+    run: Path,
+    work: Path,
+    seed: int,
+    protocol: Protocol | None = None,
 ) -> dict:
     """Train `model` on the tables in `graph` and `encoded`, write the run folder `run`, return its run.json.
 
     `settings` is the trainer's own `Settings`. What an interrupted run goes on from lies in `work`, in a folder named
-    by everything that the run depends on; it is deleted when the run is complete.
+    by everything that the run depends on; it is deleted when the run is complete. `protocol`, if given, is measured by
+    beside ours: what it would report is kept in run.json under "reference_protocol".
 
     Raises UserError if a table cannot be used, the loss stops being finite, or memory or disk run out.
     """
@@ -56,11 +68,13 @@ def train(
     check(data)
     inputs = {str(path): digest(path) for path in _tables_read(graph, encoded, module.NEEDS, modalities)}
     mark = {"model": model, "settings": asdict(settings), "schedule": asdict(schedule), "seed": seed,
-            "inputs": sorted(inputs.values()), "code": runs.code_version()}  # fmt: skip
+            "inputs": sorted(inputs.values()), "code": runs.code_version(),
+            "protocol": protocol and protocol.name}  # fmt: skip
     folder = work / hashlib.sha256(json.dumps(mark, sort_keys=True).encode()).hexdigest()[:16]
 
     built = module.build(data, settings, torch.Generator().manual_seed(seed))
     learner = module.Learner(built.to(device), data, settings, device=device, precision=precision, seed=seed)
+    look = protocol and Looks(protocol, test_ranks(data, device), settings.epochs, schedule.evaluate_every)
     progress = loop.fit(
         learner,
         dev_measure(data, device, schedule.dev_sample, seed),
@@ -71,6 +85,7 @@ def train(
         checkpoint_every=schedule.checkpoint_every,
         seed=seed,
         work=folder,
+        look=look,
     )
     about = runs.describe(
         data,
@@ -84,6 +99,8 @@ def train(
         progress=progress,
     )
     about["inputs"] = inputs
+    if look:
+        about["reference_protocol"] = look.summary(progress.history)
     runs.save_run(run, learner.model, about, progress.history)
     shutil.rmtree(folder, ignore_errors=True)
     return about
@@ -136,6 +153,17 @@ def dev_measure(data: Data, device: torch.device, sample: int | None, seed: int)
         return ranking.metrics(ranks)["mrr"]
 
     return measure
+
+
+def test_ranks(data: Data, device: torch.device) -> Callable[[nn.Module], ranking.Ranks]:
+    """A function of the model that ranks test, for the papers' protocols only."""
+    known = known_facts(data)
+
+    def ranks(model: nn.Module) -> ranking.Ranks:
+        model.eval()
+        return ranking.rank(model.scorer(), data.test, known, entities=data.entities, device=device)
+
+    return ranks
 
 
 def encoders(encoded: Path, needs: tuple[str, ...], modalities: list[str]) -> dict:
