@@ -139,9 +139,10 @@ def test_categories_are_counted_with_threshold_one_and_a_half():
     rows += [(head, 2, 0) for head in (1, 2, 3)]
     rows += [(head, 3, tail) for head in (1, 2) for tail in (1, 2)]
     rows += [(0, 4, 1), (0, 4, 2), (1, 4, 3)]  # 3 rows of 2 heads: exactly 1.5 tails a head, which is many
+    rows += [(1, 5, 0), (2, 5, 0), (3, 5, 1)]  # and exactly 1.5 heads a tail
     rows += [(0, 0, 1)] * 5  # repetitions count once
-    found = graph.categories(np.array(rows), 6)
-    assert found == ["1-1", "1-N", "N-1", "N-N", "1-N", "unseen"]
+    found = graph.categories(np.array(rows), 7)
+    assert found == ["1-1", "1-N", "N-1", "N-N", "1-N", "N-1", "unseen"]
 
 
 def ring(count: int) -> np.ndarray:
@@ -192,6 +193,14 @@ def test_released_keeps_every_row_and_clean_keeps_a_dev_set_that_leaks_nothing()
     used, done = splits.choose(parts, "clean", dev_share=0.1, seed=0)
     assert np.array_equal(used["dev"], rows[80:85])
     assert done["carved_dev"] == done["leaking_dev_dropped"] == 0
+
+
+def test_a_dev_set_that_shares_rows_with_test_alone_is_replaced_too():
+    rows = ring(50)
+    parts = {"train": rows[:80], "dev": rows[80:86], "test": rows[85:]}
+    used, done = splits.choose(parts, "clean", dev_share=0.1, seed=0)
+    assert done["leaking_dev_dropped"] == 6
+    assert len(used["dev"]) == done["carved_dev"] == 8
 
 
 def test_one_file_of_triples_is_split_by_seed(tmp_path):

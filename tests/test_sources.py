@@ -115,6 +115,16 @@ def test_cut_bodies_are_gone_on_from(server, tmp_path, patience, waits):
     assert len(waits) == 3
 
 
+def test_a_flaky_line_that_brings_some_each_time_is_not_given_up(server, tmp_path, waits):
+    server.body = BODY * 2
+    server.faults = ["cut 1200000"] * 7
+    sha256 = hashlib.sha256(server.body).hexdigest()
+    fetch(server.url, sha256, tmp_path / "a", patience=Patience(retries=2, wait=waits.append))
+    assert len(waits) == 7
+    assert max(waits) <= 1
+    assert (tmp_path / "a").read_bytes() == server.body
+
+
 def test_an_interrupted_process_leaves_what_came_and_the_next_goes_on(server, tmp_path):
     def give_up(_):
         raise KeyboardInterrupt
