@@ -52,6 +52,11 @@ class Graph:
     pictures: int
     drawn: bool  # the pictures are drawings made by code
 
+    @property
+    def picture(self) -> str:
+        """What this graph's pictures are called: a drawing is never called a picture."""
+        return "drawing" if self.drawn else "picture"
+
 
 def read_runs(root: Path, graphs: Sequence[str], models: Sequence[str]) -> list[Run]:
     """The runs of all `graphs` × `models`, in that order. Raises UserError if one is missing or damaged."""

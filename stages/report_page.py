@@ -71,7 +71,7 @@ def _section(graph: Graph, runs: Sequence[Run], load: Callable[[Path], object]) 
             "queries": queries,
             "thumbnails": thumbnails.uris,
         }
-        found["heat"] = [Markup(svg) for svg in _heat_maps(graph.name, runs, found["wins"])]
+        found["heat"] = [Markup(svg) for svg in _heat_maps(graph, runs, found["wins"])]
     return found
 
 
@@ -101,7 +101,7 @@ def _curves(graph: str, runs: Sequence[Run]) -> list[str]:
     return drawn
 
 
-def _heat_maps(graph: str, runs: Sequence[Run], wins: Sequence[dict]) -> list[str]:
+def _heat_maps(graph: Graph, runs: Sequence[Run], wins: Sequence[dict]) -> list[str]:
     """A map for each model, known entity's and answer's coverage side by side, and the colour scale of all."""
     if not wins:
         return []
@@ -113,11 +113,18 @@ def _heat_maps(graph: str, runs: Sequence[Run], wins: Sequence[dict]) -> list[st
     headings = {"known": "known entity has", "answer": "answer has"}
     parts = [(headings[one["end"]], len(one["columns"]) - 1) for one in wins]
     maps = [
-        figures.heat_map(report.display(run.model), wins[0]["rows"], [*parts, ("", 1)], cells[place], top,
-                         f"MRR of {report.display(run.model)} on {graph} by category and coverage")
+        figures.heat_map(
+            report.display(run.model),
+            wins[0]["rows"],
+            [*parts, ("", 1)],
+            cells[place],
+            top,
+            graph.picture,
+            f"MRR of {report.display(run.model)} on {graph.name} by category and coverage",
+        )
         for place, run in enumerate(runs)
-    ]  # fmt: skip
-    return [*maps, figures.scale(top, f"colour scale of {graph}")]
+    ]
+    return [*maps, figures.scale(top, f"colour scale of {graph.name}")]
 
 
 def _studies(root: Path) -> list[dict]:

@@ -1,6 +1,7 @@
 """What the report says in tables: results beside published figures, coverage, where each model wins, what it cost."""
 
 import csv
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,6 +35,16 @@ DISPLAY = {
     "complex": "ComplEx",
     "rotate": "RotatE",
     "tucker": "TuckER",
+}
+
+
+OUTCOMES = {
+    "found": "found, with a description",
+    "no_description": "found, without a description",
+    "label_only": "only the graph's own name",
+    "absent": "nothing found",
+    "ok": "there",
+    "no row": "not looked for",
 }
 
 
@@ -145,7 +156,7 @@ def coverage(graph: Graph) -> list[tuple[str, dict[str, float]]]:
         if who.any():
             text, picture = graph.has_text[who], graph.has_picture[who]
             shares = (text & picture, text & ~picture, ~text & picture, ~text & ~picture)
-            names = ("text and picture", "text only", "picture only", "neither")
+            names = (f"text and {graph.picture}", "text only", f"{graph.picture} only", "neither")
             bars.append((f"{label} ({who.sum():,})", {n: float(s.mean()) for n, s in zip(names, shares, strict=True)}))
     return bars
 
@@ -154,8 +165,13 @@ def reasons_of_missing(graph: Graph) -> list[dict]:
     """The statuses of texts and pictures with how many entities have each."""
     total = len(graph.labels)
     return [
-        {"what": what, "status": status, "entities": count, "share": count / total}
-        for what, counts in (("text", graph.text_status), ("picture", graph.picture_status))
+        {
+            "what": what,
+            "status": OUTCOMES.get(status, status).replace("picture", graph.picture),
+            "entities": count,
+            "share": count / total,
+        }
+        for what, counts in (("text", graph.text_status), (graph.picture, graph.picture_status))
         for status, count in sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
     ]
 
@@ -169,16 +185,18 @@ def groups(graph: Graph, run: Run) -> dict[str, breakdown.Groups]:
 def wins(graph: Graph, runs: Sequence[Run]) -> list[dict]:
     """Test MRR of each model by relation category × coverage, for the known entity and for the answer.
 
-    A table has `end`, `rows`, `columns`, `cells` (models, rows, columns; NaN where there are few queries), `queries`
-    (rows, columns) and `best` (rows, columns): None or the best model's place, its lead, whether that lead is clear.
+    A table has `letter` (of picture or drawing), `end`, `rows`, `columns`, `cells` (models, rows, columns; NaN where
+    there are few queries), `queries` (rows, columns) and `best` (rows, columns): None, or the best model's place, its
+    lead, and whether that lead is clear.
     Empty where a modality was not encoded.
     """
     aligned = [_in_order(run.ranks) for run in runs]
     runs = [replace(run, ranks=ranks) for run, ranks in zip(runs, aligned, strict=True)]
     by = groups(graph, runs[0])
     reciprocal = np.stack([significance.per_query(run.ranks["realistic"], "mrr") for run in runs])
+    letter = graph.picture[0].upper()
     return [
-        _wins(by["relation_category"], by[f"{end}_coverage"], reciprocal, end)
+        {"letter": letter} | _wins(by["relation_category"], by[f"{end}_coverage"], reciprocal, end)
         for end in ("known", "answer")
         if f"{end}_coverage" in by
     ]
@@ -227,6 +245,7 @@ def by_group(graph: Graph, runs: Sequence[Run]) -> list[dict]:
             if row["direction"] == breakdown.BOTH or row["group"] == "all":
                 what = GROUPS.get(row["group"], "direction")
                 value = {"tail": "tail asked", "head": "head asked"}.get(row["direction"], row["value"])
+                what, value = (part.replace("picture", graph.picture) for part in (what, value))
                 line = table.setdefault((what, value), {"queries": row["queries"], "mrr": [None] * len(runs)})
                 line["mrr"][place] = row["mrr"] if row["queries"] >= FEW else None
     return [{"what": what, "value": value, **line} for (what, value), line in table.items()]
@@ -240,8 +259,8 @@ def citations(graphs: Sequence[str], runs: Sequence[Run]) -> list[dict]:
     used = {plain(word) for run in runs for word in _words(run.about.get("encoders"))}
     chosen = []
     for key, entry in entries.items():
-        prefixes = [use.removeprefix("encoder:") for use in entry["used_by"] if use.startswith("encoder:")]
-        if names & set(entry["used_by"]) or any(prefix in name for name in used for prefix in prefixes):
+        patterns = [use.removeprefix("encoder:") for use in entry["used_by"] if use.startswith("encoder:")]
+        if names & set(entry["used_by"]) or any(re.search(pattern, name) for name in used for pattern in patterns):
             where = entry.get("booktitle") or entry.get("journal", "")
             chosen.append({"key": key, **entry, "where": where, "bibtex": bibtex(key, entry)})
     return chosen

@@ -1,5 +1,6 @@
 """What an audit says, in words: each finding with the numbers it rests on, leaks flagged."""
 
+import re
 from collections.abc import Mapping
 
 SPLITS = ("train", "dev", "test")
@@ -43,7 +44,7 @@ def _overlaps(part: Mapping, who: str) -> list[dict]:
         one, other = name.split("_in_")
         if count and rows[one]:
             share = 100 * count / rows[one]
-            text = f"{who}, {count:,} of the {rows[one]:,} {one} rows ({share:.1f} %) also stand in {other}."
+            text = f"{who}, {count:,} of the {rows[one]:,} {one} rows ({share:.1f}\u00a0%) also stand in {other}."
             said.append(_say(text, "yes"))
     return said or [_say(f"{who}, no triple stands in two of train, dev and test.", "no")]
 
@@ -93,25 +94,29 @@ def _unseen(part: Mapping) -> list[dict]:
 
 def _relations(similar: Mapping) -> list[dict]:
     said = []
-    for kind, words in (
-        ("reverse", "repeat another's facts the other way round"),
-        ("duplicate", "repeat another's facts"),
-        ("symmetric", "hold both ways"),
+    for kind, one_does, many_do, leak in (
+        (
+            "reverse",
+            "pair of relations says the same, turned round,",
+            "pairs of relations say the same, turned round,",
+            "yes",
+        ),
+        ("duplicate", "pair of relations says the same", "pairs of relations say the same", "yes"),
+        ("symmetric", "relation holds both ways", "relations hold both ways", "note"),
     ):
         found = similar.get(kind, [])
         if found:
             most = max(found, key=lambda one: one["share"])
-            pair = " and ".join(short(most[name]) for name in ("relation", "other") if name in most)
-            what = "pairs of relations" if kind != "symmetric" else "relations"
-            leak = "note" if kind == "symmetric" else "yes"
-            said.append(
-                _say(
-                    f"{len(found):,} {what} {words} for at least half of them, which a model can copy; most of all "
-                    f"{pair} ({100 * most['share']:.0f} %).",
-                    leak,
-                )
-            )
+            names = " and ".join(short(most[name]) for name in ("relation", "other") if name in most)
+            words = f"1 {one_does}" if len(found) == 1 else f"{len(found):,} {many_do}"
+            which = "" if len(found) == 1 else "most of all "
+            most_often = f"{which}{names} ({_percent(most['share'])})"
+            said.append(_say(f"{words} in at least half of the facts, which a model can copy: {most_often}.", leak))
     return said or [_say("No relation repeats, reverses or mirrors another for half of its facts.", "no")]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}\u00a0%"
 
 
 def _pairs(part: Mapping) -> list[dict]:
@@ -127,5 +132,5 @@ def _pairs(part: Mapping) -> list[dict]:
 
 
 def short(key: str) -> str:
-    """The last part of a URI: the name that a reader knows."""
-    return key.rstrip("/>").replace("#", "/").rsplit("/", 1)[-1]
+    """The last part of a URI or of a prefixed name: what a reader knows it by."""
+    return re.split(r"[/#]|(?<=\w):(?=\w)", key.rstrip("/>"))[-1]

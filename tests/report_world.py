@@ -142,10 +142,15 @@ def write_run(folder: Path, graph: str, model: str, scorer: Scorer, used: dict, 
         lines.append(f"{epoch},{epoch * 9},{9 / epoch + 0.4:.4f},{7 / epoch + 0.3:.4f},{mrr},9000,{epoch * 0.3:.2f}")
     tables.write_text(folder / "history.csv", "\n".join(lines) + "\n")
     tables.write_json(folder / "run.json", about)
-    ranks = {one: ranking.rank(scorer.score, used[one], known, entities=ENTITIES) for one in ("dev", "test")}
+    evaluate(folder, scorer, used, known)
+
+
+def evaluate(folder: Path, scorer: object, triples: dict, known: KnownFacts) -> None:
+    """What the stage evaluate adds to a run folder."""
+    ranks = {one: ranking.rank(scorer.score, triples[one], known, entities=ENTITIES) for one in ("dev", "test")}
     ranking.write(folder / "ranks.parquet", ranks, {})
     for split, one in ranks.items():
-        tables.write_json(folder / f"{split}.json", {**ranking.metrics(one), "made_by": about})
+        tables.write_json(folder / f"{split}.json", ranking.metrics(one))
 
 
 def write_study(root: Path) -> None:
