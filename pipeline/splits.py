@@ -35,6 +35,8 @@ def choose(
         done["leaking_dev_dropped"] = len(dev) if leaks else 0
         dev = dev[:0] if leaks else dev
     generator = np.random.default_rng(seed)
+    if not len(test) or not len(dev):
+        train = distinct(train)  # or one of two equal rows could be carved out, and the other stay
     if not len(test):
         train, test = carve(train, dev_share, generator, "test")
         done["carved_test"] = len(test)

@@ -212,6 +212,13 @@ def test_one_file_of_triples_is_split_by_seed(tmp_path):
     assert not splits.within(used["dev"], used["test"]).any()
 
 
+def test_what_is_carved_out_of_released_rows_does_not_stay_in_train():
+    rows = np.concatenate([ring(50), ring(50)])
+    used, _ = splits.choose({"train": rows, "dev": rows[:0], "test": rows[:0]}, "released", dev_share=0.2, seed=0)
+    assert not splits.within(used["dev"], used["train"]).any()
+    assert not splits.within(used["test"], used["train"]).any()
+
+
 def test_too_small_to_carve_is_refused():
     rows = np.array([[0, 0, 1], [1, 1, 2]])
     with pytest.raises(UserError, match="No dev set can be carved out of 2 training triples"):
