@@ -1,4 +1,4 @@
-"""Which of the project's files each stage of dvc.yaml imports, and `python -m stages.dependencies`, which writes them there.
+"""Which of the project's files each stage imports; `python -m stages.dependencies` writes them into dvc.yaml.
 
 DVC does not see imports: a stage whose deps lack a module would not run again when that module changes.
 """
@@ -79,7 +79,7 @@ def code_of(stage: dict) -> list[str]:
 
 def is_code(dep: str) -> bool:
     """Whether a dep is one of the project's own files of code, rather than data."""
-    return dep.split("/")[0] in PACKAGES
+    return dep.split("/")[0] in PACKAGES and (dep.endswith(".py") or dep in WHOLE)
 
 
 def main() -> None:
