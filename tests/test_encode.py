@@ -1,0 +1,292 @@
+"""Reader -> encoder -> writer: nothing is computed twice, nothing is lost, and bad input is said in a sentence."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import encoder_zoo as zoo
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline import encode, tables
+from pipeline.encoders import Refused, Rows
+from pipeline.errors import UserError
+from pipeline.inputs import Pictures, Texts
+from pipeline.publish import CHUNK
+from pipeline.store import Store, Stores
+
+TABLES = ("tokens", "features", "codebook")
+
+
+@dataclass
+class Letters:
+    """An encoder that needs no weights: tokens are code points, the feature is their histogram. Counts its work."""
+
+    window: int = 64
+    worked: list[str] = field(default_factory=list)
+    poison: str = ""
+    fingerprint: dict = field(default_factory=lambda: {"family": "letters", "weights": "0" * 64})
+
+    def prepare(self, raw):
+        return [one if one.strip() else Refused("the text is empty.") for one in raw]
+
+    def size(self, item):
+        return len(item) // 8
+
+    def encode(self, items):
+        self.worked += items
+        tokens = [np.frombuffer(item.encode("utf-32-le"), dtype=np.int32) for item in items]
+        features = np.stack([np.bincount(one % 16, minlength=16) for one in tokens]).astype(np.float32)
+        for row, item in enumerate(items):
+            if item == self.poison:
+                features[row, 3] = np.nan
+        return Rows(tokens, features, np.array([len(item.split()) for item in items], dtype=np.int32))
+
+    def codebook(self, used):
+        return np.stack([used, used * 2], axis=1).astype(np.float32)
+
+
+@pytest.fixture
+def go(tmp_path):
+    """Runs an encoder over texts: go(texts, encoder, …) -> (folder of the tables, counts)."""
+
+    def run(texts, encoder=None, *, out="out", graph="g", store="store", **options):
+        path = zoo.write_texts(tmp_path / graph / "text.parquet", texts)
+        encoder = encoder or Letters()
+        address = str(tmp_path / store) if store else None
+        stores = Stores(address, tmp_path / f"scratch-{graph}", "text", encoder.fingerprint)
+        counts = encode.run(Texts(path), encoder, stores, tmp_path / out, made_by=encoder.fingerprint, **options)
+        return tmp_path / out, counts
+
+    return run
+
+
+def texts(first: int, last: int) -> dict[int, str]:
+    return {n: f"{zoo.text(n)} {n}" for n in range(first, last)}
+
+
+def contents(folder: Path) -> list[bytes]:
+    return [(folder / f"{name}.parquet").read_bytes() for name in TABLES]
+
+
+def test_one_percent_new_entities(go, caplog):
+    caplog.set_level("INFO")
+    go(texts(0, 1000))
+    encoder = Letters()
+    _, counts = go(texts(0, 1010), encoder, out="more")
+    assert (counts.found, counts.encoded) == (1000, 10)
+    assert sorted(set(encoder.worked)) == sorted(texts(1000, 1010).values())
+    assert caplog.messages[-1] == "found 1,000, encoded 10"
+
+
+def test_the_same_input_is_encoded_once_across_rows_and_graphs(go):
+    encoder = Letters()
+    same = {n: f"text {n % 10}" for n in range(100)}
+    _, counts = go(same, encoder)
+    assert (counts.encoded, counts.distinct) == (100, 10) and len(encoder.worked) == 10
+    out, counts = go({5: "text 3", 9: "a new one"}, encoder, graph="other", out="other-out")
+    assert (counts.found, counts.encoded) == (1, 1)
+    assert tables.read(out / "tokens.parquet", "tokens")["entity_id"].to_pylist() == [5, 9]
+
+
+def test_shares_fill_the_store_and_the_stage_finds_everything(go):
+    given = texts(0, 500)
+    whole, _ = go(given, store="whole", out="whole-out")
+    sizes = []
+    for share in range(3):
+        encoder = Letters()
+        folder, counts = go(given, encoder, out="nothing", share=(share, 3))
+        sizes.append(counts.encoded)
+        assert not folder.exists()
+    assert sum(sizes) == 500 and min(sizes) > 120
+    encoder = Letters()
+    out, counts = go(given, encoder)
+    assert (counts.found, counts.encoded, encoder.worked) == (500, 0, [])
+    assert contents(out) == contents(whole)
+    with pytest.raises(UserError, match="shard"):
+        go(given, share=(3, 3))
+
+
+def test_without_a_store(go, tmp_path):
+    out, counts = go(texts(0, 50), store=None)
+    with_store, _ = go(texts(0, 50), out="other")
+    assert counts.encoded == 50 and contents(out) == contents(with_store)
+    assert not (tmp_path / "scratch-g").exists()
+
+
+def test_a_damaged_part_costs_its_rows_and_no_more(go, tmp_path, monkeypatch):
+    monkeypatch.setattr(encode, "PART_ROWS", 100)
+    first, _ = go(texts(0, 1000))
+    before = contents(first)
+    path = sorted((tmp_path / "store").rglob("parts/*.parquet"))[2]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    encoder = Letters()
+    again, counts = go(texts(0, 1000), encoder)
+    assert contents(again) == before
+    assert 0 < len(set(encoder.worked)) <= 140, "a part and what shared its last batch"
+
+
+KILLED = """
+import sys, time; sys.path[:0] = sys.argv[3:]
+from test_encode import Letters, texts
+import encoder_zoo as zoo
+from pathlib import Path
+from pipeline import encode
+from pipeline.inputs import Texts
+from pipeline.store import Stores
+encode.PART_ROWS = 50
+class Slow(Letters):
+    def encode(self, items):
+        time.sleep(0.01)
+        print(len(items), flush=True)
+        return super().encode(items)
+base = Path(sys.argv[1])
+encoder = Slow()
+stores = Stores(str(base / "store"), base / "scratch", "text", encoder.fingerprint)
+encode.run(Texts(base / "text.parquet"), encoder, stores, base / "out", made_by=encoder.fingerprint, batch_size=8)
+"""
+
+
+def test_killed_at_any_moment_and_run_again(go, tmp_path):
+    """At most one part's work is done twice, and the tables are the same, byte for byte."""
+    given = texts(0, 400)
+    whole, _ = go(given)
+    here = Path(__file__).parent
+    base = tmp_path / "killed"
+    zoo.write_texts(base / "text.parquet", given)
+    command = [sys.executable, "-c", KILLED, str(base), "", str(here.parent), str(here)]
+    worked = 0
+    for lines in (3, 14, 25, None):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            seen = []
+            for line in process.stdout:
+                seen.append(int(line))
+                if lines is not None and len(seen) == lines:
+                    process.send_signal(signal.SIGKILL)
+                    break
+            worked += sum(seen)
+        assert (base / "out" / "tokens.parquet").exists() == (lines is None)
+    assert contents(base / "out") == contents(whole)
+    assert 400 < worked <= 400 + 3 * (50 + 8 + 8), "a part, the batch at work, and one that was not yet reported"
+
+
+def test_many_rows_of_one_entity_are_averaged(tmp_path):
+    """Entities with more pictures than a chunk of rows, and chunks that end between entities."""
+    pictures = [(0, ix, zoo.picture(ix % 7)) for ix in range(CHUNK + 10)] + [(e, 0, zoo.picture(e)) for e in range(1, 5)]
+    inputs = Pictures(zoo.write_pictures(tmp_path / "images", pictures))
+    encoder = zoo.load("patches", {"family": "patches", "codes": 16, "size": 16}, inputs)
+    stores = Stores(str(tmp_path / "store"), tmp_path / "scratch", "image", encoder.fingerprint)
+    counts = encode.run(inputs, encoder, stores, tmp_path / "out", made_by={})
+    assert counts.distinct == 7
+    features = tables.read(tmp_path / "out" / "features.parquet", "features")
+    assert features["count"].to_pylist() == [CHUNK + 10, 1, 1, 1, 1]
+    single = {ix: encoder.encode(encoder.prepare([zoo.picture(ix)])).features[0] for ix in range(7)}
+    mean = np.mean([single[ix % 7] for ix in range(CHUNK + 10)], axis=0)
+    np.testing.assert_allclose(tables.matrix(features["embedding"])[0], mean, rtol=1e-5)
+
+
+def test_an_empty_text_gets_no_row_and_is_named(go, caplog):
+    out, counts = go({1: "one", 2: "  ", 3: None, 4: "four"})
+    assert (counts.encoded, counts.refused, counts.missing) == (2, 1, 1)
+    assert "entity 2" in caplog.text and "empty" in caplog.text
+    assert tables.read(out / "features.parquet", "features")["entity_id"].to_pylist() == [1, 4]
+
+
+def test_nothing_but_empty_texts_stops(go):
+    with pytest.raises(UserError, match="None of the 2 inputs"):
+        go({1: "", 2: " "})
+
+
+def test_no_inputs_at_all_give_empty_tables(go):
+    out, _ = go({1: None, 2: None})
+    for name in TABLES:
+        assert pq.read_metadata(out / f"{name}.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [("pixel", "1×1"), (b"GIF89a not a picture", "no picture"), (b"", "no picture")]
+)
+def test_a_picture_that_cannot_be_used_gets_no_row(content, reason, tmp_path, caplog):
+    if content == "pixel":
+        sink = io.BytesIO()
+        Image.new("RGB", (1, 1)).save(sink, "PNG")
+        content = sink.getvalue()
+    inputs = Pictures(zoo.write_pictures(tmp_path / "images", [(7, 0, content), (8, 0, zoo.picture(1))]))
+    encoder = zoo.load("patches", {"family": "patches", "codes": 16, "size": 16}, inputs)
+    stores = Stores(str(tmp_path / "store"), tmp_path / "scratch", "image", encoder.fingerprint)
+    counts = encode.run(inputs, encoder, stores, tmp_path / "out", made_by={})
+    assert counts.refused == 1 and "entity 7" in caplog.text and reason in caplog.text
+    assert tables.read(tmp_path / "out" / "tokens.parquet", "tokens")["entity_id"].to_pylist() == [8]
+
+
+def test_a_nan_stops_before_anything_is_written(go, tmp_path):
+    given = texts(0, 20)
+    with pytest.raises(UserError, match="not a finite number for the text of entity 11"):
+        go(given, Letters(poison=given[11]))
+    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+    assert not list((tmp_path / "store").rglob("*.json"))
+
+
+def test_two_rows_of_one_name_are_refused(tmp_path):
+    folder = zoo.write_pictures(tmp_path / "images", [(1, 0, zoo.picture(1)), (1, 0, zoo.picture(2))])
+    with pytest.raises(UserError, match="two rows for picture 0 of entity 1"):
+        Pictures(folder)
+
+
+def test_pictures_that_are_not_what_their_sha256_says(tmp_path):
+    folder = zoo.write_pictures(tmp_path / "images", [(1, 0, zoo.picture(1)), (2, 0, zoo.picture(2))], parts=1)
+    path = folder / "part-00000.parquet"
+    table = pq.read_table(path)
+    swapped = table.set_column(table.column_names.index("bytes"), "bytes", table["bytes"].take([1, 0]))
+    pq.write_table(swapped, path)
+    inputs = Pictures(folder)
+    with pytest.raises(UserError, match="not those of its sha256"):
+        list(inputs.read(np.ones(2, bool), 8))
+
+
+@pytest.mark.parametrize("harm", ["missing", "torn", "columns"])
+def test_a_text_table_that_cannot_be_read(harm, tmp_path):
+    path = tmp_path / "text.parquet"
+    if harm != "missing":
+        zoo.write_texts(path, {1: "one"})
+    if harm == "torn":
+        path.write_bytes(path.read_bytes()[:-20])
+    if harm == "columns":
+        pq.write_table(pq.read_table(path).drop_columns(["text"]), path)
+    with pytest.raises(UserError, match="text.parquet"):
+        Texts(path)
+
+
+def test_a_disk_without_room_leaves_what_stood_there(go, tmp_path, monkeypatch):
+    out, _ = go(texts(0, 10))
+    before = contents(out)
+
+    def full(*_):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("pipeline.publish._write_at", full)
+    with pytest.raises(UserError, match="No space left"):
+        go(texts(0, 20))
+    assert contents(out) == before
+    assert sorted(path.name for path in out.iterdir()) == sorted(f"{name}.parquet" for name in TABLES)
+
+
+def test_progress_reaches_the_end(go):
+    seen = []
+    go(texts(0, 100), progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (100, 100) and seen == sorted(seen)
+
+
+def test_the_store_says_what_it_holds(go, tmp_path):
+    go(texts(0, 30))
+    store = Store(str(tmp_path / "store"), "text", Letters().fingerprint)
+    assert store.status()["rows"] == 30 and store.verify() == (30, [])
