@@ -97,8 +97,8 @@ def by_table(keys: Sequence[str], folder: Path) -> list[Described | None]:
     path = one_file(folder, "text")
     if path is None:
         raise UserError(
-            f"{folder} holds no text.tsv; put a table of key, label, description, aliases beside the triples, or choose "
-            "another text source in params.yaml (none: no texts)."
+            f"{folder} holds no text.tsv; put a table of key, label, description, aliases beside the triples, or "
+            "choose another text source in params.yaml (none: no texts)."
         )
     rows = lines(path, _LONGEST_LINE)
     _, header = next(rows, (1, ""))

@@ -307,3 +307,30 @@ def test_mini_is_small_clean_and_covered():
     assert not any(done.values())  # it is clean as committed
     assert (found["entities"], sum(found["used"]["rows"].values())) == (1000, 8053)
     assert sum(found["used"]["unseen"].values()) == 0
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_page_of_a_graph_gives_its_exact_counts(mirror, name):
+    from pipeline import graph_page
+    from stages.params import load_params
+
+    root = Path(__file__).resolve().parent.parent
+    settings = load_params(root / "params.yaml").graph[name]
+    released = graph.read(mirror / BENCHMARKS / name, "openke")
+    used, done = splits.choose(released.splits, "clean", dev_share=settings.dev_share, seed=settings.split_seed)
+    found = graph_page.counts(audit(released, used, done, "clean"))
+    page = (root / "data" / name / "README.md").read_text()
+    assert set(found.splitlines()) <= set(page.splitlines())
+
+
+def test_a_page_keeps_its_prose_and_needs_a_place_for_counts():
+    from pipeline import graph_page
+
+    page = f"prose\n{graph_page.BEGIN}\nold\n{graph_page.END}\nmore\n"
+    once = graph_page.update(page, "| new |")
+    assert once == graph_page.update(once, "| new |")
+    assert once.startswith("prose\n")
+    assert once.endswith("\nmore\n")
+    assert "old" not in once
+    with pytest.raises(UserError, match="has no place for its counts"):
+        graph_page.update("prose", "| new |")
