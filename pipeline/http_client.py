@@ -24,6 +24,7 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 _REFUSALS_IN_A_ROW = 3  # then the host means us, not one request
 _DEAD_IN_A_ROW = 8  # requests given up one after the other: the host, or the network, is gone
 _MARGIN = 1.05  # spacing a little wider than the rate asks, since arrivals jitter
+_CLOSING = 0.5  # seconds that a broken connection keeps its place among those under way
 _LATE = 0.01  # seconds that a late start may catch up; more would let requests leave in bunches
 
 
@@ -183,8 +184,8 @@ class Client:
                     body = await _bounded(answer, limit)
                     status, headers = answer.status, answer.headers
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                # The other side may not have noticed yet: keep the place, so that no more are under way than allowed.
-                await asyncio.sleep(0.05)
+                # The other side may still be at work on it: keep the place, so that no more are under way than allowed.
+                await asyncio.sleep(_CLOSING)
                 raise _Passing(_in_words(error)) from error
         if status in _PASSING:
             host.refusals += status in (429, 503)

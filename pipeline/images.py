@@ -27,6 +27,9 @@ QUALITY = 90
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
 Image.init()  # imports the decoders
 FORMATS = tuple(name for name in _FORMATS if name in Image.OPEN)  # a Pillow built without one still reads the rest
+# What Pillow warns of (damaged EXIF, sizes beyond its own limit) is either harmless here or refused with a reason.
+# For good, since filters that come and go are not safe in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "JPEG2000")
 _MAX_SCANS = 100  # a progressive JPEG has about ten; thousands of them are a way to keep a decoder busy for minutes
 _FEW_COLOURS = 4096
@@ -75,9 +78,7 @@ def clean(
     """
     _refuse_by_first_bytes(data)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is our own, clearer limit
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise Refused(f"too large: more than {max_pixels:,} pixels") from error
     except _DAMAGE as error:
