@@ -47,7 +47,10 @@ def byte_pairs(folder: Path, kind: str) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator([" ".join(WORDS)], trainer)
     template = "<s> $A </s>" if kind == "roberta" else "<s> $A"
@@ -57,7 +60,12 @@ def byte_pairs(folder: Path, kind: str) -> Path:
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", **padding
     ).save_pretrained(folder)
     torch.manual_seed(0)
-    size = {"vocab_size": tokenizer.get_vocab_size(), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    size = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     if kind == "roberta":
         model = RobertaModel(RobertaConfig(**size, intermediate_size=64, max_position_embeddings=66, pad_token_id=1))
     else:

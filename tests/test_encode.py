@@ -181,7 +181,9 @@ def test_killed_at_any_moment_and_run_again(go, tmp_path):
 
 def test_many_rows_of_one_entity_are_averaged(tmp_path):
     """Entities with more pictures than a chunk of rows, and chunks that end between entities."""
-    pictures = [(0, ix, zoo.picture(ix % 7)) for ix in range(CHUNK + 10)] + [(e, 0, zoo.picture(e)) for e in range(1, 5)]
+    pictures = [(0, ix, zoo.picture(ix % 7)) for ix in range(CHUNK + 10)] + [
+        (e, 0, zoo.picture(e)) for e in range(1, 5)
+    ]
     inputs = Pictures(zoo.write_pictures(tmp_path / "images", pictures))
     encoder = zoo.load("patches", {"family": "patches", "codes": 16, "size": 16}, inputs)
     stores = Stores(str(tmp_path / "store"), tmp_path / "scratch", "image", encoder.fingerprint)

@@ -134,7 +134,9 @@ def check_alone(world: World, folder: Path) -> None:
     raw = {key: content for some in inputs.read(np.ones(len(inputs.keys), bool), 50) for key, content in some}
     for entity in np.unique(inputs.entity)[::9]:
         rows = np.flatnonzero(inputs.entity == entity)
-        alone = [encode.rows_of(encoder, encoder.prepare([raw[bytes(inputs.keys[row]).ljust(32, b"\0")]])) for row in rows]
+        alone = [
+            encode.rows_of(encoder, encoder.prepare([raw[bytes(inputs.keys[row]).ljust(32, b"\0")]])) for row in rows
+        ]
         if matrix is not None:
             mean = np.mean([one.features[0] for one in alone], axis=0)
             np.testing.assert_allclose(matrix[np.flatnonzero(ids == entity)[0]], mean, rtol=1e-6, atol=1e-7)
@@ -156,5 +158,7 @@ def check_metadata(world: World, folder: Path) -> None:
     for name in TABLES:
         made_by = tables.made_by(folder / f"{name}.parquet")
         assert made_by["encoder"] == world.name
-        assert len(made_by["weights"]) >= 40 and len(made_by["code"]) >= 12, "sha256 or revision, and the code's version"
+        assert len(made_by["weights"]) >= 40 and len(made_by["code"]) >= 12, (
+            "sha256 or revision, and the code's version"
+        )
         assert {"family", "precision"} <= set(made_by)

@@ -66,7 +66,9 @@ def test_golden_through_the_encoder(case, tmp_path):
         features, _, tokens = encoder._model(torch.from_numpy(exact.transpose(2, 0, 1)[None] / np.float32(255)))
         np.testing.assert_array_equal(rows.tokens[0], tokens[0])
         np.testing.assert_allclose(rows.features[0], features[0].mean(0), rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(encoder.codebook(rows.tokens[0]), golden["param::quantize.embedding.weight"][tokens[0]])
+        np.testing.assert_array_equal(
+            encoder.codebook(rows.tokens[0]), golden["param::quantize.embedding.weight"][tokens[0]]
+        )
 
 
 @pytest.mark.parametrize(
