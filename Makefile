@@ -1,6 +1,7 @@
 # make repro    installs, builds everything that params.yaml asks for, prints the results
 # make test     installs what tests need, runs them
 # make lint     ruff
+# make share DIR=…   uses storage that a group shares: a folder, or an address (docs/shared-storage.md)
 #
 # VENV=       uses the environment that is active instead of making .venv (nothing in it is pinned then)
 # PYTHON=     the interpreter that .venv is made with
@@ -15,12 +16,12 @@ SOURCES = pyproject.toml setup.py constraints.txt $(wildcard trainers/kernels/*.
 STAMP = $(if $(VENV),$(VENV),build)/.installed
 INSTALL = python -m pip install --quiet --disable-pip-version-check $(if $(VENV),--constraint constraints.txt) --editable
 
-.PHONY: repro test lint install
+.PHONY: repro test lint share install
 .DEFAULT_GOAL := repro
 
 repro: $(STAMP)
 	python -m stages.check
-	dvc repro
+	dvc repro $$(python -m stages.share --pull)
 	python -m stages.summary
 
 test: $(STAMP)-dev
@@ -29,6 +30,9 @@ test: $(STAMP)-dev
 lint: $(STAMP)-dev
 	ruff check .
 	ruff format --check .
+
+share: $(STAMP)
+	python -m stages.share $(DIR)
 
 install: $(STAMP)
 

@@ -1,0 +1,205 @@
+"""A group's storage, as its members meet it: what one clone has built, another takes, without running it again."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+CHEAP = {"check"}  # its output is not cached: it always runs, in seconds
+
+pytestmark = pytest.mark.slow
+
+
+def clone(folder: Path) -> Path:
+    """A clone as a colleague has it: what git knows, with this tree's changes, its kernels and nothing else."""
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+    listed = subprocess.run(["git", "ls-files", "-mco", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    for name in listed.stdout.split("\n"):
+        if (ROOT / name).is_file() and name != "dvc.lock":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    for library in (ROOT / "trainers").glob("_kernels*"):
+        shutil.copy2(library, folder / "trainers")
+    small(folder)
+    # The environment is there already: `make` need not install.
+    (folder / "build").mkdir()
+    (folder / "build" / ".installed").touch()
+    return folder
+
+
+def small(folder: Path) -> None:
+    """One model for one epoch, and a second text encoder to change to."""
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["graphs"], params["models"] = ["mini"], ["transe"]
+    params["transe"]["mini"] = {**params["transe"]["mini"], "epochs": 1}
+    params["encoders"]["other"] = {**params["encoders"]["minilm"], "pooling": "first"}
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def set_key(folder: Path, block: str, key: str, value: str) -> None:
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params[block][key] = value
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def command(folder: Path, *words: str, **environment: str) -> str:
+    """Run a command in a clone; its output. The active environment's programs come first on the PATH."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600,
+                          env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **environment})  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def repro(folder: Path, **environment: str) -> str:
+    return command(folder, "make", "repro", "VENV=", **environment)
+
+
+def ran(output: str) -> set[str]:
+    """The stages that dvc really ran, without their matrix's values."""
+    return {name.split("@")[0] for name in re.findall(r"Running stage '([^']+)'", output)}
+
+
+def share(folder: Path, place: str) -> None:
+    command(folder, sys.executable, "-m", "stages.share", place)
+
+
+def takes_all_and_changes_one(folder: Path, **environment: str) -> None:
+    """A second clone gets everything without running it; then another text encoder runs only what follows from it."""
+    began = time.monotonic()
+    assert ran(repro(folder, **environment)) <= CHEAP
+    print(f"everything taken in {time.monotonic() - began:.1f} s")
+    assert (folder / "reports" / "index.html").stat().st_size > 10_000
+    assert (folder / "runs" / "mini" / "transe" / "test.json").exists()
+    set_key(folder, "text", "encoder", "other")
+    again = ran(repro(folder, **environment))
+    assert {"encode_text", "report"} <= again
+    assert again <= CHEAP | {"encode_text", "train", "evaluate", "report"}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """Clone A, which has built everything, into a shared folder."""
+    base = tmp_path_factory.mktemp("group")
+    folder = clone(base / "a")
+    share(folder, str(base / "shared"))
+    assert {"encode_text", "encode_images", "train", "evaluate"} <= ran(repro(folder))
+    return folder
+
+
+def test_a_shared_folder(first, tmp_path):
+    second = clone(tmp_path / "b")
+    share(second, str(first.parent / "shared"))
+    takes_all_and_changes_one(second)
+
+
+def test_nothing_runs_when_nothing_changed(first):
+    assert ran(repro(first)) == set()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(port: int, process: subprocess.Popen) -> None:
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert process.poll() is None, "the server ended"
+        time.sleep(0.1)
+    raise AssertionError("the server does not answer")
+
+
+@pytest.fixture
+def s3(tmp_path, monkeypatch):
+    """A server that speaks S3 over HTTP, with an empty bucket; where it is, and the environment to reach it."""
+    server = shutil.which("moto_server", path=str(Path(sys.executable).parent))
+    if server is None:
+        pytest.skip("no S3 server: moto[server] is not installed")
+    port = free_port()
+    with (
+        open(tmp_path / "s3.log", "wb") as log,
+        subprocess.Popen([server, "-p", str(port)], stdout=log, stderr=log) as process,
+    ):
+        try:
+            wait_for(port, process)
+            environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "a",
+                           "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}  # fmt: skip
+            for name, value in environment.items():
+                monkeypatch.setenv(name, value)
+            import boto3
+
+            boto3.client("s3").create_bucket(Bucket="group")
+            yield "s3://group/tessera", environment
+        finally:
+            process.terminate()
+
+
+@pytest.mark.server
+def test_an_s3_server(first, tmp_path, s3):
+    place, environment = s3
+    through_a_remote(first, tmp_path, place, environment)
+
+
+@pytest.fixture
+def sshd(tmp_path, monkeypatch):
+    """A real SSH server on loopback that lets this user in with a key; where it is, and the key."""
+    program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+    if program is None:
+        pytest.skip("no SSH server: openssh-server is not installed")
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True)
+    port = free_port()
+    (tmp_path / "authorized").write_text((tmp_path / "user.pub").read_text())
+    config = tmp_path / "sshd_config"
+    config.write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path / 'host'}\nPidFile none\nStrictModes no\n"
+        f"AuthorizedKeysFile {tmp_path / 'authorized'}\nPasswordAuthentication no\nUsePAM no\n"
+        "PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\nMaxSessions 100\nMaxStartups 100\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)  # where the program wants to give up its rights
+    with (
+        open(tmp_path / "sshd.log", "wb") as log,
+        subprocess.Popen([program, "-D", "-e", "-f", config], stderr=log) as process,
+    ):
+        try:
+            wait_for(port, process)
+            yield port, tmp_path / "user"
+        finally:
+            process.terminate()
+
+
+@pytest.mark.server
+def test_a_real_ssh_server(first, tmp_path, sshd):
+    port, key = sshd
+    (tmp_path / "remote").mkdir()
+    user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+    place = f"ssh://{user}@127.0.0.1:{port}{tmp_path / 'remote'}"
+    through_a_remote(first, tmp_path, place, {}, keyfile=str(key))
+
+
+def through_a_remote(first: Path, folder: Path, place: str, environment: dict, **login: str) -> None:
+    """Clone A pushes to an address; clone B, which shares nothing else with it, takes everything from there."""
+    for one in (first, clone(folder / "b")):
+        share(one, place)
+        # The feature store has a test of its own; here every clone keeps its own, so that only the remote can help.
+        params = yaml.safe_load((one / "params.yaml").read_text())
+        (one / "params.yaml").write_text(yaml.safe_dump({**params, "store": "data/.store"}, sort_keys=False))
+        for name, value in login.items():
+            command(one, "dvc", "remote", "modify", "--local", "shared", name, value)
+    command(first, "dvc", "push", "--run-cache", "-q", **environment)
+    takes_all_and_changes_one(folder / "b", **environment)
