@@ -66,6 +66,12 @@ def test_groups_are_resampled_together_and_averaged_apart():
     assert means[:, 2].mean() == pytest.approx(3.5, abs=0.25)
 
 
+def test_a_group_that_no_resample_drew_has_no_interval():
+    low, high = significance.percentile_interval(np.array([[np.nan, 1.0], [np.nan, 3.0]]), 0.5)
+    np.testing.assert_array_equal(low, [np.nan, 1.5])
+    np.testing.assert_array_equal(high, [np.nan, 2.5])
+
+
 def test_the_permutation_test_agrees_with_scipy():
     generator = np.random.default_rng(0)
     differences = generator.normal(0.2, 1, 60)

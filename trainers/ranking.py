@@ -94,7 +94,7 @@ def rank(
     exist or the scores have another shape than (B, E), TypeError if they are not float32.
     """
     device = torch.device(device)
-    rows = np.asarray(triples, dtype=np.int64).reshape(-1, 3)
+    rows = torch.as_tensor(triples, dtype=torch.int64, device="cpu").reshape(-1, 3).numpy()
     if len(rows) and not 0 <= rows[:, [0, 2]].min() <= rows[:, [0, 2]].max() < entities:
         raise ValueError(f"a triple to be ranked names an entity that is not one of 0..{entities - 1}")
     batch = _batch_size(memory_bytes, entities)

@@ -62,10 +62,11 @@ def bootstrap_means(
 
 
 def percentile_interval(means: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """(low, high) between which the middle `level` of the resampled means (samples, …) lies."""
+    """(low, high) between which the middle `level` of the resampled means (samples, …) lies; NaN where all are NaN."""
     tail = (1 - level) / 2
-    low, high = np.nanquantile(means, (tail, 1 - tail), axis=0)
-    return low, high
+    missed = np.isnan(means).all(axis=0)
+    low, high = np.nanquantile(np.where(missed, 0.0, means), (tail, 1 - tail), axis=0)
+    return np.where(missed, np.nan, low), np.where(missed, np.nan, high)
 
 
 def intervals(
