@@ -1,4 +1,4 @@
-"""What several tests want: real files where they are at hand, and tiny graphs."""
+"""What several tests want: real files, where they are at hand."""
 
 import os
 from pathlib import Path
