@@ -7,6 +7,7 @@ tab-separated `head relation tail`, as `train`, `dev` (or `valid`) and `test`, o
 """
 
 import re
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,7 +147,7 @@ def write(folder: str | Path, graph: Graph, made_by: Mapping[str, object]) -> No
     columns |= {"label": graph.relation_labels, "category": counted}
     tables.write(folder / "relations.parquet", "relations", columns, made_by)
     rows = np.concatenate([graph.splits[split] for split in SPLITS]).astype(np.int32)
-    names = [split for split in SPLITS for _ in range(len(graph.splits[split]))]
+    names = np.repeat(SPLITS, [len(graph.splits[split]) for split in SPLITS])
     columns = {"head": rows[:, 0], "relation": rows[:, 1], "tail": rows[:, 2], "split": names}
     tables.write(folder / "triples.parquet", "triples", columns, made_by)
 
@@ -246,7 +247,7 @@ def _read_ids(path: Path) -> list[str]:
 def _read_id_triples(path: Path, entities: int, relations: int) -> np.ndarray:
     """(n, 3) int64 head, relation, tail out of rows of head, tail, relation."""
     count, rows = _counted(path)
-    found = []
+    found = array("q")
     for number, line in rows:
         parts = line.split()
         if len(parts) != 3 or not all(part.isdecimal() for part in parts):
@@ -257,14 +258,14 @@ def _read_id_triples(path: Path, entities: int, relations: int) -> np.ndarray:
                 f"{path}, line {number} is {head} {tail} {relation}, but there are only {entities} entities and "
                 f"{relations} relations."
             )
-        found.append((head, relation, tail))
-    _check_count(path, count, len(found))
+        found.extend((head, relation, tail))
+    _check_count(path, count, len(found) // 3)
     return np.array(found, dtype=np.int64).reshape(-1, 3)
 
 
 def _read_name_triples(path: Path, entities: dict[str, int], relations: dict[str, int]) -> np.ndarray:
     """(n, 3) int64; names not met before are added to the two dictionaries."""
-    found = []
+    found = array("q")
     for number, line in lines(path):
         parts = line.split("\t")
         if len(parts) != 3:
@@ -274,7 +275,7 @@ def _read_name_triples(path: Path, entities: dict[str, int], relations: dict[str
             )
         head, relation, tail = (check_name(part, path, number) for part in parts)
         row = entities.setdefault(head, len(entities)), relations.setdefault(relation, len(relations))
-        found.append((*row, entities.setdefault(tail, len(entities))))
+        found.extend((*row, entities.setdefault(tail, len(entities))))
     return np.array(found, dtype=np.int64).reshape(-1, 3)
 
 
