@@ -33,6 +33,7 @@ from trainers.token_selection import Selection, select
 from trainers.tucker import DROPOUT, TuckERScorer
 
 NEEDS = ("tokens",)
+QUERIES = 1024  # taken together in evaluation
 STRUCTURE, TOKENS = "structure", ("image", "text")
 
 
@@ -331,7 +332,7 @@ class MyGO(nn.Module):
             self.eval()
             known, relation = known.to(entities.device), relation.to(entities.device)
             result = torch.empty(len(known), len(entities), device=entities.device)
-            for rows in torch.arange(len(known), device=entities.device).split(256):
+            for rows in torch.arange(len(known), device=entities.device).split(QUERIES):
                 hides_tail = torch.full_like(rows, side == "tail", dtype=torch.bool)
                 query = self.query(entities[known[rows]], relations[relation[rows]], hides_tail)
                 torch.mm(query, entities.T, out=result[rows[0] : rows[0] + len(rows)])

@@ -15,6 +15,11 @@
 /* A kept number times its partner is added, a dropped one adds 0. */
 VECTORISED static void add_kept(const float *restrict m, int64_t d, row_key key, uint32_t threshold, float x,
                                 float *restrict q) {
+    if (threshold == 0) { /* evaluation */
+#pragma omp simd
+        for (int64_t j = 0; j < d; j++) q[j] += x * m[j];
+        return;
+    }
     int64_t half = (d + 1) / 2;
 #pragma omp simd
     for (int64_t j = 0; j < d / 2; j++) {
