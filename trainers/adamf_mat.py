@@ -19,7 +19,7 @@ from trainers.data import Data, Features
 from trainers.kernels import rotate
 from trainers.kernels.rotate import rotated
 from trainers.optim import autocast, descend
-from trainers.sampling import Negatives, NegativeSampler, linear_, self_adversarial_loss, shuffled, uniform_
+from trainers.sampling import Negatives, NegativeSampler, linear_, own_rows, self_adversarial_loss, shuffled, uniform_
 
 NEEDS = ("features",)
 NOISE = 64  # width of the generators' noise
@@ -45,6 +45,11 @@ class Settings:
     modalities: tuple[Literal["structure", "text", "image"], ...] = ("structure", "text", "image")
     missing: Literal["mean", "zero", "mask", "learned"] = "mean"  # what stands for a modality that an entity lacks
     feature_table: Literal["trained", "frozen"] = "trained"  # whether the encoders' features are learned further
+    # adam: every row of the tables moves each step, as Adam is defined; lazy_adam: only the rows of the step's
+    # entities, whose moments rest in between, so a step costs the same however many entities there are. The numbers
+    # differ: a row that is not drawn neither coasts on its momentum nor lets its moments fade.
+    optimizer: Literal["adam", "lazy_adam"] = "adam"
+    negative_pool: int = 0  # draw each step's negatives from so many entities, for large graphs; 0: from all
 
     def __post_init__(self) -> None:
         if not self.modalities or len(set(self.modalities)) < len(self.modalities):
@@ -63,6 +68,7 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> "AdaMF"
         epsilon=settings.epsilon,
         missing=settings.missing,
         feature_table=settings.feature_table,
+        sparse=settings.optimizer == "lazy_adam",
         adversarial=settings.mu > 0,
         generator=generator,
     )
@@ -73,43 +79,63 @@ class Modality(nn.Module):
 
     What stands for a missing row is decided here once: `mean` and `zero` give each entity that lacks the modality a
     row of its own that starts so (the reference's way), `learned` one row that all of them share, `mask` none (weight 0
-    in the fusion).
+    in the fusion). Features that are not trained are not copied, so a memory-mapped table stays one.
     """
 
     def __init__(
-        self, features: Features, entities: int, width: int, *, missing: str, trained: bool, generator: torch.Generator
+        self,
+        features: Features,
+        entities: int,
+        width: int,
+        *,
+        missing: str,
+        trained: bool,
+        sparse: bool,
+        generator: torch.Generator,
     ):
         super().__init__()
-        matrix, count = features.matrix, len(features.entity)
-        mean = matrix.mean(0) if count else matrix.new_zeros(matrix.shape[1])
-        row = torch.arange(entities)
-        if count < entities and missing in ("mean", "zero"):
-            table = (mean if missing == "mean" else torch.zeros_like(mean)).repeat(entities, 1)
-            table[features.entity] = matrix
-        elif count < entities:
-            table = torch.cat([matrix, mean[None]])
-            row = torch.full((entities,), count)
-            row[features.entity] = torch.arange(count)
-        else:
-            table = matrix.clone() if trained else matrix
-        self.direct = len(table) == entities  # row is the identity
+        table, count, wide = features.matrix, len(features.entity), features.matrix.shape[1]
+        fill = table.mean(0) if count and missing in ("mean", "learned") else table.new_zeros(wide)
         present = torch.zeros(entities, dtype=torch.bool)
         present[features.entity] = True
+        row = torch.zeros(entities, dtype=torch.int64)
+        row[features.entity] = torch.arange(count)
+        absent = None
+        if count < entities and trained and missing in ("mean", "zero"):
+            table, row = fill.repeat(entities, 1), torch.arange(entities)
+            table[features.entity] = features.matrix
+        elif count < entities and missing != "mask":
+            absent = fill[None].clone()
+        if not len(table):
+            table = torch.zeros(1, wide)
+        elif trained and table is features.matrix:
+            table = table.clone()
+        self.direct = len(table) == entities  # row is the identity
         self.masks = missing == "mask" and count < entities
+        self.sparse = sparse and trained
         self.register_buffer("present", present)  # (E,)
         self.register_buffer("row", row)  # (E,)
         if trained:
             self.table = nn.Parameter(table)
         else:
             self.register_buffer("table", table)
-        self.projection = linear_(nn.Linear(table.shape[1], width), generator)
+        if missing == "learned" and absent is not None:
+            self.absent = nn.Parameter(absent)
+        else:
+            self.register_buffer("absent", absent)
+        self.projection = linear_(nn.Linear(wide, width), generator)
 
     def forward(self, entity: Tensor | None = None) -> Tensor:
         """(n, 2D) projections of `entity` (n,) int64, or of all (E, 2D)."""
         if entity is not None:
-            return self.projection(self.table[self.row[entity]])
-        projected = self.projection(self.table)
-        return projected if self.direct else projected[self.row]
+            projected = self.projection(F.embedding(self.row[entity], self.table, sparse=self.sparse))
+        else:
+            projected = self.projection(self.table)
+            projected = projected if self.direct else projected[self.row]
+        if self.absent is None:
+            return projected
+        present = self.present if entity is None else self.present[entity]
+        return torch.where(present[:, None], projected, self.projection(self.absent))
 
 
 @dataclass
@@ -142,6 +168,7 @@ class AdaMF(nn.Module):
         epsilon: float,
         missing: str,
         feature_table: str,
+        sparse: bool,
         adversarial: bool,
         generator: torch.Generator,
     ):
@@ -150,6 +177,7 @@ class AdaMF(nn.Module):
         self.margin = margin
         self.relation_range = (margin + epsilon) / dimension
         self.names = (("structure",) if structure else ()) + tuple(features)
+        self.sparse = sparse
         self.entity = nn.Parameter(torch.empty(entities, width)) if structure else None
         if structure:
             uniform_(self.entity, (margin + epsilon) / width, generator)
@@ -157,7 +185,9 @@ class AdaMF(nn.Module):
         trained = feature_table == "trained"
         self.modality = nn.ModuleDict(
             {
-                name: Modality(found, entities, width, missing=missing, trained=trained, generator=generator)
+                name: Modality(
+                    found, entities, width, missing=missing, trained=trained, sparse=sparse, generator=generator
+                )
                 for name, found in features.items()
             }
         )
@@ -176,7 +206,7 @@ class AdaMF(nn.Module):
         """Joint embeddings of `entity` (n,), or of all: Σ_m a_m e_m with a = softmax_m(w · tanh e_m) (section 4.1)."""
         parts, structure = [], None
         if self.entity is not None:
-            structure = self.entity if entity is None else self.entity[entity]
+            structure = self.entity if entity is None else F.embedding(entity, self.entity, sparse=self.sparse)
             parts.append(structure)
         parts += [modality(entity) for modality in self.modality.values()]
         present = self._present(entity)
@@ -329,16 +359,24 @@ class Learner:
         self.sampler = NegativeSampler(
             self.triples, entities=data.entities, relations=data.relations, sides=settings.negative_sides
         )
-        self.optimizers = {"model": torch.optim.Adam(self.discriminating(), lr=settings.learning_rate, fused=True)}
+        tables, others = [], []
+        for name, value in model.named_parameters():
+            if name == "entity" or name.endswith(".table"):
+                tables.append(value)
+            elif not name.startswith("generators."):
+                others.append(value)
+        self.discriminating = tables + others  # the model's parameters without the generators'
+        self.schedulers = {}
+        if settings.optimizer == "adam":
+            self.optimizers = {"model": torch.optim.Adam(self.discriminating, lr=settings.learning_rate, fused=True)}
+        else:
+            self.optimizers = {"model": torch.optim.Adam(others, lr=settings.learning_rate, fused=True)}
+            if tables:
+                self.optimizers["rows"] = torch.optim.SparseAdam(tables, lr=settings.learning_rate)
         if model.generators:
             self.optimizers["generators"] = torch.optim.Adam(
                 model.generators.parameters(), lr=settings.generator_learning_rate, fused=True
             )
-        self.schedulers = {}
-
-    def discriminating(self) -> list[nn.Parameter]:
-        """The model's parameters without the generators'."""
-        return [value for name, value in self.model.named_parameters() if not name.startswith("generators.")]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -350,14 +388,28 @@ class Learner:
             yield self.triples[index.to(self.device)]
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
-        """The discriminator's step on new negatives and, if μ > 0, the generators' step."""
-        negatives = self.sampler(batch, self.settings.negatives)
-        terms = self.discriminator_loss(batch, negatives, self.model.noise(len(batch), self.device))
-        descend(sum(terms.values()), self.discriminating(), self.optimizers["model"])
+        """The discriminator's step on new negatives and, if μ > 0, the generators' step.
+
+        With several processes each takes its part of the batch (of what all of them draw alike); the reference's
+        adversarial weighting then runs over that part instead of the whole batch.
+        """
+        negatives = self.sampler(batch, self.settings.negatives, pool=self.settings.negative_pool)
+        own, share = own_rows(len(batch))
+        positive, negatives = batch[own], Negatives(negatives.entity[own], negatives.head[own])
+        terms = self.discriminator_loss(positive, negatives, self._noise(len(batch), own))
+        if "rows" in self.optimizers:
+            self.optimizers["rows"].zero_grad(set_to_none=True)
+        descend(share * sum(terms.values()), self.discriminating, self.optimizers["model"])
+        if "rows" in self.optimizers:
+            self.optimizers["rows"].step()
         if self.model.generators:
-            terms["generator"] = self.generator_loss(batch, self.model.noise(len(batch), self.device))
-            descend(terms["generator"], self.model.generators.parameters(), self.optimizers["generators"])
+            terms["generator"] = self.generator_loss(positive, self._noise(len(batch), own))
+            descend(share * terms["generator"], self.model.generators.parameters(), self.optimizers["generators"])
         return {name: term.detach() for name, term in terms.items()}
+
+    def _noise(self, number: int, own: slice) -> dict[str, tuple[Tensor, Tensor]]:
+        drawn = self.model.noise(number, self.device)
+        return {name: (head[own], tail[own]) for name, (head, tail) in drawn.items()}
 
     def discriminator_loss(
         self, positive: Tensor, negatives: Negatives, noise: dict[str, tuple[Tensor, Tensor]]
@@ -397,7 +449,10 @@ class Learner:
     def _distinct(self, positive: Tensor, negatives: Negatives) -> tuple[Tensor | None, tuple[Tensor, Tensor, Tensor]]:
         """The distinct entities of a step (None: all) and heads, tails, negatives as rows of them."""
         head, _, tail = positive.unbind(1)
-        if self.model.entities <= negatives.entity.numel() + 2 * len(head):
+        drawn = negatives.entity.numel()
+        if self.settings.negative_pool:
+            drawn = min(drawn, self.settings.negative_pool)
+        if self.settings.optimizer == "adam" and self.model.entities <= drawn + 2 * len(head):
             return None, (head, tail, negatives.entity)
         entity, row = torch.unique(torch.cat([head, tail, negatives.entity.flatten()]), return_inverse=True)
         head, tail, corrupt = row.split([len(head), len(tail), negatives.entity.numel()])

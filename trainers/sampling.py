@@ -48,6 +48,7 @@ class Free:
     """
 
     key: Tensor  # (Q,) int64 ascending: the queries that have answers
+    fact: Tensor  # (answers,) int64 ascending: query number · E + a_i
     start: Tensor  # (Q + 1,) int64: where a query's answers start
     gap: Tensor  # (answers,) int64 ascending: query number · (E + 1) + a_i − i
     entities: int
@@ -59,7 +60,17 @@ class Free:
         queries, query, count = torch.unique_consecutive(fact // entities, return_inverse=True, return_counts=True)
         start = torch.cat([count.new_zeros(1), count.cumsum(0)])
         rank = torch.arange(len(fact), device=fact.device) - start[query]
-        return cls(queries, start, query * (entities + 1) + fact % entities - rank, entities)
+        answer = fact % entities
+        return cls(queries, query * entities + answer, start, query * (entities + 1) + answer - rank, entities)
+
+    def holds(self, key: Tensor, entity: Tensor) -> Tensor:
+        """(n, K) bool: whether `entity` (n, K) is a known answer of the query `key` (n,)."""
+        if not len(self.key):
+            return torch.zeros_like(entity, dtype=torch.bool)
+        query = torch.searchsorted(self.key, key).clamp_(max=len(self.key) - 1)
+        fact = query[:, None] * self.entities + entity
+        place = torch.searchsorted(self.fact, fact).clamp_(max=len(self.fact) - 1)
+        return (self.fact[place] == fact) & (self.key[query] == key)[:, None]
 
     def draw(self, key: Tensor, number: Tensor) -> Tensor:
         """Free entities: `key` (n,) names queries, `number` (n,) int64 ≥ 0 is random; any shape (n, …) of `number`.
@@ -120,18 +131,33 @@ class NegativeSampler:
         else:
             raise ValueError(f"negative sides are 'bernoulli' or 'uniform', not {sides!r}")
 
-    def __call__(self, positive: Tensor, count: int, generator: torch.Generator | None = None) -> Negatives:
-        """`count` (K) negatives for each of `positive` (B, 3) int64, from `generator` or the device's own."""
+    def __call__(
+        self, positive: Tensor, count: int, generator: torch.Generator | None = None, *, pool: int = 0
+    ) -> Negatives:
+        """`count` (K) negatives for each of `positive` (B, 3) int64, from `generator` or the device's own.
+
+        With a `pool`, so many entities are drawn once and all negatives come from them, which leaves each entity as
+        likely as before but makes the draws of one call depend on each other; one that would make a known triple is
+        replaced by a draw from all entities.
+        """
         head, relation, tail = positive.unbind(1)
         shape, device = (len(positive), count), positive.device
         side = torch.rand(shape, generator=generator, device=device) < self.head_probability[relation, None]
         # 62 random bits: the remainder by a number of entities is even to 2^-31 at two billion of them.
         number = torch.randint(1 << 62, shape, generator=generator, device=device)
-        if not self.filtered:
+        answers_head, answers_tail = tail * self.relations + relation, head * self.relations + relation
+        if not pool and not self.filtered:
             return Negatives(number % self.entities, side)
-        heads = self.heads.draw(tail * self.relations + relation, number)
-        tails = self.tails.draw(head * self.relations + relation, number)
-        return Negatives(torch.where(side, heads, tails), side)
+        if pool:
+            pooled = torch.randint(self.entities, (pool,), generator=generator, device=device)[number % pool]
+            if not self.filtered:
+                return Negatives(pooled, side)
+            number = number // pool  # bits that the pool has not used
+        free = torch.where(side, self.heads.draw(answers_head, number), self.tails.draw(answers_tail, number))
+        if pool:
+            known = torch.where(side, self.heads.holds(answers_head, pooled), self.tails.holds(answers_tail, pooled))
+            free = torch.where(known, free, pooled)
+        return Negatives(free, side)
 
 
 def bernoulli(triples: Tensor, relations: int) -> Tensor:
