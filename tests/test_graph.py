@@ -295,6 +295,8 @@ def test_mini_is_what_its_script_cuts_out_of_db15k(mirror, tmp_path):
         if path.is_file()
     }
     assert len(made) == 8
+    page = made.pop(Path("README.md")).decode().rstrip()
+    assert (root / "README.md").read_text().startswith(page)  # what follows, other stages counted
     assert {path: (root / path).read_bytes() for path in made} == made
 
 
@@ -333,4 +335,23 @@ def test_a_page_keeps_its_prose_and_needs_a_place_for_counts():
     assert once.endswith("\nmore\n")
     assert "old" not in once
     with pytest.raises(UserError, match="has no place for its counts"):
-        graph_page.update("prose", "| new |")
+        graph_page.update(f"prose {graph_page.END}", "| new |")
+
+
+def test_a_page_without_marks_gets_them_and_pictures_are_counted():
+    from pipeline import graph_page
+
+    images = {
+        "source": "commons", "with_picture": 2, "with_several": 1, "without_picture": 2, "pictures": 3, "coverage": 0.5,
+        "web": {"asked_from": "2026-01-02", "asked_to": "2026-01-03", "known_to_wikidata": 4},
+        "reasons": [{"reason": "refused: a | b", "rows": 7}], "licences": [{"licence": "CC0", "pictures": 2}],
+    }  # fmt: skip
+    lines = graph_page._pictures(images)
+    for line in (
+        "| source | Wikimedia Commons, by Wikidata's P18 |", "| coverage | 50.00% |", "| entities with several | 1 |",
+        "| asked from, to | 2026-01-02, 2026-01-03 |", "| refused: a \\| b | 7 |", "| CC0 | 2 |", "| not told | 1 |",
+    ):  # fmt: skip
+        assert line in lines
+    page = graph_page.update("# graph\n\nprose\n", "\n".join(lines))
+    assert page.startswith("# graph\n\nprose\n\n## Counts\n")
+    assert graph_page.update(page, "\n".join(lines)) == page
