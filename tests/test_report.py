@@ -210,9 +210,12 @@ def test_predictions_mark_right_answers_and_only_these(html, project):
     for query in queries:
         ask = re.search(r'<span class="ask">(.*?)<small>', query, flags=re.DOTALL)[1]
         known, relation = re.search(r"<b>(.*?)</b>", ask)[1], relations[re.search(r"<em>(.*?)</em>", ask)[1]]
-        answers = re.findall(r'<li class="answer( right)?">.*?<strong>(.*?)</strong>', query, flags=re.DOTALL)
+        wanted = re.search(r"asked: <b>(.*?)</b>", query)[1]
+        answers = re.findall(r'<li class="answer( right)?">.*?<strong>(.*?)</strong>(.*?)</li>', query, flags=re.DOTALL)
         assert len(answers) == 5 * len(world.MODELS)
-        for right, label in answers:
+        for right, label, rest in answers:
+            badge = re.search(r"✓ ([a-z ]+)<", rest)
+            assert (badge and badge[1]) == (("asked" if label == wanted else "true in test") if right else None)
             fact = (label, relation, known) if ask.startswith("?") else (known, relation, label)
             assert bool(right) == (fact in true)
             assert fact not in seen or fact in true
