@@ -12,4 +12,5 @@ MODELS = {  # name in params.yaml: module that trains it
     "distmult": "trainers.distmult",
     "complex": "trainers.complex",
     "rotate": "trainers.rotate",
+    "tucker": "trainers.tucker",
 }

@@ -17,7 +17,7 @@ from trainers import features
 from trainers.data import Data
 from trainers.kernels import bce
 from trainers.kernels.attention import attend
-from trainers.kernels.dropout import dropout
+from trainers.kernels.dropout import dropout_linear
 from trainers.one_to_n import Batch, Queries, draw_candidates, evaluating, link_loss, seeded
 from trainers.optim import autocast, descend
 from trainers.tucker import DROPOUT, TuckERScorer
@@ -96,7 +96,7 @@ class Fusion(nn.Module):
     def head(self, layers: nn.ModuleDict, parts: dict[str, Tensor], present: Tensor | None) -> tuple[Tensor, Tensor]:
         """One head: its vector (B, D) and its weights of the modalities (B, M)."""
         p = self.dropout if self.training else 0.0
-        each = [layers[name](dropout(part, p)) for name, part in parts.items()]
+        each = [dropout_linear(part, layers[name], p) for name, part in parts.items()]
         return attend(each, self.attention.weight[0], present)
 
     def forward(self, parts: dict[str, Tensor], present: Tensor | None = None) -> Tensor:

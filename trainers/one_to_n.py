@@ -160,7 +160,8 @@ class _LinkLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         slopes = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        return *((slope * gradient).to(dtype) for slope, dtype in slopes), *[None] * 6
+        # In place: nobody else holds them, and a second backward pass would raise, since they were changed.
+        return *(slope.mul_(gradient).to(dtype) for slope, dtype in slopes), *[None] * 6
 
 
 @contextlib.contextmanager

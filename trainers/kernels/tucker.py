@@ -19,7 +19,7 @@ def contract(x: Tensor, relation: Tensor, core: Tensor, index: Tensor | None, p:
     Shapes: `x` (B, D), `relation` (U, D_r), `core` W (D_r, D, D), `index` (B,) rows of `relation`; None: row b (U = B).
     """
     if x.device.type == "cpu" and library() is not None:
-        return _Contract.apply(x, relation, core, index, p, fresh_seed() if p else 0)
+        return _Contract.apply(x, relation, core, index, p, fresh_seed() if p else 0, torch.is_grad_enabled())
     matrix = (relation @ core.flatten(1)).unflatten(1, core.shape[1:])
     if index is not None:
         matrix = matrix[index]
@@ -30,7 +30,7 @@ class _Contract(torch.autograd.Function):
     """Blocks of rows i of all matrices at once: each block is one matrix product and one visit by the kernel."""
 
     @staticmethod
-    def forward(ctx, x, relation, core, index, p, seed):
+    def forward(ctx, x, relation, core, index, p, seed, trains):
         ctx.dtypes = x.dtype, relation.dtype
         ctx.compute = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         x, relation = x.float().contiguous(), relation.float()
@@ -38,7 +38,7 @@ class _Contract(torch.autograd.Function):
         bound, scale = threshold(p)
         out = torch.zeros_like(x)
         kept = []
-        keep = len(relation) * core[0].numel() * 4 <= KEEP and core.requires_grad
+        keep = trains and len(relation) * core[0].numel() * 4 <= KEEP
         for first, rows in _blocks(core, len(relation)):
             matrix = _matrix(relation, core, first, rows, ctx.compute)
             library().tucker_forward(
@@ -65,7 +65,9 @@ class _Contract(torch.autograd.Function):
         bound, scale = threshold(ctx.p)
         d_x, d_relation, d_core = torch.empty_like(x), torch.zeros_like(relation), torch.empty_like(core)
         for block, (first, rows) in enumerate(_blocks(core, len(relation))):
-            matrix = ctx.kept[block] if ctx.kept else _matrix(relation, core, first, rows, ctx.compute)
+            matrix = ctx.kept[block] if ctx.kept else None
+            if matrix is None:
+                matrix = _matrix(relation, core, first, rows, ctx.compute)
             d_matrix = torch.empty_like(matrix)
             library().tucker_backward(
                 address(x),
@@ -89,8 +91,9 @@ class _Contract(torch.autograd.Function):
                 d_matrix = d_matrix.to(ctx.compute)
                 d_relation += d_matrix @ part.T.to(ctx.compute)
                 into.copy_(relation.T.to(ctx.compute) @ d_matrix)
-        ctx.kept = None
-        return d_x.to(ctx.dtypes[0]), d_relation.to(ctx.dtypes[1]), d_core, None, None, None
+            if ctx.kept:
+                ctx.kept[block] = None  # its memory is needed for the gradients
+        return d_x.to(ctx.dtypes[0]), d_relation.to(ctx.dtypes[1]), d_core, None, None, None, None
 
 
 class _Groups:
