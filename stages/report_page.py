@@ -14,6 +14,7 @@ from stages import report_predictions as answers
 from stages import report_tables as report
 from stages import report_words as words
 from stages.report_inputs import Graph, Run, read_graph, read_json, read_runs
+from trainers.reference_protocols import PROTOCOLS
 from trainers.runs import load_run
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -93,12 +94,19 @@ def _curves(graph: str, runs: Sequence[Run]) -> list[str]:
     drawn = [figures.dev_curves(dev, f"dev MRR on {graph} by epoch")]
     other = ("epoch", "step", "dev_mrr", "triples_per_second", "seconds")
     for place, run in with_history:
-        terms = {name: values for name, values in run.history.items() if name not in other}
+        terms = {name: values for name, values in run.history.items() if name not in other and not _looked(name)}
+        if len(terms) == 2 and np.array_equal(*terms.values(), equal_nan=True):
+            terms = {"loss": terms["loss"]}  # its only term is the whole
         label = report.display(run.model)
         drawn.append(
             figures.loss_curves(f"Loss of {label}", place, run.history["epoch"], terms, f"loss of {label} on {graph}")
         )
     return drawn
+
+
+def _looked(column: str) -> bool:
+    """Whether a column of history.csv is a reference protocol's look at test, rather than a term of the loss."""
+    return any(column.startswith(f"{name}_") for name in PROTOCOLS)
 
 
 def _heat_maps(graph: Graph, runs: Sequence[Run], wins: Sequence[dict]) -> list[str]:

@@ -130,10 +130,12 @@ def results(runs: Sequence[Run], audit_says: str) -> dict:
         found = find_published(run.graph, run.model)
         reasons = why_not_comparable(run, audit_says) if found else []
         marks = [letters.setdefault(reason, chr(ord("a") + len(letters))) for reason in reasons]
-        low, high = significance.intervals(run.ranks, ("mrr",))["mrr"]
+        intervals = run.test.get("intervals") or significance.intervals(run.ranks)
+        low, high = intervals["mrr"]
         rows.append(
             {"run": run, "label": display(run.model), "place": place, "published": found, "marks": marks,
-             "mrr": run.test["mrr"], "low": low, "high": high}
+             "mrr": run.test["mrr"], "low": low, "high": high, "intervals": intervals,
+             "protocol": run.test.get("reference_protocol", {})}
         )  # fmt: skip
     shown = {plain(run.model) for run in runs}
     here = [row for row in published() if plain(row["graph"]) == plain(runs[0].graph)]

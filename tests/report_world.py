@@ -14,7 +14,7 @@ from pipeline.graph import Graph, categories
 from pipeline.image_parts import NONE, Parts, absent, row
 from pipeline.images import clean
 from pipeline.known import KnownFacts
-from trainers import ranking
+from trainers import ranking, significance
 
 ENTITIES, RELATIONS = 120, 6
 MODELS = ("adamf_mat", "momok", "mygo", "rotate")
@@ -136,13 +136,18 @@ def write_run(folder: Path, graph: str, model: str, scorer: Scorer, used: dict, 
         "peak_memory_bytes": (700 + 400 * place) << 20, "device": "x86_64 CPU, 2 threads", "precision": "float32",
         "code_version": "0.1.0+0123456789ab",
     }  # fmt: skip
-    lines = ["epoch,step,loss,link,dev_mrr,triples_per_second,seconds"]
+    lines = ["epoch,step,loss,link,mygo_mrr,dev_mrr,triples_per_second,seconds"]
     for epoch in range(1, epochs + 1):
         mrr = f"{0.4 * (1 - np.exp(-epoch / (12 + 4 * place))):.5f}" if epoch % 10 == 0 else ""
-        lines.append(f"{epoch},{epoch * 9},{9 / epoch + 0.4:.4f},{7 / epoch + 0.3:.4f},{mrr},9000,{epoch * 0.3:.2f}")
+        lines.append(f"{epoch},{epoch * 9},{9 / epoch + 0.4:.4f},{7 / epoch + 0.3:.4f},,{mrr},9000,{epoch * 0.3:.2f}")
     tables.write_text(folder / "history.csv", "\n".join(lines) + "\n")
     tables.write_json(folder / "run.json", about)
     evaluate(folder, scorer, used, known)
+    if model == "mygo":  # params.yaml asked for the paper's way of measuring, too
+        looks = {name: {"value": 0.4321, "epoch": 50} for name in ("mrr", "hits_at_1", "hits_at_3", "hits_at_10", "mr")}
+        test = json.loads((folder / "test.json").read_text())
+        protocol = {"name": "mygo", "words": "test looked at every 50 epochs", "split": "released", "reported": looks}
+        tables.write_json(folder / "test.json", {**test, "reference_protocol": protocol})
 
 
 def evaluate(folder: Path, scorer: object, triples: dict, known: KnownFacts) -> None:
@@ -150,7 +155,7 @@ def evaluate(folder: Path, scorer: object, triples: dict, known: KnownFacts) -> 
     ranks = {one: ranking.rank(scorer.score, triples[one], known, entities=ENTITIES) for one in ("dev", "test")}
     ranking.write(folder / "ranks.parquet", ranks, {})
     for split, one in ranks.items():
-        tables.write_json(folder / f"{split}.json", ranking.metrics(one))
+        tables.write_json(folder / f"{split}.json", {**ranking.metrics(one), "intervals": significance.intervals(one)})
 
 
 def write_study(root: Path) -> None:

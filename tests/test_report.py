@@ -172,6 +172,19 @@ def test_published_figures_stand_beside_ours_with_reasons(html, project):
     assert "arXiv 2602.22698" in html
 
 
+def test_intervals_and_the_papers_way_of_measuring_come_from_the_json_file(html, project):
+    root, _ = project
+    row = re.search(r'<tr data-graph="DB15K" data-model="mygo">.*?</tr>', html, flags=re.DOTALL)[0]
+    test = json.loads((root / "runs/DB15K/mygo/test.json").read_text())
+    for metric in ("mrr", "hits_at_1", "hits_at_3", "hits_at_10"):
+        low, high = test["intervals"][metric]
+        assert f"[{100 * low:.1f}, {100 * high:.1f}]" in row
+    assert row.count("as MyGO measures 43.21") == 4
+    assert "would print of this training, for comparison only: test looked at every 50 epochs" in html
+    curves = html[html.index('id="training"') : html.index('id="wins"')]
+    assert "mygo mrr" not in curves, "a look at test is no term of the loss"
+
+
 def test_a_figure_is_not_called_uncomparable_for_its_split_when_the_split_does_not_leak(project):
     root, _ = project
     from stages.report_inputs import read_run
