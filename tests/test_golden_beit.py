@@ -90,3 +90,20 @@ def test_heads_that_do_not_divide_the_width_are_refused(tmp_path):
     path, _, _ = checkpoint(CASES[0], tmp_path)
     with pytest.raises(UserError, match="heads"):
         beit.tokenizer(path, 7)
+
+
+def test_the_published_ids_are_checked(tmp_path, monkeypatch, capsys):
+    """The command, with small weights of our own in place of the public ones: ids that differ are named."""
+    from stages import check_beit
+
+    ids = [*check_beit.FIRST, *([0] * 178), *check_beit.LAST]
+    check_beit.check(ids)
+    for place, says in ((3, "Patch 3 has the id 9"), (195, "Patch 195 has the id 9")):
+        with pytest.raises(UserError, match=says):
+            check_beit.check([9 if at == place else token for at, token in enumerate(ids)])
+    path, _, _ = checkpoint(CASES[0], tmp_path)
+    Image.new("RGB", (80, 90)).save(tmp_path / "p.jpg")
+    monkeypatch.setattr("sys.argv", ["check_beit", "--picture", str(tmp_path / "p.jpg"), "--weights", str(path)])
+    with pytest.raises(SystemExit) as stopped:
+        check_beit.main()
+    assert stopped.value.code == 1 and "instead of 196" in capsys.readouterr().err
