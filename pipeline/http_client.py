@@ -111,6 +111,8 @@ class Client:
             headers={"User-Agent": PROJECT.format(contact=self._manners.contact), "Accept-Encoding": "gzip"},
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+        # By itself aiohttp asks again where a kept connection breaks, past the host's pace and our count of attempts.
+        self._session._retry_connection = False
         return self
 
     async def __aexit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:

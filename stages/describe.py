@@ -15,13 +15,14 @@ log = logging.getLogger(__name__)
 def main() -> None:
     folder = Path("data") / arguments(__doc__, "graph").parse_args().graph
     page = folder / "README.md"
+    before = page.read_text(encoding="utf-8") if page.exists() else f"# {folder.name}\n"
     try:
-        before = page.read_text(encoding="utf-8")
         audit = json.loads((folder / "graph" / "audit.json").read_text(encoding="utf-8"))
         text = json.loads((folder / "text.json").read_text(encoding="utf-8"))
+        images = json.loads((folder / "images.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename} is not there; write the page's prose, and run ingest and text.") from error
-    tables.write_text(page, graph_page.update(before, graph_page.counts(audit, text)))
+        raise UserError(f"{error.filename} is not there; run ingest, text and images.") from error
+    tables.write_text(page, graph_page.update(before, graph_page.counts(audit, text, images)))
     log.info("%s: counts written", page)
 
 
