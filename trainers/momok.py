@@ -18,7 +18,7 @@ from trainers.data import Data
 from trainers.kernels import bce
 from trainers.kernels.attention import attend
 from trainers.kernels.dropout import dropout_linear
-from trainers.one_to_n import Batch, Queries, draw_candidates, evaluating, link_loss, seeded
+from trainers.one_to_n import Batch, Queries, check_candidates, draw_candidates, evaluating, link_loss, seeded
 from trainers.optim import autocast, descend
 from trainers.tucker import DROPOUT, TuckERScorer
 
@@ -49,6 +49,9 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.modalities or len(set(self.modalities)) < len(self.modalities):
             raise ValueError("modalities needs at least one of structure, text, image, each once")
+        if self.experts < 1:
+            raise ValueError("experts must be at least 1")
+        check_candidates(self.candidates)
 
 
 class Experts(nn.Module):

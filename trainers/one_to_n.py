@@ -87,6 +87,12 @@ class Queries:
         return -(-max(len(self) - 1, 1) // batch_size)
 
 
+def check_candidates(size: int | None) -> None:
+    """Raises ValueError if training cannot compare with so many candidates."""
+    if size is not None and size < 1:
+        raise ValueError("candidates must be at least 1, or null for all entities")
+
+
 def draw_candidates(batch: Batch, entities: int, size: int | None) -> tuple[Tensor | None, Tensor, int | None]:
     """Which entities to compare with (None: all), where the answers stand among them, and how many were drawn.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trainers.data import Data
 from trainers.kernels.tucker import contract
-from trainers.one_to_n import Batch, Queries, draw_candidates, evaluating, link_loss, seeded
+from trainers.one_to_n import Batch, Queries, check_candidates, draw_candidates, evaluating, link_loss, seeded
 from trainers.optim import autocast, descend
 
 NEEDS = ()
@@ -81,6 +81,9 @@ class Settings:
     relation_width: int = 256
     dropout: tuple[float, float, float] = DROPOUT  # input, matrix, output
     candidates: int | None = None  # entities that a training query is compared with, drawn each step; None: all
+
+    def __post_init__(self) -> None:
+        check_candidates(self.candidates)
 
 
 class TuckER(nn.Module):
