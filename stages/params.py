@@ -119,6 +119,7 @@ class Train(Block):
     evaluate_every: AtLeastOne
     patience: Count
     checkpoint_every: Count
+    processes: AtLeastOne
     dev_sample: AtLeastOne | None
 
 

@@ -1,10 +1,13 @@
 """Stage train: one model on one graph, its weights chosen on dev."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from stages.cli import arguments, stage
 from stages.params import load_params, model_settings
-from trainers import runs
+from trainers import processes, runs
 from trainers.reference_protocols import PROTOCOLS
 from trainers.train import Schedule, train
 
@@ -15,6 +18,8 @@ WORK = Path("data/.work/runs")
 def main() -> None:
     options = arguments(__doc__, "graph", "model").parse_args()
     params = load_params()
+    if params.train.processes > 1 and "WORLD_SIZE" not in os.environ:
+        sys.exit(in_processes(params.train.processes, options.graph, options.model))
     settings = model_settings(params, options.model, options.graph, runs.module_of(options.model).Settings)
     about = train(
         options.model,
@@ -27,10 +32,18 @@ def main() -> None:
         seed=params.seed,
         protocol=PROTOCOLS.get(params.evaluate.reference_protocol),
     )
+    if not processes.is_first():
+        return
     print(
         f"{options.model} on {options.graph}: dev MRR {about['dev_mrr']:.4f} after epoch {about['chosen_epoch']} of "
         f"{about['epochs']}, {about['seconds']:.0f} s"
     )
+
+
+def in_processes(number: int, graph: str, model: str) -> int:
+    """Run this stage in several processes of this machine; the exit code."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
+    return subprocess.run([*launcher, "-m", "stages.train", "--graph", graph, "--model", model], check=False).returncode
 
 
 if __name__ == "__main__":

@@ -102,3 +102,12 @@ def test_what_is_random_in_an_epoch_depends_on_seed_and_epoch_alone():
     assert torch.equal(drawn(1, 2), drawn(1, 2))
     assert not torch.equal(drawn(1, 2), drawn(1, 3))
     assert not torch.equal(drawn(1, 2), drawn(2, 2))
+
+
+def test_a_checkpoint_whose_best_weights_are_gone_is_not_gone_on_from(tmp_path, caplog):
+    fit(Counter(), tmp_path, epochs=4)
+    (tmp_path / "best-4.safetensors").unlink()
+    learner = Counter()
+    assert fit(learner, tmp_path, epochs=4).epoch == 4
+    assert "best weights" in caplog.text
+    assert learner.steps == 2 * (4 - 3)

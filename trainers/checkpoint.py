@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -109,13 +110,18 @@ class Checkpoints:
                 continue  # `restore` sets it aside when it comes to it
         return found
 
-    def restore(self, learner) -> dict | None:
-        """Bring the learner back to the newest checkpoint that can be read; its progress, or None if there is none."""
+    def restore(self, learner, usable: Callable[[dict], bool] = lambda progress: True) -> dict | None:
+        """Bring the learner back to the newest checkpoint that can be read and whose progress is `usable`.
+
+        Returns that progress, or None if there is no such checkpoint; then the learner is as it was.
+        """
         for epoch in reversed(self.epochs()):
             folder = self.folder / f"epoch-{epoch}"
             try:
                 tensors = load_tensors(folder / "tensors.safetensors")
                 rest = json.loads((folder / "rest.json").read_text(encoding="utf-8"))
+                if not usable(rest["progress"]):
+                    raise ValueError("the best weights it speaks of are gone")
             except (UserError, OSError, ValueError) as error:
                 log.warning(
                     "The checkpoint %s cannot be read (%s): set aside; going on from the one before.", folder, error

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.errors import UserError
+from trainers import processes
 from trainers.checkpoint import Checkpoints, load_tensors, save_tensors
 from trainers.optim import NotFinite
 
@@ -76,7 +77,7 @@ def fit(
     """
     checkpoints = Checkpoints(work)
     progress = _resume(checkpoints, learner)
-    show = sys.stderr.isatty() if show is None else show
+    show = (sys.stderr.isatty() if show is None else show) and processes.is_first()
     steps = learner.steps_per_epoch
     with tqdm(total=epochs * steps, initial=progress.epoch * steps, disable=not show, unit="step") as bar:
         while progress.epoch < epochs and not (patience and progress.without_gain >= patience):
@@ -95,7 +96,8 @@ def fit(
             row |= {"epoch": progress.epoch, "step": progress.step, "dev_mrr": None}
             row["triples_per_second"] = triples / taken
             if progress.epoch % evaluate_every == 0 or progress.epoch == epochs:
-                row["dev_mrr"] = measure(learner.model)
+                found = measure(learner.model) if processes.is_first() else 0.0
+                row["dev_mrr"] = processes.agree(found, next(learner.model.parameters()).device)
                 _note_best(learner, progress, row["dev_mrr"], work)
             row |= look(learner.model, progress.epoch) if look else {}
             progress.seconds += time.perf_counter() - began
@@ -104,6 +106,7 @@ def fit(
             bar.set_postfix(_postfix(row, progress))
             if checkpoint_every and (progress.epoch % checkpoint_every == 0 or progress.epoch == epochs):
                 _save(checkpoints, learner, progress)
+    processes.wait()
     learner.model.load_state_dict(load_tensors(best_weights(work, progress.best_epoch)))
     return progress
 
@@ -155,13 +158,16 @@ def best_weights(work: Path, epoch: int) -> Path:
 def _note_best(learner: Learner, progress: Progress, mrr: float, work: Path) -> None:
     if mrr > progress.best_mrr or not progress.best_epoch:
         progress.best_mrr, progress.best_epoch, progress.without_gain = mrr, progress.epoch, 0
-        save_tensors(best_weights(work, progress.epoch), learner.model.state_dict())
+        if processes.is_first():
+            save_tensors(best_weights(work, progress.epoch), learner.model.state_dict())
     else:
         progress.without_gain += 1
 
 
 def _save(checkpoints: Checkpoints, learner: Learner, progress: Progress) -> None:
     """Write a checkpoint, then drop best weights that no kept checkpoint speaks of."""
+    if not processes.is_first():
+        return
     checkpoints.save(progress.epoch, learner, vars(progress))
     spoken_of = {one["best_epoch"] for one in checkpoints.progresses()}
     for path in checkpoints.folder.glob("best-*.safetensors"):
@@ -170,9 +176,14 @@ def _save(checkpoints: Checkpoints, learner: Learner, progress: Progress) -> Non
 
 
 def _resume(checkpoints: Checkpoints, learner: Learner) -> Progress:
-    """Where the newest readable checkpoint stands; the beginning if there is none, or if its best weights are gone."""
-    found = checkpoints.restore(learner)
-    if found is None or (found["best_epoch"] and not best_weights(checkpoints.folder, found["best_epoch"]).exists()):
+    """Where the newest checkpoint stands that can be read and whose best weights are there; else the beginning."""
+
+    def whole(found: dict) -> bool:
+        return not found["best_epoch"] or best_weights(checkpoints.folder, found["best_epoch"]).exists()
+
+    found = checkpoints.restore(learner, whole)
+    processes.wait()  # nobody may write the next checkpoint while another still reads this one
+    if found is None:
         return Progress()
     progress = Progress(**found)
     log.info("Going on after epoch %d.", progress.epoch)

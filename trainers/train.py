@@ -16,7 +16,7 @@ from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.known import KnownFacts
 from trainers import data as reading
-from trainers import loop, ranking, runs
+from trainers import loop, processes, ranking, runs
 from trainers.data import Data
 from trainers.reference_protocols import Looks, Protocol
 
@@ -33,6 +33,7 @@ class Schedule:
     patience: int = 5
     checkpoint_every: int = 10
     dev_sample: int | None = None
+    processes: int = 1  # of one machine; who starts them has read it, the run itself does not
 
 
 def train(
@@ -56,7 +57,7 @@ def train(
     Raises UserError if a table cannot be used, the loss stops being finite, or memory or disk run out.
     """
     module = runs.module_of(model)
-    device, precision = resolve_device(schedule.device), resolve_precision(schedule)
+    device, precision = processes.join(resolve_device(schedule.device)), resolve_precision(schedule)
     modalities = [name for name in ("image", "text") if name in settings.modalities]
     data = reading.load(
         graph,
@@ -101,8 +102,10 @@ def train(
     about["inputs"] = inputs
     if look:
         about["reference_protocol"] = look.summary(progress.history)
-    runs.save_run(run, learner.model, about, progress.history)
-    shutil.rmtree(folder, ignore_errors=True)
+    about["processes"] = processes.count()
+    if processes.is_first():
+        runs.save_run(run, learner.model, about, progress.history)
+        shutil.rmtree(folder, ignore_errors=True)
     return about
 
 

@@ -1,0 +1,39 @@
+"""Run by test_processes.py, alone or under torchrun: trains one model on the tiny graph, the first process saves it."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+from test_model_contract import fit, learner_of, settings_of, tiny
+
+from trainers import MODELS, processes
+from trainers.checkpoint import save_tensors
+
+
+def main() -> None:
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    torch.set_num_threads(1)
+    processes.join(torch.device("cpu"))
+    module, data = importlib.import_module(MODELS[name]), tiny()
+    changes = {"adversarial_weighting": "per_triple", "learning_rate": 0.01}
+    learner = learner_of(module, data, settings_of(module, **changes))
+    rows = []
+    step = learner.step
+
+    def counted(batch):
+        rows.append(len(batch) if isinstance(batch, torch.Tensor) else len(batch.known))
+        return step(batch)
+
+    learner.step = counted
+    progress = fit(learner, data, folder / "work", 4, evaluate_every=2, checkpoint_every=2)
+    if processes.is_first():
+        save_tensors(folder / "weights.safetensors", learner.model.state_dict())
+        told = {"mrr": progress.best_mrr, "epoch": progress.epoch, "rows": sum(rows), "processes": processes.count()}
+        (folder / "told.json").write_text(json.dumps(told))
+    processes.leave()
+
+
+if __name__ == "__main__":
+    main()
