@@ -103,9 +103,7 @@ class Golden:
     def batch(self) -> Batch:
         hides_tail = self["predict_tail"].bool()
         known = torch.where(hides_tail, self["heads"], self["tails"])
-        return Batch(
-            known, self["relations"], self["target"], hides_tail, self["contrastive_selection"], None, None
-        )
+        return Batch(known, self["relations"], self["target"], hides_tail, self["contrastive_selection"], None, None)
 
 
 def rename(name: str) -> str:

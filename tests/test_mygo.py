@@ -427,7 +427,9 @@ def test_bfloat16_comes_close_to_float32():
 
 def test_a_checkpoint_brings_its_own_codebook():
     model = model_of(settings())
-    bare = Tokens(torch.arange(0), torch.zeros(1, dtype=torch.int64), torch.arange(0), torch.arange(5), torch.zeros(5, 6))
+    bare = Tokens(
+        torch.arange(0), torch.zeros(1, dtype=torch.int64), torch.arange(0), torch.arange(5), torch.zeros(5, 6)
+    )
     blank = dataclasses.replace(graph(), tokens={"image": bare, "text": bare})
     other = build(blank, settings(), torch.Generator().manual_seed(9))
     other.load_state_dict(model.state_dict(), strict=True)
@@ -444,3 +446,11 @@ def test_initial_weights_follow_the_reference_rules():
     state = torch.get_rng_state()
     build(graph(), settings(), torch.Generator().manual_seed(0))
     assert torch.equal(state, torch.get_rng_state()), "building draws from its own generator only"
+
+
+def test_a_view_that_no_row_has_adds_nothing():
+    anchors = torch.randn(5, 8, requires_grad=True)
+    loss = info_nce(anchors, torch.randn(5, 8), torch.zeros(5, dtype=torch.bool), 0.5)
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert (anchors.grad == 0).all()

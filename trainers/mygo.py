@@ -1,9 +1,10 @@
-"""MyGO (Zhang et al., 2024, arXiv 2404.09468): entities as short sequences of image and text tokens.
+"""MyGO: entities as short sequences of image and text tokens (Zhang et al., arXiv 2404.09468).
 
-Every entity is the sequence [ENT]; structure; image tokens; text tokens, and one Transformer layer's output at [ENT] is
-its embedding (Eq. 5-7). A query is three vectors, one of them a learned unknown, through a second Transformer (Eq. 8);
-TuckER makes a query vector of its output and compares it with all entities (Eq. 9). A fine-grained contrastive loss pulls
-an entity's embedding towards views of its sequence under another dropout (Eq. 10-12).
+Tokens: every entity is the sequence [ENT]; structure; image tokens; text tokens, and one Transformer layer's output at
+[ENT] is its embedding (the paper's cross-modal entity encoder). Triples: a query is three vectors, one of them a learned
+unknown, through a second Transformer; TuckER makes one vector of its output and compares it with all entities
+(hierarchical triple modeling). Views: a fine-grained contrastive loss pulls an entity's embedding towards means of its
+sequence under another dropout.
 
 The same numbers as the reference code, with less work:
 
@@ -142,7 +143,7 @@ class TokenEmbedding(nn.Module):
 
 
 class MyGO(nn.Module):
-    """The whole model. Names follow the paper; `encoder` and `decoder` hold PyTorch's Transformer layers' weights."""
+    """The whole model; `encoder` and `decoder` hold PyTorch's Transformer layers' weights."""
 
     def __init__(
         self,
@@ -160,7 +161,9 @@ class MyGO(nn.Module):
         self.unknown = nn.Parameter(uniform((width,), math.sqrt(6 / (width + 1)), generator))
         self.has_structure = STRUCTURE in settings.modalities
         if self.has_structure:
-            self.structure = nn.Parameter(uniform((entities, width), math.sqrt(6 / (width * (1 + entities))), generator))
+            self.structure = nn.Parameter(
+                uniform((entities, width), math.sqrt(6 / (width * (1 + entities))), generator)
+            )
             self.structure_norm = nn.LayerNorm(width)
             self.structure_bias = nn.Parameter(uniform((width,), vector, generator))
         drops = {"image": settings.image_dropout, "text": settings.text_dropout}
@@ -264,7 +267,7 @@ class MyGO(nn.Module):
     # Queries
 
     def query(self, known: Tensor, relation: Tensor, hides_tail: Tensor) -> Tensor:
-        """Query vectors (B, D) from the known entities' embeddings (B, D), relation vectors (B, D) and the hidden side."""
+        """Query vectors (B, D) of `known` entities' embeddings (B, D), `relation` vectors (B, D), hidden side (B,)."""
         head, middle, tail = self.position
         hidden = hides_tail.unsqueeze(1)
         unknown = self.unknown + torch.where(hidden, tail, head)
@@ -277,7 +280,7 @@ class MyGO(nn.Module):
     # Losses
 
     def contrastive(self, first: Tensor, vectors: dict[str, Tensor], rows: Tensor, entities: Tensor | None) -> Tensor:
-        """The fine-grained contrastive loss of `rows` (n,): InfoNCE between `first` (N, D) and four views (Eq. 10-12).
+        """The fine-grained contrastive loss of `rows` (n,): InfoNCE between `first` (N, D) and four views.
 
         A row N is the unknown-vector, which is its own view.
         """
@@ -363,11 +366,14 @@ class MyGO(nn.Module):
 
 
 def info_nce(anchors: Tensor, views: Tensor, present: Tensor, temperature: float) -> Tensor:
-    """Cross entropy of each anchor (n, D) finding its own view (n, D) by cosine among all; rows not `present` are out."""
+    """Cross entropy of each anchor (n, D) finding its own view (n, D) by cosine among all that are `present` (n,).
+
+    Rows that are not present take no part; 0 if none is.
+    """
     similar = F.normalize(anchors.float(), dim=1, eps=1e-8) @ F.normalize(views.float(), dim=1, eps=1e-8).T
-    logits = (similar / temperature).masked_fill(~present, -math.inf)
+    logits = (similar / temperature).masked_fill(~present, -1e9)  # finite: without any row the slope must be 0, not NaN
     own = torch.arange(len(logits), device=logits.device).masked_fill(~present, -100)
-    return F.cross_entropy(logits, own)
+    return F.cross_entropy(logits, own, ignore_index=-100, reduction="sum") / present.sum().clamp(min=1)
 
 
 def uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,7 @@
 """Which few tokens stand for an entity: the most frequent ones over all its pictures, or in all its text.
 
-Source: MyGO (arXiv 2404.09468), section 3.1: the m most frequent tokens. Of equally frequent ones the first to occur
-is taken, and those taken stand in ascending order of id.
+Source: MyGO (arXiv 2404.09468), modality tokenization, with the rules of its code: of equally frequent tokens the first
+to occur is taken, and those taken stand in ascending order of id.
 """
 
 from dataclasses import dataclass

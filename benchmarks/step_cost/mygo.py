@@ -14,7 +14,7 @@ def settings() -> Settings:
 
 
 def data(generator: torch.Generator) -> Data:
-    """A random graph in which every entity has as many tokens, all different rows of the codebook, as the paper takes."""
+    """A random graph in which every entity has as many different tokens as the paper takes."""
     chosen = settings()
     counts = {"image": chosen.image_tokens, "text": chosen.text_tokens}
     train = random_triples(generator, **DB15K)

@@ -116,7 +116,9 @@ class _Problem:
 
     def _segment(self, i: int) -> _CSegment:
         index, absent = (None if one[i] is None else address(one[i]) for one in (self.index, self.absent))
-        return _CSegment(address(self.tables[i]), index, absent, self.segments[i].places, *threshold(self.segments[i].p))
+        return _CSegment(
+            address(self.tables[i]), index, absent, self.segments[i].places, *threshold(self.segments[i].p)
+        )
 
     def scratch(self) -> tuple[Tensor, Tensor]:
         blocks = -(-self.n // BLOCK)
