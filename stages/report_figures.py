@@ -70,7 +70,8 @@ def intervals(rows: Sequence[Mapping], name: str) -> str:
     axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
     axes.tick_params(axis="y", labelcolor=_STAND_INS["ink"])
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlim(left=0)
+    right = max(max(row["high"], row["published"] or 0) for row in rows)
+    axes.set_xlim(0, 105 * right)
     axes.set_xlabel("test MRR (%)")
     axes.grid(False, axis="y")
     return _svg(figure, name)
@@ -93,7 +94,7 @@ def dev_curves(runs: Sequence[Mapping], name: str) -> str:
     axes.set(xlabel="epoch", ylabel="dev MRR (%)")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    _legend(figure, axes)
+    _legend(figure, axes, least=1)
     return _svg(figure, name)
 
 
@@ -212,10 +213,10 @@ def _figure(height: float) -> tuple[Figure, Axes]:
         return figure, figure.add_subplot()
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    """Above the axes, where no curve can run beneath it."""
+def _legend(figure: Figure, axes: Axes, least: int = 2) -> None:
+    """Above the axes, where no curve can run beneath it; none for fewer than `least` things to tell apart."""
     handles, labels = axes.get_legend_handles_labels()
-    if len(handles) > 1:
+    if len(handles) >= least:
         columns = 2 if max(map(len, labels)) > 14 or len(labels) == 4 else 3
         figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // columns))
         figure.legend(

@@ -12,7 +12,8 @@ import torch
 
 from pipeline import tables
 from pipeline.errors import UserError
-from stages import report_tables, report_words
+from stages import report_page, report_tables, report_words
+from stages.report_inputs import read_graph, read_history, read_json, read_run, read_runs
 from stages.report_page import page
 from stages.report_predictions import Thumbnails, choose
 from stages.summary import table
@@ -94,14 +95,8 @@ def test_the_browser_checks_can_fail(tab, tmp_path):
     assert tab.requests() == ["http://127.0.0.1:9/x.png"]
 
 
-def test_the_tables_figures_are_those_of_the_json_files(tab, address, project):
-    root, _ = project
-    tab.open(address, 1280, "light")
-    shown = tab.evaluate(
-        """[...document.querySelectorAll("#results tr[data-model]")].flatMap(row =>
-             [...row.querySelectorAll("[data-metric]")].map(cell =>
-               [row.dataset.graph, row.dataset.model, cell.dataset.metric, cell.innerText]))"""
-    )
+def figures_of_the_json_files(root):
+    """[graph, model, metric, figure as shown] of every cell of the results tables, in their order."""
     expected = []
     for graph in GRAPHS:
         for model in world.MODELS:
@@ -111,7 +106,24 @@ def test_the_tables_figures_are_those_of_the_json_files(tab, address, project):
             expected.append([graph, model, "mr", f"{test['mr']:.1f}"])
             expected.append([graph, model, "amri", f"{100 * test['amri']:.2f}"])
             expected.append([graph, model, "dev_mrr", f"{100 * dev['mrr']:.2f}"])
-    assert shown == expected
+    return expected
+
+
+def test_the_tables_figures_as_the_browser_shows_them_are_those_of_the_json_files(tab, address, project):
+    tab.open(address, 1280, "light")
+    shown = tab.evaluate(
+        """[...document.querySelectorAll("#results tr[data-model]")].flatMap(row =>
+             [...row.querySelectorAll("[data-metric]")].map(cell =>
+               [row.dataset.graph, row.dataset.model, cell.dataset.metric, cell.innerText]))"""
+    )
+    assert shown == figures_of_the_json_files(project[0])
+
+
+def test_the_tables_figures_are_those_of_the_json_files(html, project):
+    shown = []
+    for graph, model, row in re.findall(r'<tr data-graph="(.*?)" data-model="(.*?)">(.*?)</tr>', html, flags=re.DOTALL):
+        shown += [[graph, model, *cell] for cell in re.findall(r'data-metric="(.*?)">(.*?)</span>', row)]
+    assert shown == figures_of_the_json_files(project[0])
 
 
 def test_dark_and_light_differ_and_text_can_be_read_in_both(tab, address):
@@ -187,8 +199,6 @@ def test_intervals_and_the_papers_way_of_measuring_come_from_the_json_file(html,
 
 def test_a_figure_is_not_called_uncomparable_for_its_split_when_the_split_does_not_leak(project):
     root, _ = project
-    from stages.report_inputs import read_run
-
     run = read_run(root / "runs/DB15K/rotate", "DB15K", "rotate")
     assert any("Split:" in one for one in report_tables.why_not_comparable(run, "it leaks"))
     assert not any("Split:" in one for one in report_tables.why_not_comparable(run, ""))
@@ -246,8 +256,6 @@ def test_drawings_are_called_drawings_and_pictures_pictures(html):
 
 
 def test_thumbnails_are_small_and_bounded(project):
-    from stages.report_inputs import read_graph
-
     graph = read_graph(project[0], "DB15K")
     some = Thumbnails(limit=7)
     some.read(graph, range(world.ENTITIES))
@@ -267,8 +275,6 @@ def test_queries_are_drawn_by_seed_and_ask_both_sides():
 
 
 def test_where_a_model_wins_is_counted_over_the_cells_queries(project):
-    from stages.report_inputs import read_graph, read_runs
-
     root, _ = project
     graph, runs = read_graph(root, "DB15K"), read_runs(root, ["DB15K"], world.MODELS)
     known, answer = report_tables.wins(graph, runs)
@@ -291,8 +297,6 @@ def test_a_lead_is_clear_only_if_the_bootstrap_bears_it_out():
 
 
 def test_citations_follow_what_was_used(project):
-    from stages.report_inputs import read_runs
-
     root, _ = project
     keys = {one["key"] for one in report_tables.citations(["DB15K"], read_runs(root, ["DB15K"], ["momok"]))}
     assert {"zhang2025momok", "liu2019mmkg", "wang2020minilm"} <= keys
@@ -303,6 +307,25 @@ def test_a_missing_run_is_one_sentence(project):
     root, scorers = project
     with pytest.raises(UserError, match=r"runs/DB15K/tucker/run\.json is not there"):
         page(root, ["DB15K"], ["tucker"], load=scorers.__getitem__)
+
+
+def test_a_damaged_file_is_one_sentence(tmp_path):
+    broken = tmp_path / "test.json"
+    broken.write_text('{"mrr": 0.')
+    with pytest.raises(UserError, match=r"test\.json is no JSON"):
+        read_json(broken)
+    history = tmp_path / "history.csv"
+    history.write_text("epoch,step,loss\n1,9,lots\n")
+    with pytest.raises(UserError, match=r"history\.csv is damaged"):
+        read_history(history)
+
+
+def test_a_study_whose_plot_cannot_be_drawn_is_one_sentence(project, tmp_path):
+    world.write_study(tmp_path)
+    path = next(tmp_path.rglob("study.json"))
+    path.write_text(path.read_text().replace('"x": "share"', '"x": "missing"'))
+    with pytest.raises(UserError, match=r"study\.json names a plot that its table\.csv cannot fill \('missing'\)"):
+        report_page._studies(tmp_path)
 
 
 def test_without_models_the_data_is_still_reported(project):
