@@ -1,6 +1,6 @@
 """MyGO: entities as short sequences of image and text tokens (Zhang et al., arXiv 2404.09468).
 
-Tokens: every entity is the sequence [ENT]; structure; image tokens; text tokens, and one Transformer layer's output at
+Tokens: every entity is the sequence [ENT]; structure; image tokens; text tokens. One Transformer layer's output at
 [ENT] is its embedding (the paper's cross-modal entity encoder). Triples: a query is three vectors, one of them a learned
 unknown, through a second Transformer; TuckER makes one vector of its output and compares it with all entities
 (hierarchical triple modeling). Views: a fine-grained contrastive loss pulls an entity's embedding towards means of its
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from trainers.data import Data
+from trainers.data import Data, Tokens
 from trainers.kernels.cross_entropy import linear_cross_entropy
 from trainers.kernels.dropout import dropout
 from trainers.kernels.ent_attention import Segment, mix, plain_weights
@@ -133,6 +133,12 @@ class TokenEmbedding(nn.Module):
     def vectors(self) -> Tensor:
         """(U, D): every codebook row in use, projected and normalised."""
         return self.norm(self.project(self.codebook))
+
+    def exchange(self, before: Tokens, after: Tokens) -> None:
+        """Let the entities have the tokens of `after`: none of them is trained, only how they are projected."""
+        chosen = select(after, *self.index.shape)
+        for name in ("index", "absent", "codebook"):
+            setattr(self, name, getattr(chosen, name).to(self.index.device))
 
     def _load_from_state_dict(self, state: dict, prefix: str, *rest: object) -> None:
         # How many rows of the codebook are in use is known to the checkpoint, not to the settings.
