@@ -248,7 +248,7 @@ def test_link_loss_is_the_cross_entropy_of_a_dense_label_matrix(monkeypatch):
     expected = dense_loss(*theirs, row, answer, 11)
     (3 * loss).backward()
     (3 * expected).backward()
-    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one.grad.double(), other.grad, rtol=1e-5, atol=1e-8)
 
@@ -308,3 +308,23 @@ def test_an_epoch_asks_every_query_once_with_all_its_answers():
     )
     assert all(map(torch.equal, first, again))
     assert not all(map(torch.equal, first, other))
+
+
+def test_the_parts_of_processes_make_up_the_batch(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    triples = torch.stack([torch.randint(n, (60,), generator=generator) for n in (9, 4, 9)], dim=1)
+    queries = Queries(triples, 9, 4)
+    batch = queries.batch(np.arange(11))
+    query, candidates = draw(11, 4), draw(9, 4, seed=1)
+    whole = link_loss(query, candidates, batch.row, batch.answer, entities=9)
+    assert batch.own() == (batch, 1.0)
+    total = 0.0
+    for part in (slice(0, 5), slice(5, 11)):
+        share = (part.stop - part.start) * 2 / 11
+        monkeypatch.setattr("trainers.one_to_n.own_rows", lambda number, part=part, share=share: (part, share))
+        own, factor = batch.own()
+        assert torch.equal(own.known, batch.known[part])
+        assert torch.equal(own.distinct[own.index], batch.relation[part])
+        assert torch.equal(own.answers[own.answer_index], own.answer)
+        total += factor * float(link_loss(query[part], candidates, own.row, own.answer, entities=9)) / 2
+    assert total == pytest.approx(float(whole), rel=1e-6)
