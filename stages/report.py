@@ -16,7 +16,7 @@ def main() -> None:
     params = load_params()
     text = page(Path("."), params.graphs, params.models)
     tables.write_text(OUT, text)
-    print(f"{OUT}: {len(text.encode()) / 2**20:.1f} MiB, {len(params.graphs)} graphs, {len(params.models)} models")
+    print(f"{OUT}: {len(text.encode()) / 2**20:.1f} MiB, graphs: {len(params.graphs)}, models: {len(params.models)}")
 
 
 if __name__ == "__main__":
