@@ -97,7 +97,10 @@ class Names:
         return [int(name)] if int(name) < self._entities else []
 
     def _find(self, name: str) -> list[int]:
-        for form in dict.fromkeys((_spaced(name), _spaced(unquote(name)))):
+        plain = plain_key(name)
+        # As it stands first; then what a URI or a percent-encoded name means.
+        forms = (name, plain, unquote(name), plain_key(unquote(name)), title(plain), q_id(plain) or name)
+        for form in dict.fromkeys(map(_spaced, forms)):
             for known in self._forms:
                 if found := known.get(form):
                     return list(dict.fromkeys(found))

@@ -62,6 +62,9 @@ def contents(address, **options) -> dict:
         ("http%3A%2F%2Fdbpedia.org%2Fresource%2FAndy_Griffith", 0),
         ("Andy_Griffith", 0),
         ("Andy Griffith", 0),
+        ("<http://dbpedia.org/resource/Andy_Griffith>", 0),
+        ("https://en.wikipedia.org/wiki/Andy_Griffith", 0),
+        ("http://www.wikidata.org/entity/Q42", 2),
         ("Andrew Samuel Griffith", 0),
         ("Z%C3%BCrich", 1),
         ("Zu\u0308rich", 1),  # as macOS writes it
