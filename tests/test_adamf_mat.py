@@ -202,3 +202,14 @@ def test_bfloat16_projects_coarsely_and_scores_in_float32():
     assert other["link"].dtype == torch.float32
     assert one["link"] != other["link"]
     torch.testing.assert_close(one["link"], other["link"], rtol=0.05, atol=0)
+
+
+def test_ranking_fuses_in_blocks_and_scores_the_same(monkeypatch: pytest.MonkeyPatch):
+    model, known, relation = learner().model, torch.tensor([0, 29]), torch.tensor([1, 3])
+    whole, weights = model.scorer()(known, relation, "tail"), model.modality_weights()
+    monkeypatch.setattr(adamf_mat, "BLOCK", 7)
+    seen, fuse = [], model.fuse
+    monkeypatch.setattr(model, "fuse", lambda entity=None: (seen.append(entity), fuse(entity))[1])
+    torch.testing.assert_close(model.scorer()(known, relation, "tail"), whole)
+    torch.testing.assert_close(model.modality_weights(), weights)
+    assert max(len(entity) for entity in seen) == 7

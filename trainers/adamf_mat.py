@@ -24,6 +24,7 @@ from trainers.sampling import Negatives, NegativeSampler, linear_, own_rows, sel
 NEEDS = ("features",)
 NOISE = 64  # width of the generators' noise
 HIDDEN = 512  # width of the generators' hidden layer
+BLOCK = 16384  # entities fused at once for ranking, so that a graph of millions needs no second copy of its features
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,8 @@ class AdaMF(nn.Module):
     @torch.inference_mode()
     def modality_weights(self) -> Tensor:
         """(E, 3) float32: how much structure, image and text count for each entity; a modality not used has 0."""
-        weights = self.fuse().weights
+        blocks = torch.arange(self.entities, device=self.relation.device).split(BLOCK)
+        weights = torch.cat([self.fuse(block).weights for block in blocks])
         out = weights.new_zeros(len(weights), 3)
         for index, name in enumerate(self.names):
             out[:, ("structure", "image", "text").index(name)] = weights[:, index]
@@ -280,14 +282,15 @@ class AdaMF(nn.Module):
         query = torch.stack([rotated(head, angle) for head in heads], dim=1)
         row = torch.arange(len(relation), device=relation.device)
         candidate = torch.stack([row, row, row + len(row), row + len(row)], dim=1)
-        side = torch.tensor([False, True, False, True], device=row.device).expand(len(row), 4)
+        side = (torch.arange(4, device=row.device) % 2 == 1).expand(len(row), 4)
         scores = (self.margin - rotate.distances(query, torch.cat(tails), candidate, side)).unbind(1)
         return [[scores[0], scores[2]], [scores[1], scores[3]]]
 
     @torch.inference_mode()
     def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
         """Scores of all entities as answers: (known (B,), relation (B,), "tail" | "head") -> (B, E). Fuses once."""
-        joint = self.fuse().joint
+        blocks = torch.arange(self.entities, device=self.relation.device).split(BLOCK)
+        joint = self.fuse().joint if len(blocks) == 1 else torch.cat([self.fuse(block).joint for block in blocks])
 
         @torch.inference_mode()
         def score(known: Tensor, relation: Tensor, side: str) -> Tensor:
