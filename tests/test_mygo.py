@@ -322,6 +322,9 @@ def test_sampled_candidates_with_the_contrastive_loss_encode_what_they_need():
         ({"modalities": ()}, "modalities"),
         ({"text_tokens": 1}, "contrastive_text_view"),
         ({"candidates": 0}, "candidates"),
+        ({"image_dropout": 1.0}, "image_dropout"),
+        ({"scorer_dropout": (0.1, -0.1, 0.0)}, "scorer_dropout"),
+        ({"image_tokens": 0}, "image_tokens"),
     ],
     ids=lambda value: str(value),
 )

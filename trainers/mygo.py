@@ -102,6 +102,12 @@ def check(settings: Settings) -> None:
     """Raises UserError if the settings contradict one another."""
     if not settings.modalities or set(settings.modalities) - {STRUCTURE, *TOKENS}:
         raise UserError(f"mygo: modalities cannot be {list(settings.modalities)}; take some of structure, text, image.")
+    for name, value in vars(settings).items():
+        if name.endswith("dropout"):
+            if not all(0 <= share < 1 for share in (value if isinstance(value, tuple) else (value,))):
+                raise UserError(f"mygo: {name} cannot be {value}; take a probability of at least 0 and below 1.")
+        elif isinstance(value, int | float) and value < (0 if name == "mu" else 1e-12):
+            raise UserError(f"mygo: {name} cannot be {value}; take a number above 0.")
     if settings.dim % settings.heads:
         raise UserError(f"mygo: dim {settings.dim} cannot be shared by {settings.heads} heads; take a multiple.")
     reference_view = settings.mu and settings.contrastive_text_view == "reference"
@@ -110,8 +116,6 @@ def check(settings: Settings) -> None:
             "mygo: contrastive_text_view: reference drops the last text token and there is only one; "
             "set contrastive_text_view: all_tokens, or text_tokens: 2."
         )
-    if settings.candidates != "all" and settings.candidates < 1:
-        raise UserError(f"mygo: candidates cannot be {settings.candidates}; take `all`, or a number from 1.")
 
 
 class TokenEmbedding(nn.Module):
@@ -341,10 +345,11 @@ class MyGO(nn.Module):
             self.eval()
             known, relation = known.to(entities.device), relation.to(entities.device)
             result = torch.empty(len(known), len(entities), device=entities.device)
-            for rows in torch.arange(len(known), device=entities.device).split(QUERIES):
-                hides_tail = torch.full_like(rows, side == "tail", dtype=torch.bool)
+            for start in range(0, len(known), QUERIES):
+                rows = slice(start, start + QUERIES)
+                hides_tail = torch.full_like(known[rows], side == "tail", dtype=torch.bool)
                 query = self.query(entities[known[rows]], relations[relation[rows]], hides_tail)
-                torch.mm(query, entities.T, out=result[rows[0] : rows[0] + len(rows)])
+                torch.mm(query, entities.T, out=result[rows])
             self.train(training)
             return result
 
@@ -413,8 +418,8 @@ class Learner:
         self.model, self.settings, self.seed = model.to(device), settings, seed
         self.device, self.precision = device, precision
         self.train, self.entities = data.train, data.entities
-        if not len(data.train):
-            raise UserError(f"mygo: the graph {data.name} has no training triples.")
+        if len(data.train) < 2:
+            raise UserError(f"mygo: {data.name} has {len(data.train)} training triples; batch statistics need two.")
         optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
         self.optimizers = {"model": optimizer}
         self.schedulers = {
