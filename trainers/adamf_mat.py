@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers import exchange
 from trainers.data import Data, Features
 from trainers.kernels import rotate
 from trainers.kernels.rotate import rotated
@@ -113,6 +114,7 @@ class Modality(nn.Module):
             table = table.clone()
         self.direct = len(table) == entities  # row is the identity
         self.masks = missing == "mask" and count < entities
+        self.missing = missing
         self.sparse = sparse and trained
         self.register_buffer("present", present)  # (E,)
         self.register_buffer("row", row)  # (E,)
@@ -137,6 +139,27 @@ class Modality(nn.Module):
             return projected
         present = self.present if entity is None else self.present[entity]
         return torch.where(present[:, None], projected, self.projection(self.absent))
+
+    @torch.no_grad()
+    def exchange(self, before: Features, after: Features) -> None:
+        """After training on `before`, let exactly the entities of `after` have the modality (trainers/exchange.py)."""
+        stand_in = self._stand_in(before)
+        rows = exchange.rows(self.table[self.row], before, after, after.matrix, stand_in)
+        self.table = nn.Parameter(rows) if isinstance(self.table, nn.Parameter) else rows
+        self.row, self.direct = torch.arange(len(rows), device=rows.device), True
+        self.present = torch.zeros_like(self.present)
+        self.present[after.entity] = True
+        self.masks = self.missing == "mask" and not bool(self.present.all())
+        if self.missing == "learned" and self.absent is None:
+            self.absent = nn.Parameter(stand_in[None].clone())
+
+    def _stand_in(self, before: Features) -> Tensor:
+        """(W,) what a missing row is now: the shared one, else the mean of the trained rows, or zeros."""
+        if self.missing == "learned" and self.absent is not None:
+            return self.absent[0]
+        if self.missing in ("zero", "mask") or not len(before.entity):
+            return self.table.new_zeros(self.table.shape[1])
+        return self.table[self.row[before.entity]].mean(0)
 
 
 @dataclass

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers import exchange
 from trainers.data import Features
 
 # MoMoK's code lays features out as pictures and pools those: (width, to) -> (rows, columns) -> (rows, columns).
@@ -57,7 +58,7 @@ class Pooled(nn.Module):
     def __init__(self, given: Features, entities: int, width: int, missing: str):
         super().__init__()
         rows = pool(given.matrix, width)
-        self.width, self.shared = rows.shape[1], missing in ("learned", "mask")
+        self.width, self.shared, self.missing = rows.shape[1], missing in ("learned", "mask"), missing
         if self.shared:
             self.table = nn.Parameter(rows.clone())
             slot = torch.full((entities,), len(rows))
@@ -84,3 +85,19 @@ class Pooled(nn.Module):
             return (self.slot if entities is None else self.slot[entities]) < len(self.table)
         rows = len(self.table) if entities is None else len(entities)
         return torch.ones(rows, dtype=torch.bool, device=self.table.device)
+
+    @torch.no_grad()
+    def exchange(self, before: Features, after: Features) -> None:
+        """After training on `before`, let exactly the entities of `after` have the modality (trainers/exchange.py)."""
+        now = self(None)
+        if self.missing == "mean" and len(before.entity):
+            stand_in = now[before.entity].mean(0)
+        else:
+            stand_in = self.absent[0] if self.shared else now.new_zeros(self.width)
+        rows = exchange.rows(now, before, after, pool(after.matrix, self.width), stand_in)
+        if not self.shared:
+            self.table = nn.Parameter(rows)
+            return
+        self.table = nn.Parameter(rows[after.entity])
+        self.slot = torch.full_like(self.slot, len(after.entity))
+        self.slot[after.entity] = torch.arange(len(after.entity), device=rows.device)

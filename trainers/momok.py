@@ -214,7 +214,7 @@ class MoMoK(nn.Module):
             return {"entities": self.entities}
         table = self.tables[name]
         return {
-            "entities": table.present(None).sum(),
+            "entities": table.present(None).sum().clamp(min=1),  # nobody may have it: then nothing is counted
             "rows": table.present(batch.known),
             "columns": table.present(candidates),
         }
@@ -345,11 +345,7 @@ class Learner:
         return self.queries.batches(self.settings.batch_size, (self.seed, epoch), self.device)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Terms `link`, `mutual_information` (times μ) and `estimators`.
-
-        With several processes each takes its queries of the batch, and normalises over those alone.
-        """
-        batch, share = batch.own()
+        """Terms `link`, `mutual_information` (times μ) and `estimators`."""
         with autocast(self.device, self.precision):
             link, outputs = self.model(batch)
             terms = {"link": link}
@@ -358,12 +354,12 @@ class Learner:
                 terms["mutual_information"] = self.settings.mu * self.model.mutual_information(
                     outputs, self.pair(), order
                 )
-        descend(share * sum(terms.values()), self.trained, self.optimizers["model"])
+        descend(sum(terms.values()), self.trained, self.optimizers["model"])
         if self.model.estimators:
-            terms["estimators"] = self.train_estimators(batch, share)
+            terms["estimators"] = self.train_estimators(batch)
         return {name: term.detach() for name, term in terms.items()}
 
-    def train_estimators(self, batch: Batch, share: float = 1.0) -> Tensor:
+    def train_estimators(self, batch: Batch) -> Tensor:
         """One step of the estimators on what the experts, as they now are, make of the batch."""
         pair = self.pair()
         with autocast(self.device, self.precision):
@@ -372,7 +368,7 @@ class Learner:
                     name: self.model.experts[name].outputs(t(batch.known)) for name, t in self.model.tables.items()
                 }
             loss = self.model.surprise(outputs, pair)
-        descend(share * loss, self.model.estimators.parameters(), self.optimizers["estimators"])
+        descend(loss, self.model.estimators.parameters(), self.optimizers["estimators"])
         return loss
 
     def pair(self) -> tuple[int, int]:

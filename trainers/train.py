@@ -47,31 +47,26 @@ def train(
     work: Path,
     seed: int,
     protocol: Protocol | None = None,
+    change: Callable[[Data], Data] | None = None,
 ) -> dict:
     """Train `model` on the tables in `graph` and `encoded`, write the run folder `run`, return its run.json.
 
     `settings` is the trainer's own `Settings`. What an interrupted run goes on from lies in `work`, in a folder named
     by everything that the run depends on; it is deleted when the run is complete. `protocol`, if given, is measured by
-    beside ours: what it would report is kept in run.json under "reference_protocol".
+    beside ours: what it would report is kept in run.json under "reference_protocol". `change`, a frozen dataclass of
+    plain fields (trainers/perturb.py), is applied to the data before anything reads it.
 
     Raises UserError if a table cannot be used, the loss stops being finite, or memory or disk run out.
     """
     module = runs.module_of(model)
     device, precision = processes.join(resolve_device(schedule.device)), resolve_precision(schedule)
-    modalities = [name for name in ("image", "text") if name in settings.modalities]
-    data = reading.load(
-        graph,
-        encoded,
-        name=graph.parent.name,
-        features=modalities if "features" in module.NEEDS else (),
-        tokens=modalities if "tokens" in module.NEEDS else (),
-    )
+    modalities = modalities_of(settings)
+    data = read(model, settings, graph=graph, encoded=encoded)
+    data = change(data) if change else data
     check(data)
-    inputs = {str(path): digest(path) for path in _tables_read(graph, encoded, module.NEEDS, modalities)}
-    mark = {"model": model, "settings": asdict(settings), "schedule": asdict(schedule), "seed": seed,
-            "inputs": sorted(inputs.values()), "code": runs.code_version(),
-            "protocol": protocol and protocol.name}  # fmt: skip
-    folder = work / hashlib.sha256(json.dumps(mark, sort_keys=True).encode()).hexdigest()[:16]
+    inputs = inputs_of(model, settings, graph=graph, encoded=encoded)
+    mark = fingerprint(model, settings, schedule, seed=seed, inputs=inputs, protocol=protocol, change=change)
+    folder = work / mark
 
     built = module.build(data, settings, torch.Generator().manual_seed(seed))
     learner = module.Learner(built.to(device), data, settings, device=device, precision=precision, seed=seed)
@@ -99,7 +94,7 @@ def train(
         precision=precision,
         progress=progress,
     )
-    about["inputs"] = inputs
+    about |= {"inputs": inputs, "fingerprint": mark, **({"change": asdict(change)} if change else {})}
     if look:
         about["reference_protocol"] = look.summary(progress.history)
     about["processes"] = processes.count()
@@ -107,6 +102,46 @@ def train(
         runs.save_run(run, learner.model, about, progress.history)
         shutil.rmtree(folder, ignore_errors=True)
     return about
+
+
+def modalities_of(settings: object) -> list[str]:
+    """Those of its settings' modalities that a model reads from tables."""
+    return [name for name in ("image", "text") if name in settings.modalities]
+
+
+def read(model: str, settings: object, *, graph: Path, encoded: Path) -> Data:
+    """The data as this model reads it. Raises UserError if a table cannot be used."""
+    needs, modalities = runs.module_of(model).NEEDS, modalities_of(settings)
+    return reading.load(
+        graph,
+        encoded,
+        name=graph.parent.name,
+        features=modalities if "features" in needs else (),
+        tokens=modalities if "tokens" in needs else (),
+    )
+
+
+def inputs_of(model: str, settings: object, *, graph: Path, encoded: Path) -> dict[str, str]:
+    """The tables that this model reads, each path with the sha256 of its file."""
+    needs = runs.module_of(model).NEEDS
+    return {str(path): digest(path) for path in _tables_read(graph, encoded, needs, modalities_of(settings))}
+
+
+def fingerprint(
+    model: str,
+    settings: object,
+    schedule: Schedule,
+    *,
+    seed: int,
+    inputs: dict[str, str],
+    protocol: Protocol | None = None,
+    change: Callable[[Data], Data] | None = None,
+) -> str:
+    """16 hexadecimal digits for all that a run depends on: equal ones mean that there is nothing to train again."""
+    mark = {"model": model, "settings": asdict(settings), "schedule": asdict(schedule), "seed": seed,
+            "inputs": sorted(inputs.values()), "code": runs.code_version(),
+            "protocol": protocol and protocol.name, "change": change and asdict(change)}  # fmt: skip
+    return hashlib.sha256(json.dumps(mark, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def resolve_device(name: str) -> torch.device:
