@@ -308,23 +308,3 @@ def test_an_epoch_asks_every_query_once_with_all_its_answers():
     )
     assert all(map(torch.equal, first, again))
     assert not all(map(torch.equal, first, other))
-
-
-def test_the_parts_of_processes_make_up_the_batch(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    triples = torch.stack([torch.randint(n, (60,), generator=generator) for n in (9, 4, 9)], dim=1)
-    queries = Queries(triples, 9, 4)
-    batch = queries.batch(np.arange(11))
-    query, candidates = draw(11, 4), draw(9, 4, seed=1)
-    whole = link_loss(query, candidates, batch.row, batch.answer, entities=9)
-    assert batch.own() == (batch, 1.0)
-    total = 0.0
-    for part in (slice(0, 5), slice(5, 11)):
-        share = (part.stop - part.start) * 2 / 11
-        monkeypatch.setattr("trainers.one_to_n.own_rows", lambda number, part=part, share=share: (part, share))
-        own, factor = batch.own()
-        assert torch.equal(own.known, batch.known[part])
-        assert torch.equal(own.distinct[own.index], batch.relation[part])
-        assert torch.equal(own.answers[own.answer_index], own.answer)
-        total += factor * float(link_loss(query[part], candidates, own.row, own.answer, entities=9)) / 2
-    assert total == pytest.approx(float(whole), rel=1e-6)

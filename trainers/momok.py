@@ -345,7 +345,10 @@ class Learner:
         return self.queries.batches(self.settings.batch_size, (self.seed, epoch), self.device)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Terms `link`, `mutual_information` (times μ) and `estimators`."""
+        """Terms `link`, `mutual_information` (times μ) and `estimators`.
+
+        With several processes all take the whole batch: the scorers normalise over it, so it cannot be split exactly.
+        """
         with autocast(self.device, self.precision):
             link, outputs = self.model(batch)
             terms = {"link": link}

@@ -5,14 +5,13 @@ Reciprocal relations make both directions the same: (h, r, t) also stands as (t,
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trainers.kernels import bce
-from trainers.sampling import own_rows
 
 SMOOTHING = 0.1  # labels are 0.9 y + 1/E, as in ConvE's and MoMoK's code
 BLOCK = 1 << 20  # logits computed at a time on the CPU: 4 MB, which stay in cache between the passes over them
@@ -35,16 +34,6 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         move = {"device": device, "non_blocking": True}
         return Batch(**{f.name: getattr(self, f.name).to(**move) for f in fields(self)})
-
-    def own(self) -> tuple["Batch", float]:
-        """This process' queries, and the factor of its mean loss: see trainers.sampling.own_rows."""
-        part, share = own_rows(len(self.known))
-        if part == slice(None):
-            return self, share
-        mine = (self.row >= part.start) & (self.row < part.stop)
-        shorter = {name: getattr(self, name)[part] for name in ("known", "relation", "index")}
-        known = {name: getattr(self, name)[mine] for name in ("answer", "answer_index")}
-        return replace(self, **shorter, **known, row=self.row[mine] - part.start), share
 
 
 class Queries:

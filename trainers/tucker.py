@@ -142,8 +142,7 @@ class Learner:
         return self.queries.batches(self.settings.batch_size, (self.seed, epoch), self.device)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        batch, share = batch.own()
         with autocast(self.device, self.precision):
             loss = self.model(batch)
-        descend(share * loss, self.model.parameters(), self.optimizers["model"])
+        descend(loss, self.model.parameters(), self.optimizers["model"])
         return {"link": loss.detach()}
