@@ -25,7 +25,7 @@ _REFUSALS_IN_A_ROW = 3  # then the host means us, not one request
 _DEAD_IN_A_ROW = 8  # requests given up one after the other: the host, or the network, is gone
 _MARGIN = 1.05  # spacing a little wider than the rate asks, since arrivals jitter
 _CLOSING = 0.5  # seconds that a broken connection keeps its place among those under way
-_LATE = 0.01  # seconds that a late start may catch up; more would let requests leave in bunches
+_LATE = 0.02  # seconds that a late start may catch up; more would let requests leave in bunches
 
 
 @dataclass(frozen=True)
