@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.store import KEY, key_of
 
@@ -126,12 +127,10 @@ def _stream(paths: list[Path], kind: str, columns: list[str], rows: int) -> Iter
     for path in paths:
         try:
             with pq.ParquetFile(path) as file:
-                missing = [name for name in columns if name not in file.schema_arrow.names]
-                if missing:
-                    raise UserError(f"{path} is no table of {kind}: it has no column {missing[0]!r}; make it again.")
+                tables.check_columns(path, file.schema_arrow, kind, columns)
                 for batch in file.iter_batches(rows, columns=columns):
                     yield batch.select(columns)
         except FileNotFoundError as error:
             raise UserError(f"{path} is not there; run the stage that writes it (dvc repro).") from error
         except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{path} cannot be read as Parquet ({error}); delete it and make it again.") from error
+            raise tables.unreadable(path, error) from error

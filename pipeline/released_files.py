@@ -4,16 +4,18 @@ import json
 import pickle
 import zipfile
 from collections.abc import Iterator
-from json.decoder import JSONDecodeError
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from pipeline.archives import TooLarge, open_archive
-from pipeline.errors import UserError
+from pipeline.errors import NO_JSON, UserError
 
 _JSON_BYTES = 4 * 2**30
+_MEMBER_BYTES = 2**30  # of one HDF5 member: one entity's vectors take a few megabytes at most
+_GROUPS = 3  # HDF5 groups in one another; real files have one or two, and a group may hold itself
+_LARGEST_ID = 2**31 - 1
 _SPACE = " \t\r\n"
 
 
@@ -23,7 +25,7 @@ def read_tensor(path: Path) -> np.ndarray:
     Raises UserError if the file is missing, needs code to be loaded, or holds no matrix.
     """
     try:
-        value = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _load(path)
+        value = _load_npy(path) if path.suffix == ".npy" else _load(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}); correct the path.") from error
     except pickle.UnpicklingError as error:
@@ -31,7 +33,7 @@ def read_tensor(path: Path) -> np.ndarray:
             f"{path} holds objects that only their own code can load, which is not run here; where you trust it, load "
             "it once and save the tensor alone: torch.save(tensor, path)."
         ) from error
-    except (ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, RuntimeError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is no tensor file, or a damaged one ({str(error)[:120]}); fetch it again.") from error
     matrix = np.asarray(value)
     if matrix.ndim == 3 and 1 in matrix.shape[1:]:
@@ -39,6 +41,11 @@ def read_tensor(path: Path) -> np.ndarray:
     if matrix.ndim != 2 or not matrix.size or matrix.dtype.kind not in "fiu":
         raise UserError(f"{path} holds no matrix of numbers but {matrix.dtype} of shape {tuple(matrix.shape)}.")
     return np.ascontiguousarray(matrix, dtype=np.float32)
+
+
+def _load_npy(path: Path) -> np.ndarray:
+    # A map takes no memory, and is refused if the file is shorter than its head claims.
+    return np.load(path, allow_pickle=False, mmap_mode="r")
 
 
 def _load(path: Path) -> np.ndarray:
@@ -52,6 +59,10 @@ def _load(path: Path) -> np.ndarray:
         value = torch.stack(value)
     if not isinstance(value, torch.Tensor):
         raise ValueError(f"it holds a {type(value).__name__}")
+    if value.layout != torch.strided or value.is_complex() or value.is_quantized:
+        raise ValueError(f"it holds a tensor of another kind than plain numbers ({value.layout}, {value.dtype})")
+    if value.numel() > value.untyped_storage().nbytes() // value.element_size():
+        raise ValueError(f"its shape {tuple(value.shape)} repeats fewer numbers than it claims")
     return value.detach().to(torch.float32).numpy()
 
 
@@ -76,7 +87,7 @@ def read_tokens(path: Path) -> dict[str, list[np.ndarray]]:
             at = _skip(text, at)
             if text[at : at + 1] != "}":
                 at = _expect(text, at, ",")
-    except (JSONDecodeError, ValueError, OverflowError) as error:
+    except (*NO_JSON, OverflowError, TypeError) as error:
         raise UserError(f"{path} is no JSON of name -> token ids ({error}); fetch it again.") from error
     return found
 
@@ -120,7 +131,9 @@ def _lists(value: object, name: str) -> list[np.ndarray]:
     nested = value if value and isinstance(value[0], list) else [value]
     arrays = [np.array(part, dtype=np.int64) if part else np.zeros(0, np.int64) for part in nested]
     for part, array in zip(nested, arrays, strict=True):
-        if array.ndim != 1 or (array < 0).any() or any(type(one) is not int for one in part[:1]):
+        if array.ndim != 1 or any(type(one) is not int for one in part):
+            raise ValueError(f"{name!r} holds what is no token id")
+        if len(array) and not 0 <= array.min() <= array.max() <= _LARGEST_ID:
             raise ValueError(f"{name!r} holds what is no token id")
     return [array.astype(np.int32) for array in arrays]
 
@@ -169,6 +182,10 @@ def _refuse_link(path: Path, group, name: str, h5py) -> None:
 
 def _rows(path: Path, name: str, member, h5py) -> np.ndarray:
     if isinstance(member, h5py.Group):
+        if name.count("/") >= _GROUPS:
+            raise UserError(
+                f"{path}: {name} is a group within {_GROUPS} others; keep the vectors in at most {_GROUPS}."
+            )
         for inner in member:
             _refuse_link(path, member, inner, h5py)
         parts = [_rows(path, f"{name}/{inner}", member[inner], h5py) for inner in member]
@@ -179,4 +196,6 @@ def _rows(path: Path, name: str, member, h5py) -> np.ndarray:
         raise UserError(f"{path}: {name} lies in another file, which is not read; copy it into this one.")
     if member.dtype.kind not in "fiu" or member.ndim not in (1, 2, 3) or not member.size:
         raise UserError(f"{path}: {name} is no vector but {member.dtype} of shape {member.shape}.")
+    if member.nbytes > _MEMBER_BYTES:
+        raise UserError(f"{path}: {name} claims {member.nbytes:,} bytes, more than one entity's vectors take.")
     return np.asarray(member[()], dtype=np.float32).reshape(-1, member.shape[-1])

@@ -27,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from pipeline import tables
-from pipeline.errors import UserError
+from pipeline.errors import NO_JSON, UserError
 
 log = logging.getLogger(__name__)
 
@@ -359,7 +359,7 @@ def _recorded(record: str | Path) -> dict[str, str]:
         table = json.loads(Path(record).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except NO_JSON as error:
         raise UserError(f"{record} is no JSON ({error}); restore it, or delete it to trust what comes next.") from error
     if not isinstance(table, dict):
         raise UserError(f"{record} is no table of checksums; restore it, or delete it to trust what comes next.")

@@ -19,6 +19,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +88,7 @@ class Store:
             raise StoreFailure(f"The store {address} cannot be opened ({error}); check the key `store`.") from error
         self._root = f"{root.rstrip('/')}/{kind}/{fingerprint_id(fingerprint)}"
         self._keys: dict[str, np.ndarray] = {}  # parts never change, so their keys are read once
+        self._described = False
         self._ignored: set[str] = set()  # damaged parts of a store that may not be written
 
     # ------------------------------------------------------------------------------------------------- reading
@@ -166,12 +168,21 @@ class Store:
         content = sink.getvalue()
         name = hashlib.sha256(content).hexdigest()
         manifest = {"rows": len(keys), "bytes": len(content), "version": VERSION}
-        if not self._list("parts"):
-            self._put("fingerprint.json", json.dumps(self._fingerprint, indent=2, sort_keys=True).encode())
+        self._describe()
         self._put(f"parts/{name}.parquet", content)
         self._put(f"parts/{name}.json", json.dumps(manifest).encode())
         self._keys[name] = np.array(list(keys), dtype=KEY)
         return name
+
+    def _describe(self) -> None:
+        """Write what the rows depend on, unless it stands there whole: a killed writer may have left half of it."""
+        if not self._described:
+            content = json.dumps(self._fingerprint, indent=2, sort_keys=True).encode()
+            with suppress(FileNotFoundError):
+                self._described = self._cat("fingerprint.json") == content
+        if not self._described:
+            self._put("fingerprint.json", content)
+            self._described = True
 
     # ------------------------------------------------------------------------------------------------- artifacts
     def artifact(self, name: str) -> bytes | None:

@@ -4,10 +4,13 @@ Every table names in its file metadata what made it (`made_by`), so that a file 
 encoder, weights, preprocessing and code it came from. Nothing here needs this project to be read: plain Parquet.
 """
 
+import fcntl
+import glob
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,9 +35,7 @@ SCHEMAS = {
     "relations": _schema(
         ("relation_id", pa.int32()), ("key", pa.string()), ("label", pa.string()), ("category", pa.string())
     ),
-    "triples": _schema(
-        ("head", pa.int32()), ("relation", pa.int32()), ("tail", pa.int32()), ("split", pa.string())
-    ),
+    "triples": _schema(("head", pa.int32()), ("relation", pa.int32()), ("tail", pa.int32()), ("split", pa.string())),
     "text": _schema(
         ("entity_id", pa.int32()),
         ("label", pa.string(), True),
@@ -70,12 +71,8 @@ SCHEMAS = {
         ("fetched_at", pa.timestamp("us", tz="UTC")),
         ("url", pa.string(), True),
     ),
-    "tokens": _schema(
-        ("entity_id", pa.int32()), ("image_ix", pa.int32()), ("token_ids", pa.list_(pa.int32()))
-    ),
-    "features": _schema(
-        ("entity_id", pa.int32()), ("embedding", pa.list_(pa.float32())), ("count", pa.int32())
-    ),
+    "tokens": _schema(("entity_id", pa.int32()), ("image_ix", pa.int32()), ("token_ids", pa.list_(pa.int32()))),
+    "features": _schema(("entity_id", pa.int32()), ("embedding", pa.list_(pa.float32())), ("count", pa.int32())),
     "codebook": _schema(("token_id", pa.int32()), ("embedding", pa.list_(pa.float32()))),
     "ranks": _schema(
         ("head", pa.int32()),
@@ -117,14 +114,15 @@ class TableWriter:
         self._schema = schema(kind, width).with_metadata(
             {KIND: kind.encode(), MADE_BY: json.dumps(dict(made_by), sort_keys=True, ensure_ascii=False).encode()}
         )
-        self._temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
+        self._stack = ExitStack()
         self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> "TableWriter":
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary = self._stack.enter_context(_beside(self.path))
             self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
         except OSError as error:
+            self._stack.close()
             raise _cannot_write(self.path, error) from error
         return self
 
@@ -151,7 +149,7 @@ class TableWriter:
             if kind is None:
                 raise _cannot_write(self.path, error) from error
         finally:
-            self._temporary.unlink(missing_ok=True)
+            self._stack.close()
 
 
 def write(path: str | Path, kind: str, columns: pa.Table | Mapping[str, object], made_by: Mapping[str, object]) -> None:
@@ -174,25 +172,65 @@ def embedding_column(matrix: np.ndarray) -> pa.FixedSizeListArray:
 def read(path: str | Path, kind: str, columns: Iterable[str] | None = None) -> pa.Table:
     """Read a table and check that it is one of its kind.
 
-    Raises UserError if the file is missing, cut short, no Parquet, or lacks a column of its schema.
+    Raises UserError if the file is missing, cut short, no Parquet, or lacks a column of its schema, or a column is of
+    another type or has nulls where its schema allows none.
     """
     path = Path(path)
     names = list(columns) if columns is not None else SCHEMAS[kind].names
     try:
         parquet = pq.ParquetFile(path, memory_map=True)
-        missing = [name for name in names if name not in parquet.schema_arrow.names]
-        if missing:
-            raise UserError(f"{path} is no table of {kind}: it has no column {missing[0]!r}; make it again.")
-        return parquet.read(columns=names)
+        check_columns(path, parquet.schema_arrow, kind, names)
+        table = parquet.read(columns=names)
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there; run the stage that writes it (dvc repro).") from error
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path} cannot be read as Parquet ({error}); delete it and make it again.") from error
+        raise unreadable(path, error) from error
+    for name in names:
+        if table[name].null_count and not SCHEMAS[kind].field(name).nullable:
+            raise UserError(f"{path} has rows without {name!r}, which every row of {kind} needs; make it again.")
+    return table
+
+
+def check_columns(path: Path, found: pa.Schema, kind: str, names: Iterable[str]) -> None:
+    """Raise UserError unless `found` has the named columns of its kind, each of the type that the schema says.
+
+    Widths and widenings do not matter: a list may be of fixed size, a string or its offsets large, a float 64 bits.
+    """
+    for name in names:
+        if name not in found.names:
+            raise UserError(f"{path} is no table of {kind}: it has no column {name!r}; make it again.")
+        is_, wanted = found.field(name).type, SCHEMAS[kind].field(name).type
+        if _family(is_) != _family(wanted):
+            raise UserError(f"{path} is no table of {kind}: its {name!r} is {is_}, not {wanted}; make it again.")
+
+
+def _family(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return f"list of {_family(kind.value_type)}"
+    tests = {
+        "integer": pa.types.is_integer,
+        "float": pa.types.is_floating,
+        "string": lambda one: pa.types.is_string(one) or pa.types.is_large_string(one),
+        "bytes": lambda one: pa.types.is_binary(one) or pa.types.is_large_binary(one),
+        "time": pa.types.is_timestamp,
+    }
+    return next((name for name, test in tests.items() if test(kind)), str(kind))
+
+
+def unreadable(path: Path, error: Exception) -> UserError:
+    """What to say of a file that is no Parquet, or only part of one."""
+    reason = " ".join(str(error).split())
+    return UserError(f"{path} cannot be read as Parquet ({reason}); delete it and run the stage that makes it again.")
 
 
 def made_by(path: str | Path) -> dict:
-    """What the file says made it; empty if it says nothing."""
-    found = pq.read_schema(path).metadata or {}
+    """What the file says made it; empty if it says nothing. Raises UserError if it is missing or no Parquet."""
+    try:
+        found = pq.read_schema(path).metadata or {}
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there; run the stage that writes it (dvc repro).") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise unreadable(Path(path), error) from error
     return json.loads(found.get(MADE_BY, b"{}"))
 
 
@@ -253,21 +291,39 @@ def write_text(path: str | Path, text: str) -> None:
     Raises UserError when the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        _flush_to_disk(temporary)
-        os.replace(temporary, path)
+        with _beside(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+            _flush_to_disk(temporary)
+            os.replace(temporary, path)
     except OSError as error:
         raise _cannot_write(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: object) -> None:
     """Write indented, sorted, UTF-8 JSON whole or not at all (see write_text)."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """An empty file beside `path` for its next content; it is gone at the end, renamed or not.
+
+    A writer holds a lock on its file as long as it lives, so what killed ones left is known, and removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError), open(left, "rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    with open(temporary, "wb") as held:
+        try:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(held, fcntl.LOCK_EX)
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -276,4 +332,6 @@ def _flush_to_disk(path: Path) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path} cannot be written ({error.strerror or error}); free space or rights there, then run again.")
+    return UserError(
+        f"{path} cannot be written ({error.strerror or error}); free space or rights there, then run again."
+    )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from pipeline.errors import UserError
+from pipeline.errors import NO_JSON, UserError
 from pipeline.graph import check_name, lines, one_file
 
 STATUSES = ("found", "no_description", "label_only", "absent")
@@ -51,7 +51,7 @@ def read_wikidata(path: Path) -> dict[str, Wikidata]:
         return {freebase: _wikidata(row) for freebase, row in table.items()}
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(f"{path} is not there; run the download stage.") from error
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+    except (*NO_JSON, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no table of Wikidata's descriptions ({error!r}); download it again.") from error
 
 

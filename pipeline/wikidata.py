@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
+from pipeline.errors import NO_JSON
 from pipeline.http_client import Client, Manners, Reply
 from pipeline.web_answers import (
     ARTICLE,
@@ -339,7 +340,7 @@ def _batched(names: Iterable[str], most: int) -> Iterator[list[str]]:
 def _json(body: bytes) -> dict | None:
     try:
         value = json.loads(body)
-    except ValueError:
+    except NO_JSON:
         return None
     return value if isinstance(value, dict) else None
 

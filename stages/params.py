@@ -18,6 +18,7 @@ from ruamel.yaml.error import YAMLError
 from pipeline.errors import UserError
 
 PATH = Path("params.yaml")
+_MOST_VALUES = 100_000  # of params.yaml with its aliases written out; the project's own has some five hundred
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -209,13 +210,32 @@ def _read(path: Path) -> tuple[dict, object]:
         values, lines = YAML(typ="safe").load(text), YAML(typ="rt").load(text)
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there; run from the project's folder.") from error
+    except RecursionError as error:
+        raise UserError(f"{path} nests its keys too deep to be read; take the project's own and edit it.") from error
     except (YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where}: this is no YAML ({getattr(error, 'problem', None) or error}).") from error
+        raise UserError(f"{path}{where}: this is no YAML ({_problem(error)}).") from error
+    _refuse_bomb(path, values)
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no keys; take the project's own params.yaml and edit it.")
     return values, lines
+
+
+def _refuse_bomb(path: Path, values: object) -> None:
+    """A few lines of aliases of aliases stand for more values than any memory holds, or for endlessly many."""
+    waiting, seen = [values], 0
+    while waiting:
+        one = waiting.pop()
+        seen += 1
+        if seen > _MOST_VALUES:
+            raise UserError(f"{path} stands for over {_MOST_VALUES:,} values; write out what its aliases (*) repeat.")
+        waiting.extend(one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())
+
+
+def _problem(error: Exception) -> str:
+    """What the reader of YAML says, on one line."""
+    return " ".join(str(getattr(error, "problem", None) or error).split())
 
 
 def _line(lines: object, key: Sequence[str | int]) -> int:

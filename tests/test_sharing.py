@@ -1,7 +1,5 @@
 """A group's storage, as its members meet it: what one clone has built, another takes, without running it again."""
 
-import os
-import re
 import shutil
 import socket
 import subprocess
@@ -11,68 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from clones import clone, command, ran, repro, set_key, share
 
-ROOT = Path(__file__).parents[1]
 CHEAP = {"check"}  # its output is not cached: it always runs, in seconds
 
 pytestmark = pytest.mark.slow
-
-
-def clone(folder: Path) -> Path:
-    """A clone as a colleague has it: what git knows, with this tree's changes, its kernels and nothing else."""
-    subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
-    listed = subprocess.run(["git", "ls-files", "-mco", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    for name in listed.stdout.split("\n"):
-        if (ROOT / name).is_file() and name != "dvc.lock":
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    for library in (ROOT / "trainers").glob("_kernels*"):
-        shutil.copy2(library, folder / "trainers")
-    small(folder)
-    # The environment is there already: `make` need not install.
-    (folder / "build").mkdir()
-    (folder / "build" / ".installed").touch()
-    return folder
-
-
-def small(folder: Path) -> None:
-    """One model for one epoch, and a second text encoder to change to."""
-    path = folder / "params.yaml"
-    params = yaml.safe_load(path.read_text())
-    params["graphs"], params["models"] = ["mini"], ["transe"]
-    params["transe"]["mini"] = {**params["transe"]["mini"], "epochs": 1}
-    params["encoders"]["other"] = {**params["encoders"]["minilm"], "pooling": "first"}
-    path.write_text(yaml.safe_dump(params, sort_keys=False))
-
-
-def set_key(folder: Path, block: str, key: str, value: str) -> None:
-    path = folder / "params.yaml"
-    params = yaml.safe_load(path.read_text())
-    params[block][key] = value
-    path.write_text(yaml.safe_dump(params, sort_keys=False))
-
-
-def command(folder: Path, *words: str, **environment: str) -> str:
-    """Run a command in a clone; its output. The active environment's programs come first on the PATH."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600,
-                          env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **environment})  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def repro(folder: Path, **environment: str) -> str:
-    return command(folder, "make", "repro", "VENV=", **environment)
-
-
-def ran(output: str) -> set[str]:
-    """The stages that dvc really ran, without their matrix's values."""
-    return {name.split("@")[0] for name in re.findall(r"Running stage '([^']+)'", output)}
-
-
-def share(folder: Path, place: str) -> None:
-    command(folder, sys.executable, "-m", "stages.share", place)
 
 
 def takes_all_and_changes_one(folder: Path, **environment: str) -> None:

@@ -1,6 +1,7 @@
 """Encoders that learn something from the graph's own inputs before they can encode (the codebook of patches)."""
 
 import io
+import logging
 from types import ModuleType
 
 import numpy as np
@@ -8,6 +9,8 @@ import numpy as np
 from pipeline.encoders import code_version
 from pipeline.inputs import Inputs
 from pipeline.store import KEY, Store
+
+log = logging.getLogger(__name__)
 
 
 def learned(family: ModuleType, settings: object, inputs: Inputs, address: str) -> dict[str, np.ndarray]:
@@ -23,7 +26,10 @@ def learned(family: ModuleType, settings: object, inputs: Inputs, address: str) 
     store = Store(address, "learned", digest)
     content = store.artifact("centroids.npy")
     if content is not None:
-        return {"centroids": np.load(io.BytesIO(content), allow_pickle=False)}
+        try:
+            return {"centroids": np.load(io.BytesIO(content), allow_pickle=False)}
+        except (ValueError, EOFError):
+            log.warning("The codebook kept in the store %s is cut short; it is learned again.", address)
     wanted = np.isin(inputs.keys, keys)
     raws = sorted(pair for some in inputs.read(wanted, 256) for pair in some)
     centroids = family.learn(settings, (raw for _, raw in raws))
