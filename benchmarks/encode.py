@@ -82,7 +82,7 @@ def distinct(inputs) -> list:
 
 
 def sorted_batches(encoder: language.Language, items: list[language.Item]) -> list[list[language.Item]]:
-    pairs = encode._sorted([(b"", item) for item in items], encoder, BATCH)
+    pairs = encode.in_batches([(b"", item) for item in items], encoder, BATCH)
     return [batch for _, batch in pairs]
 
 

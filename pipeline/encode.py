@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -219,14 +218,15 @@ def _batches(
             else:
                 window.append((key, item))
         if len(window) >= encoder.window:
-            yield from _sorted(window, encoder, batch_size)
+            yield from in_batches(window, encoder, batch_size)
             window = []
-    yield from _sorted(window, encoder, batch_size)
+    yield from in_batches(window, encoder, batch_size)
 
 
-def _sorted(
+def in_batches(
     window: list[tuple[bytes, object]], encoder: Encoder, batch_size: int
 ) -> Iterator[tuple[list[bytes], list[object]]]:
+    """(keys, prepared inputs) in batches of equal size, the largest first."""
     sizes = [encoder.size(item) for _, item in window]
     order = sorted(range(len(window)), key=sizes.__getitem__, reverse=True)
     while order:
@@ -249,6 +249,3 @@ def _ahead(batches: Iterator, counts: Counts) -> Iterator:
         while taken := waiting.result():
             waiting = pool.submit(pull)
             yield from taken
-
-
-Executor = Literal["local", "ray"]

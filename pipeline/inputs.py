@@ -19,10 +19,11 @@ READ_PICTURES = 64  # rows of pictures read at once: some 10 MB
 class Inputs:
     """Rows that have an input, in ascending order of (entity, image_ix), and where to read them.
 
-    `entity`, `image_ix` (N,) int32; `keys` (N,) of dtype KEY; `missing`: rows of the table without an input.
+    `files` are the tables. `entity`, `image_ix` (N,) int32; `keys` (N,) of dtype KEY; `missing`: rows of the table without an input.
     """
 
     path: Path
+    files: list[Path]
     entity: np.ndarray
     image_ix: np.ndarray
     keys: np.ndarray
@@ -67,9 +68,10 @@ class Texts(Inputs):
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.files = [self.path]
         entity, keys = [], []
         self.missing = 0
-        for batch in _stream([self.path], "text", ["entity_id", "text"], READ_TEXTS):
+        for batch in _stream(self.files, "text", ["entity_id", "text"], READ_TEXTS):
             for one, text in zip(batch["entity_id"].to_pylist(), batch["text"].to_pylist(), strict=True):
                 if text is None:
                     self.missing += 1
@@ -82,7 +84,7 @@ class Texts(Inputs):
         return f"the text of entity {self.entity[row]} in {self.path}"
 
     def _raw(self) -> Iterator[tuple[bytes, str]]:
-        for batch in _stream([self.path], "text", ["text"], READ_TEXTS):
+        for batch in _stream(self.files, "text", ["text"], READ_TEXTS):
             for text in batch["text"].to_pylist():
                 if text is not None:
                     yield key_of(text), text
@@ -93,12 +95,12 @@ class Pictures(Inputs):
 
     def __init__(self, folder: str | Path):
         self.path = Path(folder)
-        self._parts = sorted(self.path.glob("part-*.parquet"))
-        if not self._parts:
+        self.files = sorted(self.path.glob("part-*.parquet"))
+        if not self.files:
             raise UserError(f"{self.path} holds no part-*.parquet; run the images stage first (dvc repro).")
         entity, image_ix, keys = [], [], []
         self.missing = 0
-        for batch in _stream(self._parts, "images", ["entity_id", "image_ix", "sha256", "status"], READ_TEXTS):
+        for batch in _stream(self.files, "images", ["entity_id", "image_ix", "sha256", "status"], READ_TEXTS):
             for one, ix, digest, status in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 if status != "ok" or digest is None:
                     self.missing += 1
@@ -112,7 +114,7 @@ class Pictures(Inputs):
         return f"picture {self.image_ix[row]} of entity {self.entity[row]} in {self.path}"
 
     def _raw(self) -> Iterator[tuple[bytes, bytes]]:
-        for batch in _stream(self._parts, "images", ["sha256", "status", "bytes"], READ_PICTURES):
+        for batch in _stream(self.files, "images", ["sha256", "status", "bytes"], READ_PICTURES):
             for digest, status, content in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 if status != "ok" or digest is None:
                     continue

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline import encode, encoders, tables
+from pipeline import encode, encode_ray, encoders, tables
 from pipeline.encoders import learned
 from pipeline.encoders.weights import fetched
 from pipeline.errors import UserError
@@ -54,10 +54,12 @@ def run(kind: str, modality: str, choose: Callable[[Params], Choice]) -> None:
     choice = choose(params)
     started = time.perf_counter()
     inputs = Texts(folder / "text.parquet") if kind == "text" else Pictures(folder / "images")
-    encoder, settings = _encoder(params, choice, kind, inputs)
+    encoder, recipe, settings = _encoder(params, choice, kind, inputs)
     stores = Stores(
         params.store, SCRATCH / f"{options.graph}-{kind}", kind, encoder.fingerprint, params.encode.store_failure
     )
+    if params.encode.executor == "ray":
+        _on_ray(params, inputs, recipe)
     made_by = {"stage": f"encode_{modality}", "encoder": choice.encoder, "settings": settings, **encoder.fingerprint}
     with tqdm(unit=" rows", desc=f"encode {modality} {options.graph}", disable=None) as bar:
         counts = encode.run(
@@ -95,14 +97,29 @@ def _share(shard: str | None) -> tuple[int, int] | None:
     return int(index), int(shards)
 
 
-def _encoder(params: Params, choice: Choice, kind: str, inputs: Inputs) -> tuple[encoders.Encoder, dict]:
+def _encoder(
+    params: Params, choice: Choice, kind: str, inputs: Inputs
+) -> tuple[encoders.Encoder, encode_ray.Recipe, dict]:
+    """The encoder, how others may build the same one, and its settings as the tables' metadata tell them."""
     patience = Patience(timeout=params.sources.timeout, retries=params.sources.retries)
     block = fetched(choice.block, WEIGHTS, mirror=params.sources.mirror, patience=patience)
     family, settings = encoders.settings(choice.encoder, block, kind)
     device = encoders.pick_device(params.encode.device)
     precision = encoders.pick_precision(choice.precision, device)
     extra = learned.learned(family, settings, inputs, params.store or str(SCRATCH / "learned"))
-    return family.load(settings, device=device, precision=precision, **extra), dataclasses.asdict(settings)
+    encoder = family.load(settings, device=device, precision=precision, **extra)
+    name = str(precision).removeprefix("torch.")
+    recipe = encode_ray.Recipe(choice.encoder, block, kind, name, encoder.fingerprint, extra)
+    return encoder, recipe, dataclasses.asdict(settings)
+
+
+def _on_ray(params: Params, inputs: Inputs, recipe: encode_ray.Recipe) -> None:
+    """Let a cluster fill the store; what it could not do, this process does afterwards."""
+    if params.store is None:
+        raise UserError("`encode.executor: ray` needs a store that all machines see: set the key `store`.")
+    encode_ray.fill(
+        inputs, recipe, params.store, address=params.encode.ray_address, batch_size=params.encode.batch_size
+    )
 
 
 def _move(bar: tqdm, done: int, total: int) -> None:

@@ -112,6 +112,8 @@ class Encode(Block):
     device: str
     precision: Literal["auto", "float32", "bfloat16"]
     store_failure: Literal["stop", "continue"]
+    executor: Literal["local", "ray"]
+    ray_address: str
 
 
 class Train(Block):
