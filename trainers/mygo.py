@@ -1,8 +1,8 @@
 """MyGO: entities as short sequences of image and text tokens (Zhang et al., arXiv 2404.09468).
 
 Tokens: every entity is the sequence [ENT]; structure; image tokens; text tokens. One Transformer layer's output at
-[ENT] is its embedding (the paper's cross-modal entity encoder). Triples: a query is three vectors, one of them a learned
-unknown, through a second Transformer; TuckER makes one vector of its output and compares it with all entities
+[ENT] is its embedding (the paper's cross-modal entity encoder). Triples: a query is three vectors, one of them a
+learned unknown, through a second Transformer; TuckER makes one vector of its output and compares it with all entities
 (hierarchical triple modeling). Views: a fine-grained contrastive loss pulls an entity's embedding towards means of its
 sequence under another dropout.
 
@@ -382,7 +382,7 @@ def info_nce(anchors: Tensor, views: Tensor, present: Tensor, temperature: float
     Rows that are not present take no part; 0 if none is.
     """
     similar = F.normalize(anchors.float(), dim=1, eps=1e-8) @ F.normalize(views.float(), dim=1, eps=1e-8).T
-    logits = (similar / temperature).masked_fill(~present, -1e9)  # finite: without any row the slope must be 0, not NaN
+    logits = (similar / temperature).masked_fill(~present, -math.inf)
     own = torch.arange(len(logits), device=logits.device).masked_fill(~present, -100)
     return F.cross_entropy(logits, own, ignore_index=-100, reduction="sum") / present.sum().clamp(min=1)
 
