@@ -53,30 +53,36 @@ def run(kind: str, modality: str, choose: Callable[[Params], Choice]) -> None:
         return
     choice = choose(params)
     started = time.perf_counter()
-    inputs = Texts(folder / "text.parquet") if kind == "text" else Pictures(folder / "images")
-    encoder, recipe, settings = _encoder(params, choice, kind, inputs)
-    stores = Stores(
-        params.store, SCRATCH / f"{options.graph}-{kind}", kind, encoder.fingerprint, params.encode.store_failure
-    )
-    if params.encode.executor == "ray":
-        _on_ray(params, inputs, recipe)
-    made_by = {"stage": f"encode_{modality}", "encoder": choice.encoder, "settings": settings, **encoder.fingerprint}
-    with tqdm(unit=" rows", desc=f"encode {modality} {options.graph}", disable=None) as bar:
-        counts = encode.run(
-            inputs,
-            encoder,
-            stores,
-            folder / "encoded" / kind,
-            made_by=made_by,
-            batch_size=params.encode.batch_size,
-            share=share,
-            progress=lambda done, total: _move(bar, done, total),
-        )
+    counts = into(params, options.graph, kind, modality, choice, folder / "encoded" / kind, share)
     if share is None:
         seconds = round(time.perf_counter() - started, 1)
         tables.write_json(
             folder / f"encode_{modality}.json",
             {**dataclasses.asdict(counts), "encoder": choice.encoder, "total_seconds": seconds},
+        )
+
+
+def into(
+    params: Params, graph: str, kind: str, modality: str, choice: Choice, out: Path, share: tuple[int, int] | None = None
+) -> encode.Counts:
+    """Encode one graph's texts or pictures with the chosen encoder into the folder `out`, through the store."""
+    folder = Path("data") / graph
+    inputs = Texts(folder / "text.parquet") if kind == "text" else Pictures(folder / "images")
+    encoder, recipe, settings = _encoder(params, choice, kind, inputs)
+    stores = Stores(params.store, SCRATCH / f"{graph}-{kind}", kind, encoder.fingerprint, params.encode.store_failure)
+    if params.encode.executor == "ray":
+        _on_ray(params, inputs, recipe)
+    made_by = {"stage": f"encode_{modality}", "encoder": choice.encoder, "settings": settings, **encoder.fingerprint}
+    with tqdm(unit=" rows", desc=f"encode {modality} {graph}", disable=None) as bar:
+        return encode.run(
+            inputs,
+            encoder,
+            stores,
+            out,
+            made_by=made_by,
+            batch_size=params.encode.batch_size,
+            share=share,
+            progress=lambda done, total: _move(bar, done, total),
         )
 
 
@@ -106,7 +112,8 @@ def _encoder(
     family, settings = encoders.settings(choice.encoder, block, kind)
     device = encoders.pick_device(params.encode.device)
     precision = encoders.pick_precision(choice.precision, device)
-    extra = learned.learned(family, settings, inputs, params.store or str(SCRATCH / "learned"))
+    address = params.store or str(SCRATCH / "learned")
+    extra = learned.learned(family, settings, inputs, address, params.encode.store_failure)
     encoder = family.load(settings, device=device, precision=precision, **extra)
     name = str(precision).removeprefix("torch.")
     recipe = encode_ray.Recipe(choice.encoder, block, kind, name, encoder.fingerprint, extra)

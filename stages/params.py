@@ -131,6 +131,17 @@ class Evaluate(Block):
     reference_protocol: Literal["adamf_mat", "momok", "mygo"] | None
 
 
+class Studies(Block):
+    seeds: AtLeastOne
+    shares: Annotated[list[Share], Field(min_length=1)]
+    noise: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
+    experts: AtLeastOne
+    tokens: Annotated[list[AtLeastOne], Field(min_length=1)]
+    pictures: Annotated[list[AtLeastOne], Field(min_length=1)]
+    text_encoders: Annotated[list[str], Field(min_length=1)]
+    image_encoders: Annotated[list[str], Field(min_length=1)]
+
+
 class Params(BaseModel):
     """All of params.yaml except the models' blocks, which stay as they are read (`models_blocks`)."""
 
@@ -149,6 +160,7 @@ class Params(BaseModel):
     encode: Encode
     train: Train
     evaluate: Evaluate
+    studies: Studies
     model_blocks: dict[str, dict[str, dict]]
 
 
@@ -310,3 +322,6 @@ def _check_names(path: Path, params: Params, lines: object) -> None:
                 )
     require(params.text.encoder, list(params.encoders), ("text", "encoder"), "block under `encoders:` for")
     require(params.images.encoder, list(params.encoders), ("images", "encoder"), "block under `encoders:` for")
+    for key in ("text_encoders", "image_encoders"):
+        for place, name in enumerate(getattr(params.studies, key)):
+            require(name, list(params.encoders), ("studies", key, place), "block under `encoders:` for")

@@ -20,7 +20,7 @@ MODALITIES = ("text", "image")
 
 @dataclass(frozen=True)
 class Change:
-    """One perturbation: the name of a function in `CHANGES`, its strength, its seed, and the modalities it is done to."""
+    """One perturbation: a function in `CHANGES` by name, its strength, its seed, and the modalities it is done to."""
 
     name: str
     strength: float

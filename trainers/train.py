@@ -54,26 +54,26 @@ def train(
     `settings` is the trainer's own `Settings`. What an interrupted run goes on from lies in `work`, in a folder named
     by everything that the run depends on; it is deleted when the run is complete. `protocol`, if given, is measured by
     beside ours: what it would report is kept in run.json under "reference_protocol". `change`, a frozen dataclass of
-    plain fields (trainers/perturb.py), is applied to the data before anything reads it.
+    plain fields (trainers/perturb.py), is made to what is trained on; the facts that ranking filters by stay the graph's.
 
     Raises UserError if a table cannot be used, the loss stops being finite, or memory or disk run out.
     """
     module = runs.module_of(model)
     device, precision = processes.join(resolve_device(schedule.device)), resolve_precision(schedule)
     modalities = modalities_of(settings)
-    data = read(model, settings, graph=graph, encoded=encoded)
-    data = change(data) if change else data
-    check(data)
+    given = read(model, settings, graph=graph, encoded=encoded)
+    check(given)
+    data = change(given) if change else given
     inputs = inputs_of(model, settings, graph=graph, encoded=encoded)
     mark = fingerprint(model, settings, schedule, seed=seed, inputs=inputs, protocol=protocol, change=change)
     folder = work / mark
 
     built = module.build(data, settings, torch.Generator().manual_seed(seed))
     learner = module.Learner(built.to(device), data, settings, device=device, precision=precision, seed=seed)
-    look = protocol and Looks(protocol, test_ranks(data, device), settings.epochs, schedule.evaluate_every)
+    look = protocol and Looks(protocol, test_ranks(given, device), settings.epochs, schedule.evaluate_every)
     progress = loop.fit(
         learner,
-        dev_measure(data, device, schedule.dev_sample, seed),
+        dev_measure(given, device, schedule.dev_sample, seed),
         triples=len(data.train),
         epochs=settings.epochs,
         evaluate_every=schedule.evaluate_every,
