@@ -33,6 +33,13 @@ from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 
+try:
+    from botocore.exceptions import BotoCoreError
+
+    UNREACHABLE: tuple[type[Exception], ...] = (OSError, BotoCoreError)  # s3fs lets through what botocore raises
+except ImportError:
+    UNREACHABLE = (OSError,)
+
 KEY = np.dtype("S32")  # a sha256; numpy pads with zero bytes, which is harmless at a fixed length
 VERSION = 1
 
@@ -84,7 +91,7 @@ class Store:
         self._fingerprint = dict(fingerprint)
         try:
             self._fs, root = url_to_fs(address)
-        except (ImportError, ValueError, OSError) as error:
+        except (ImportError, ValueError, *UNREACHABLE) as error:
             raise StoreFailure(f"The store {address} cannot be opened ({error}); check the key `store`.") from error
         self._root = f"{root.rstrip('/')}/{kind}/{fingerprint_id(fingerprint)}"
         self._keys: dict[str, np.ndarray] = {}  # parts never change, so their keys are read once
@@ -205,7 +212,7 @@ class Store:
             except (pa.ArrowInvalid, FileNotFoundError, KeyError) as error:
                 self._set_aside(part)
                 raise Damaged(part) from error
-            except OSError as error:  # Arrow says OSError of a torn file, as the file system does of a lost one
+            except UNREACHABLE as error:  # Arrow says OSError of a torn file, as the file system does of a lost one
                 if not self._exists(f"parts/{part}.parquet"):
                     raise self._failure("read", error) from error
                 self._set_aside(part)
@@ -230,7 +237,7 @@ class Store:
                 self._fs.mv(source, target)
             except FileNotFoundError:
                 continue  # another reader was first
-            except OSError:
+            except UNREACHABLE:
                 self._ignored.add(part)  # a reader without rights cannot mend the store, but need not stop either
                 return
 
@@ -240,7 +247,7 @@ class Store:
             found = self._fs.ls(f"{self._root}/{folder}", detail=False)
         except FileNotFoundError:
             return []
-        except OSError as error:
+        except UNREACHABLE as error:
             raise self._failure("list", error) from error
         return [name.rsplit("/", 1)[-1] for name in found]
 
@@ -252,7 +259,7 @@ class Store:
             return self._fs.cat_file(f"{self._root}/{name}")
         except FileNotFoundError:
             raise
-        except OSError as error:
+        except UNREACHABLE as error:
             raise self._failure("read", error) from error
 
     def _put(self, name: str, content: bytes) -> None:
@@ -260,12 +267,12 @@ class Store:
         try:
             self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             self._fs.pipe_file(path, content)
-        except OSError as error:
+        except UNREACHABLE as error:
             raise self._failure("write", error) from error
 
-    def _failure(self, verb: str, error: OSError) -> StoreFailure:
+    def _failure(self, verb: str, error: Exception) -> StoreFailure:
         return StoreFailure(
-            f"Cannot {verb} the store {self.address} ({error.strerror or error}); mend it, or set "
+            f"Cannot {verb} the store {self.address} ({getattr(error, 'strerror', None) or error}); mend it, or set "
             "`encode.store_failure: continue` to go on without it."
         )
 
@@ -344,7 +351,7 @@ def statuses(address: str, kind: str) -> Iterator[tuple[dict, "Store"]]:
         folders = sorted(fs.ls(f"{root.rstrip('/')}/{kind}", detail=False))
     except FileNotFoundError:
         return
-    except (ImportError, ValueError, OSError) as error:
+    except (ImportError, ValueError, *UNREACHABLE) as error:
         raise StoreFailure(f"The store {address} cannot be opened ({error}); check the key `store`.") from error
     for folder in folders:
         try:

@@ -63,7 +63,13 @@ def run(kind: str, modality: str, choose: Callable[[Params], Choice]) -> None:
 
 
 def into(
-    params: Params, graph: str, kind: str, modality: str, choice: Choice, out: Path, share: tuple[int, int] | None = None
+    params: Params,
+    graph: str,
+    kind: str,
+    modality: str,
+    choice: Choice,
+    out: Path,
+    share: tuple[int, int] | None = None,
 ) -> encode.Counts:
     """Encode one graph's texts or pictures with the chosen encoder into the folder `out`, through the store."""
     folder = Path("data") / graph

@@ -292,3 +292,21 @@ def test_the_store_says_what_it_holds(go, tmp_path):
     go(texts(0, 30))
     store = Store(str(tmp_path / "store"), "text", Letters().fingerprint)
     assert store.status()["rows"] == 30 and store.verify() == (30, [])
+
+
+def test_a_learned_codebook_is_kept_and_survives_without_its_store(tmp_path, monkeypatch):
+    from pipeline.encoders import learned, patches
+    from pipeline.store import StoreFailure
+
+    inputs = Pictures(zoo.write_pictures(tmp_path / "images", [(n, 0, zoo.picture(n)) for n in range(6)]))
+    settings = patches.Settings(codes=8, size=16)
+    address = str(tmp_path / "store")
+    first = learned.learned(patches, settings, inputs, address)["centroids"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreFailure):
+        learned.learned(patches, settings, inputs, str(tmp_path / "file"))
+    again = learned.learned(patches, settings, inputs, str(tmp_path / "file"), "continue")["centroids"]
+    assert first.tobytes() == again.tobytes(), "the same pictures give the same codebook, bit for bit"
+    monkeypatch.setattr(patches, "learn", None)
+    kept = learned.learned(patches, settings, inputs, address)["centroids"]
+    assert kept.tobytes() == first.tobytes()
