@@ -1,6 +1,7 @@
 # make repro    installs, builds everything that params.yaml asks for, prints the results
 # make test     installs what tests need, runs them
 # make lint     ruff
+# make verify   compares all that DVC keeps with its checksums, sets aside what is damaged
 # make share DIR=…   uses storage that a group shares: a folder, or an address (docs/shared-storage.md)
 #
 # VENV=       uses the environment that is active instead of making .venv (nothing in it is pinned then)
@@ -16,11 +17,12 @@ SOURCES = pyproject.toml setup.py constraints.txt $(wildcard trainers/kernels/*.
 STAMP = $(if $(VENV),$(VENV),build)/.installed
 INSTALL = python -m pip install --quiet --disable-pip-version-check $(if $(VENV),--constraint constraints.txt) --editable
 
-.PHONY: repro test lint share install
+.PHONY: repro test lint verify share install
 .DEFAULT_GOAL := repro
 
 repro: $(STAMP)
 	python -m stages.check
+	python -m stages.unlock
 	dvc repro $$(python -m stages.share --pull)
 	python -m stages.summary
 
@@ -30,6 +32,9 @@ test: $(STAMP)-dev
 lint: $(STAMP)-dev
 	ruff check .
 	ruff format --check .
+
+verify: $(STAMP)
+	python -m stages.verify
 
 share: $(STAMP)
 	python -m stages.share $(DIR)

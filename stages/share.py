@@ -98,8 +98,13 @@ def _make_for_group(folder: Path) -> None:
 
 def _remote() -> bool:
     """Whether this clone has a default remote."""
-    done = subprocess.run([*DVC, "config", "core.remote"], capture_output=True, text=True, check=False)
-    return bool(done.stdout.strip())
+    return bool(dvc_config("core.remote"))
+
+
+def dvc_config(key: str) -> str:
+    """What DVC's configuration says, empty if nothing."""
+    done = subprocess.run([*DVC, "config", key], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 DVC = (sys.executable, "-m", "dvc")
