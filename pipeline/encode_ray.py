@@ -5,6 +5,7 @@ Each actor holds one encoder, and one GPU where the cluster has any. What they w
 an address that all machines of the cluster see. Ray is an extra: `pip install 'tessera[ray]'`.
 """
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,13 +166,21 @@ def _connect(ray, address: str) -> bool:
         return False
     code = str(Path(pipeline.__file__).parent)
     try:
+        _knock(address)
         ray.init(address=address, runtime_env={"py_modules": [code]}, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"No Ray cluster answers at {address!r} ({str(error).splitlines()[0]}); start one (`ray start --head`), or "
             "set `encode.executor: local`."
         ) from error
     return True
+
+
+def _knock(address: str) -> None:
+    """Ask whether anybody listens at `[ray://]host:port`, since Ray itself asks for minutes. Raises OSError if not."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _ray():

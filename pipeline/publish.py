@@ -26,8 +26,8 @@ class Spool:
     """Rows at their final places, in a temporary file: features of a fixed width, tokens of any length."""
 
     def __init__(self, rows: int, folder: Path):
-        self._features = tempfile.TemporaryFile(dir=folder)
-        self._tokens = tempfile.TemporaryFile(dir=folder)
+        self._features = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (closed by __exit__)
+        self._tokens = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self.width: int | None = None
         self.start = np.zeros(rows, dtype=np.int64)  # of a row's tokens, in tokens
         self.length = np.full(rows, -1, dtype=np.int32)

@@ -89,7 +89,8 @@ def test_the_same_input_is_encoded_once_across_rows_and_graphs(go):
     encoder = Letters()
     same = {n: f"text {n % 10}" for n in range(100)}
     _, counts = go(same, encoder)
-    assert (counts.encoded, counts.distinct) == (100, 10) and len(encoder.worked) == 10
+    assert (counts.encoded, counts.distinct) == (100, 10)
+    assert len(encoder.worked) == 10
     out, counts = go({5: "text 3", 9: "a new one"}, encoder, graph="other", out="other-out")
     assert (counts.found, counts.encoded) == (1, 1)
     assert tables.read(out / "tokens.parquet", "tokens")["entity_id"].to_pylist() == [5, 9]
@@ -104,7 +105,8 @@ def test_shares_fill_the_store_and_the_stage_finds_everything(go):
         folder, counts = go(given, encoder, out="nothing", share=(share, 3))
         sizes.append(counts.encoded)
         assert not folder.exists()
-    assert sum(sizes) == 500 and min(sizes) > 120
+    assert sum(sizes) == 500
+    assert min(sizes) > 120
     encoder = Letters()
     out, counts = go(given, encoder)
     assert (counts.found, counts.encoded, encoder.worked) == (500, 0, [])
@@ -116,7 +118,8 @@ def test_shares_fill_the_store_and_the_stage_finds_everything(go):
 def test_without_a_store(go, tmp_path):
     out, counts = go(texts(0, 50), store=None)
     with_store, _ = go(texts(0, 50), out="other")
-    assert counts.encoded == 50 and contents(out) == contents(with_store)
+    assert counts.encoded == 50
+    assert contents(out) == contents(with_store)
     assert not (tmp_path / "scratch-g").exists()
 
 
@@ -129,7 +132,7 @@ def test_a_damaged_part_costs_its_rows_and_no_more(go, tmp_path, monkeypatch):
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
     encoder = Letters()
-    again, counts = go(texts(0, 1000), encoder)
+    again, _counts = go(texts(0, 1000), encoder)
     assert contents(again) == before
     assert 0 < len(set(encoder.worked)) <= 140, "a part and what shared its last batch"
 
@@ -199,7 +202,8 @@ def test_many_rows_of_one_entity_are_averaged(tmp_path):
 def test_an_empty_text_gets_no_row_and_is_named(go, caplog):
     out, counts = go({1: "one", 2: "  ", 3: None, 4: "four"})
     assert (counts.encoded, counts.refused, counts.missing) == (2, 1, 1)
-    assert "entity 2" in caplog.text and "empty" in caplog.text
+    assert "entity 2" in caplog.text
+    assert "empty" in caplog.text
     assert tables.read(out / "features.parquet", "features")["entity_id"].to_pylist() == [1, 4]
 
 
@@ -226,7 +230,9 @@ def test_a_picture_that_cannot_be_used_gets_no_row(content, reason, tmp_path, ca
     encoder = zoo.load("patches", {"family": "patches", "codes": 16, "size": 16}, inputs)
     stores = Stores(str(tmp_path / "store"), tmp_path / "scratch", "image", encoder.fingerprint)
     counts = encode.run(inputs, encoder, stores, tmp_path / "out", made_by={})
-    assert counts.refused == 1 and "entity 7" in caplog.text and reason in caplog.text
+    assert counts.refused == 1
+    assert "entity 7" in caplog.text
+    assert reason in caplog.text
     assert tables.read(tmp_path / "out" / "tokens.parquet", "tokens")["entity_id"].to_pylist() == [8]
 
 
@@ -264,7 +270,7 @@ def test_a_text_table_that_cannot_be_read(harm, tmp_path):
         path.write_bytes(path.read_bytes()[:-20])
     if harm == "columns":
         pq.write_table(pq.read_table(path).drop_columns(["text"]), path)
-    with pytest.raises(UserError, match="text.parquet"):
+    with pytest.raises(UserError, match=r"text\.parquet"):
         Texts(path)
 
 
@@ -285,13 +291,15 @@ def test_a_disk_without_room_leaves_what_stood_there(go, tmp_path, monkeypatch):
 def test_progress_reaches_the_end(go):
     seen = []
     go(texts(0, 100), progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (100, 100) and seen == sorted(seen)
+    assert seen[-1] == (100, 100)
+    assert seen == sorted(seen)
 
 
 def test_the_store_says_what_it_holds(go, tmp_path):
     go(texts(0, 30))
     store = Store(str(tmp_path / "store"), "text", Letters().fingerprint)
-    assert store.status()["rows"] == 30 and store.verify() == (30, [])
+    assert store.status()["rows"] == 30
+    assert store.verify() == (30, [])
 
 
 def test_a_learned_codebook_is_kept_and_survives_without_its_store(tmp_path, monkeypatch):

@@ -65,7 +65,7 @@ def test_same_rows_as_a_local_run(kind, cluster, tmp_path):
 def test_no_cluster_is_a_sentence(tmp_path):
     pytest.importorskip("ray", reason="the extra ray is not installed")
     inputs, _, recipe = world(tmp_path, "text")
-    with pytest.raises(UserError, match="No Ray cluster answers at '127.0.0.1:9'"):
+    with pytest.raises(UserError, match=r"No Ray cluster answers at '127\.0\.0\.1:9'"):
         encode_ray.fill(inputs, recipe, str(tmp_path / "ray"), address="127.0.0.1:9")
 
 
@@ -92,7 +92,8 @@ def test_a_worker_gives_the_rows_of_a_local_run(tmp_path):
             chosen = encode_ray._chosen(pq.read_table(path), column, places)
             encode_ray._write(worker(chosen), str(store), kind, recipe.fingerprint)
         counts, same = publish(inputs, encoder, kind, store, tmp_path / f"ray-{kind}-out")
-        assert counts.encoded == 0 and same == local
+        assert counts.encoded == 0
+        assert same == local
 
 
 def test_a_worker_with_other_code_or_weights_is_refused(tmp_path):

@@ -36,7 +36,8 @@ def test_patches_find_their_own_centroids(tmp_path):
     rows = encoder.encode(encoder.prepare([left]))
     dark = int(np.argmin(centroids.mean(1)))
     assert rows.tokens[0].tolist() == [dark, 1 - dark, 1 - dark, 1 - dark]
-    assert rows.features[0][dark] == 0.25 and rows.features[0].sum() == 1
+    assert rows.features[0][dark] == 0.25
+    assert rows.features[0].sum() == 1
     np.testing.assert_allclose(encoder.codebook(np.array([1 - dark]))[0], 200 / 255, atol=1e-6)
 
 
@@ -132,16 +133,17 @@ def test_leftovers_of_a_trainer_are_inert(tmp_path, monkeypatch):
     torch.save({"state_dict": {"w": torch.ones(2)}, "callbacks": {Callback: {"best": 1}}, "one": callback}, path)
     monkeypatch.delitem(sys.modules, module.__name__)
     content = checkpoints.read(path)
-    assert content["state_dict"]["w"].tolist() == [1, 1] and made == []
+    assert content["state_dict"]["w"].tolist() == [1, 1]
+    assert made == []
     assert isinstance(content["one"], checkpoints.Inert)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.ckpt"])
 def test_damaged_and_missing_weights(name, tmp_path):
-    with pytest.raises(UserError, match="no weights|cannot be read"):
+    with pytest.raises(UserError, match=r"no weights|cannot be read"):
         checkpoints.read(tmp_path / name)
     (tmp_path / name).write_bytes(b"PK\x03\x04 nothing")
-    with pytest.raises(UserError, match="cannot be read|was not read"):
+    with pytest.raises(UserError, match=r"cannot be read|was not read"):
         checkpoints.read(tmp_path / name)
 
 
@@ -181,6 +183,11 @@ def test_timm_agrees_with_the_bare_model(tmp_path):
     np.testing.assert_allclose(rows.features[0], expected.numpy(), rtol=1e-5, atol=1e-5)
 
 
+def use(block: dict) -> None:
+    encoder = zoo.load("timm", {"family": "timm", **block})
+    encoder.encode(encoder.prepare([zoo.picture(1)] * 2))
+
+
 def test_timm_refuses_what_it_cannot_use(tmp_path):
     folder = zoo.vit(tmp_path / "vit")
     for block, says in (
@@ -189,8 +196,7 @@ def test_timm_refuses_what_it_cannot_use(tmp_path):
         ({"model": str(tmp_path)}, "model.safetensors"),
     ):
         with pytest.raises(UserError, match=says):
-            encoder = zoo.load("timm", {"family": "timm", **block})
-            encoder.encode(encoder.prepare([zoo.picture(1)] * 2))
+            use(block)
 
 
 def test_weights_come_by_address_once_and_must_agree_later(tmp_path):

@@ -106,4 +106,5 @@ def test_the_published_ids_are_checked(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["check_beit", "--picture", str(tmp_path / "p.jpg"), "--weights", str(path)])
     with pytest.raises(SystemExit) as stopped:
         check_beit.main()
-    assert stopped.value.code == 1 and "instead of 196" in capsys.readouterr().err
+    assert stopped.value.code == 1
+    assert "instead of 196" in capsys.readouterr().err

@@ -41,7 +41,8 @@ def read_back(store: Store, first: int, last: int) -> None:
     for at, n in enumerate(range(first, last)):
         row = store.read(found.names[found.part[at]]).slice(int(found.row[at]), 1).to_pylist()[0]
         assert row["token_ids"] == list(range(n % 5))
-        assert row["embedding"] == [n, -n, 0.5] and row["count"] == n % 7
+        assert row["embedding"] == [n, -n, 0.5]
+        assert row["count"] == n % 7
 
 
 def test_what_was_written_is_found_and_nothing_else(store, tmp_path):
@@ -104,7 +105,8 @@ def test_a_damaged_part_is_noticed_set_aside_and_made_again(harm, store, tmp_pat
         with pytest.raises(Damaged):
             fresh.read(path.stem)
     assert fresh.find(keys(0, 9)).known.tolist() == [False] * 5 + [True] * 4
-    assert fresh.status()["damaged"] == 1 and not path.exists()
+    assert fresh.status()["damaged"] == 1
+    assert not path.exists()
     fresh.write(*rows(0, 5))
     read_back(fresh, 0, 9)
 
@@ -156,7 +158,8 @@ def test_a_writer_killed_at_any_moment_leaves_whole_parts(tmp_path):
         promised = int(written[-1])
         assert store.find(keys(0, promised)).known.all()
         sound, damaged = store.verify()
-        assert sound >= promised and damaged == []
+        assert sound >= promised
+        assert damaged == []
 
 
 def test_a_reader_without_rights_to_write(tmp_path):
@@ -172,7 +175,8 @@ def test_a_reader_without_rights_to_write(tmp_path):
         else:
             stores.write(*rows(5, 9))
             known = [found.known for _, found in stores.find(keys(0, 9))]
-            assert (known[0] | known[1]).all() and not known[0][5:].any()
+            assert (known[0] | known[1]).all()
+            assert not known[0][5:].any()
     stores.close()
     assert not (tmp_path / "b").exists()
 

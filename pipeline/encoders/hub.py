@@ -1,4 +1,4 @@
-"""Where a model's files lie: a folder, a Python package, or the Hugging Face cache, which is filled once and works offline."""
+"""Where a model's files lie: a folder, a Python package, or the Hugging Face cache, filled once and then offline."""
 
 import logging
 from importlib.util import find_spec
@@ -49,7 +49,8 @@ def _from_hub(model: str, revision: str, whole: bool) -> Path:
         return Path(snapshot_download(model, revision=revision, allow_patterns=wanted))
     except GatedRepoError as error:
         raise UserError(
-            f"{model} is gated: accept its licence on its hub page, then run `hf auth login`, or point `model` at a folder."
+            f"{model} is gated: accept its licence on its hub page, then run `hf auth login`, or point `model` at "
+            "a folder."
         ) from error
     except RepositoryNotFoundError as error:
         raise UserError(f"The hub knows no model {model}, or it is private; check the name or log in.") from error

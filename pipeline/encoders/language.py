@@ -2,8 +2,8 @@
 
 Tokens are the tokenizer's ids without special tokens, of the text without its stop words (dropped as words, before
 tokenising, so that byte-pair vocabularies work too). The codebook is the input embedding matrix, of which only the
-used rows are read, straight from the safetensors file that holds it: the model is not built. The feature is the mean of
-the last hidden states over the text's own positions (as in Reimers & Gurevych 2019, section 3), or the first position's.
+used rows are read, straight from the safetensors file that holds it: the model is not built. The feature is the mean
+of the last hidden states over the text's own positions (Reimers & Gurevych 2019, section 3), or the first one's.
 """
 
 import hashlib

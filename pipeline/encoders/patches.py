@@ -36,8 +36,8 @@ class Patches:
     def __init__(self, settings: Settings, centroids: np.ndarray):
         if centroids.shape[1] != 3 * settings.patch**2:
             raise UserError(
-                f"A codebook of width {centroids.shape[1]} does not fit patches of {settings.patch}×{settings.patch} pixels, "
-                f"which have {3 * settings.patch**2} values; remove it, so that it is learned again."
+                f"A codebook of width {centroids.shape[1]} does not fit patches of {settings.patch}×{settings.patch} "
+                f"pixels, which have {3 * settings.patch**2} values; remove it, so that it is learned again."
             )
         self._settings = settings
         self._centroids = torch.from_numpy(np.ascontiguousarray(centroids, dtype=np.float32))

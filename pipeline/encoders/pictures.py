@@ -63,7 +63,7 @@ def prepare(raw: Sequence[bytes], cut: Callable[[Image.Image], Image.Image]) -> 
 
 
 def several(raw: Sequence[bytes], make: Callable[[Image.Image], torch.Tensor]) -> list[torch.Tensor | Refused]:
-    """Decode pictures and make of each what a model reads, several at once: Pillow lets other threads work meanwhile."""
+    """Decode pictures and make of each what a model reads, several at once: Pillow lets other threads run."""
 
     def one(content: bytes) -> torch.Tensor | Refused:
         picture = decode(content)

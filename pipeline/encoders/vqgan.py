@@ -124,7 +124,7 @@ class Vqgan:
         if is_untrained(model.quantize.embedding.weight):
             codes = len(model.quantize.embedding.weight)
             log.warning(
-                "The codebook of %s was never trained: its numbers are still drawn from ±1/%d, so its tokens mean nothing. "
+                "The codebook of %s was never trained: its numbers are still drawn from ±1/%d, so tokens mean nothing. "
                 "Fetch the checkpoint from the authors of VQGAN.",
                 self._settings.weights,
                 codes,
