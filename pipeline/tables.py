@@ -86,6 +86,26 @@ SCHEMAS = {
         ("candidates", pa.int32()),
         ("score", pa.float32()),
     ),
+    # What a trained model pays attention to (the study `case`).
+    "modality_weights": _schema(
+        ("entity_id", pa.int32()), ("label", pa.string()), ("modality", pa.string()), ("weight", pa.float32())
+    ),
+    "gates": _schema(
+        ("relation_id", pa.int32()),
+        ("label", pa.string()),
+        ("direction", pa.string()),
+        ("modality", pa.string()),
+        ("expert", pa.int32()),
+        ("gate", pa.float32()),
+    ),
+    "attention": _schema(
+        ("entity_id", pa.int32()),
+        ("label", pa.string()),
+        ("place", pa.int32()),
+        ("part", pa.string()),
+        ("token_id", pa.int32(), True),
+        ("attention", pa.float32()),
+    ),
 }
 
 
@@ -290,10 +310,15 @@ def write_text(path: str | Path, text: str) -> None:
 
     Raises UserError when the disk is full or the folder cannot be written.
     """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a small file whole or not at all (see write_text)."""
     path = Path(path)
     try:
         with _beside(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)
             _flush_to_disk(temporary)
             os.replace(temporary, path)
     except OSError as error:
