@@ -15,8 +15,8 @@ ENGLISH = frozenset(
     am is are was were be been being have has had having do does did doing done will would shall should can could may
     might must ought cannot
     isn't aren't wasn't weren't haven't hasn't hadn't don't doesn't didn't won't wouldn't shan't shouldn't can't
-    couldn't     mustn't mightn't needn't ain't i'm you're he's she's it's we're they're i've you've we've they've i'll you'll he'll
-    she'll it'll we'll they'll i'd you'd he'd she'd we'd they'd that's there's who's what's let's
+    couldn't mustn't mightn't needn't ain't i'm you're he's she's it's we're they're i've you've we've they've i'll
+    you'll he'll she'll it'll we'll they'll i'd you'd he'd she'd we'd they'd that's there's who's what's let's
     about above across after against along among amongst around as at before behind below beneath beside besides between
     beyond by concerning despite down during except for from in inside into like near of off on onto out outside over
     past per regarding since through throughout till to toward towards under underneath until unto up upon via with
