@@ -2,6 +2,7 @@
 # make test     installs what tests need, runs them
 # make lint     ruff
 # make verify   compares all that DVC keeps with its checksums, sets aside what is damaged
+# make study NAME=… GRAPH=… MODEL=…   one experiment: table, figure, words (docs/studies.md); SEEDS=, EPOCHS= on wish
 # make share DIR=…   uses storage that a group shares: a folder, or an address (docs/shared-storage.md)
 #
 # VENV=       uses the environment that is active instead of making .venv (nothing in it is pinned then)
@@ -35,6 +36,10 @@ lint: $(STAMP)-dev
 
 verify: $(STAMP)
 	python -m stages.verify
+
+study: $(STAMP)
+	python -m stages.study --name "$(NAME)" --graph "$(GRAPH)" --model "$(MODEL)" \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(EPOCHS),--epochs $(EPOCHS))
 
 share: $(STAMP)
 	python -m stages.share $(DIR)

@@ -1,12 +1,14 @@
 """The run folder: what one training run leaves, complete enough to be judged and to be loaded again with one call.
 
-weights.safetensors   the weights that were best on dev, with every table they need
+weights.safetensors   the weights that were best on dev, with every table they need, but for frozen features that stay
+                      on disk (trainers/mapped.py): run.json names their tables
 run.json              settings, inputs, seed, epochs, chosen epoch, seconds, peak memory, device, code version
 history.csv           one row an epoch
 dev.json, test.json, ranks.parquet     from the evaluate stage
 """
 
 import csv
+import functools
 import hashlib
 import importlib
 import json
@@ -27,6 +29,7 @@ from pipeline.errors import UserError
 from trainers import MODELS
 from trainers.checkpoint import load_tensors, save_tensors
 from trainers.data import Data, Features, Tokens
+from trainers.mapped import reopen
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
     about = read_about(path)
     module = module_of(about["model"])
     settings = module.Settings(**{key: _frozen(value) for key, value in about["settings"].items()})
-    model = module.build(blank(about["shapes"]), settings, torch.Generator().manual_seed(0))
+    data = blank(about["shapes"], mapped_again(about.get("mapped", {}), path))
+    model = module.build(data, settings, torch.Generator().manual_seed(0))
     _fill(model, load_tensors(path / "weights.safetensors"), path)
     model = model.to(torch.device(device)).eval()
     return Run(path, model, about, model.scorer())
@@ -89,11 +93,12 @@ def shapes(data: Data) -> dict:
     }
 
 
-def blank(sizes: dict) -> Data:
-    """Data without content, for building a model whose weights are then loaded."""
+def blank(sizes: dict, features: dict[str, Features] | None = None) -> Data:
+    """Data without content but the `features` given, for building a model whose weights are then loaded."""
     none = torch.empty(0, 3, dtype=torch.int64)
+    given = features or {}
     features = {
-        name: Features(torch.arange(rows) % sizes["entities"], torch.zeros(rows, width))
+        name: given.get(name) or Features(torch.arange(rows) % sizes["entities"], torch.zeros(rows, width))
         for name, (rows, width) in sizes["features"].items()
     }
     tokens = {
@@ -102,6 +107,24 @@ def blank(sizes: dict) -> Data:
         for name, (lists, codes, width) in sizes["tokens"].items()
     }  # fmt: skip
     return Data(sizes["name"], sizes["entities"], sizes["relations"], none, none, none, features, tokens)
+
+
+def mapped(data: Data) -> dict:
+    """What run.json says of the features that stay on disk, from which `mapped_again` finds them."""
+    return {
+        name: {"table": str(one.mapped.table), "sha256": one.mapped.sha256, "folder": str(one.mapped.folder)}
+        for name, one in data.features.items()
+        if one.mapped is not None
+    }
+
+
+def mapped_again(found: dict, path: Path) -> dict[str, Features]:
+    """The features that `mapped` spoke of, mapped from disk again; `path` is the folder runs/<graph>/<model>.
+
+    Raises UserError if a table is gone or has changed.
+    """
+    project = Path(path, "../../..").resolve()
+    return {name: Features(*reopen(**one, base=project)) for name, one in found.items()}
 
 
 def describe(data: Data, *, model: str, settings: object, split: str, encoders: dict, seed: int, device: torch.device,
@@ -114,6 +137,7 @@ def describe(data: Data, *, model: str, settings: object, split: str, encoders: 
         "encoders": encoders,
         "settings": asdict(settings),
         "shapes": shapes(data),
+        "mapped": mapped(data),
         "seed": seed,
         "epochs": progress.epoch,
         "chosen_epoch": progress.best_epoch,
@@ -143,8 +167,9 @@ def device_name(device: torch.device) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
+@functools.cache
 def code_version() -> str:
-    """The project's version and a digest of the sources that training ran."""
+    """The project's version and a digest of the sources as this process first found them."""
     digest = hashlib.sha256()
     folder = Path(__file__).parent
     for source in sorted([*folder.rglob("*.py"), *folder.rglob("*.c")]):
