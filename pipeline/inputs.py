@@ -128,7 +128,8 @@ def _stream(paths: list[Path], kind: str, columns: list[str], rows: int) -> Iter
     """Batches of the named columns of some Parquet files, a bounded number of rows at a time."""
     for path in paths:
         try:
-            with pq.ParquetFile(path) as file:
+            # Buffering ahead would hold every row group that was read until the file is closed.
+            with pq.ParquetFile(path, pre_buffer=False) as file:
                 tables.check_columns(path, file.schema_arrow, kind, columns)
                 for batch in file.iter_batches(rows, columns=columns):
                     yield batch.select(columns)
