@@ -44,8 +44,8 @@ def draw(rows: Sequence[Mapping], plot: Mapping) -> Figure:
             axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
         if plot.get("series"):
             handles, labels = every[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside upper left", ncols=3, title=None)
-        figure.suptitle(plot["title"], x=0.01, ha="left", fontsize=11)
+            figure.legend(handles, labels, loc="outside lower left", ncols=3)
+        figure.suptitle(f"{plot['title']} (bars: {_meaning(rows, plot)})", x=0.01, ha="left", fontsize=10)
     return figure
 
 
@@ -86,12 +86,22 @@ def _dots(axes: Axes, groups: Mapping[str, Sequence[Mapping]], plot: Mapping, na
     axes.set_ylabel(plot["x_label"])
 
 
-def _values(rows: Sequence[Mapping], plot: Mapping) -> tuple[np.ndarray, np.ndarray | None]:
-    """The rows' values and their deviations over seeds, None with one seed."""
+def _values(rows: Sequence[Mapping], plot: Mapping) -> tuple[np.ndarray, np.ndarray]:
+    """The rows' values (n,), and how far their bars reach below and above (2, n)."""
     scale = plot.get("scale", 1)
-    spread = [row[plot["deviation"]] for row in rows]
-    known = None if any(one is None for one in spread) else scale * np.array(spread)
-    return scale * np.array([row[plot["y"]] for row in rows]), known
+    value = np.array([row[plot["y"]] for row in rows])
+    if any(row[plot["deviation"]] is None for row in rows):
+        low, high = (np.array([row[f"{plot['y']}_{end}"] for row in rows]) for end in ("low", "high"))
+        return scale * value, scale * np.maximum(0, np.stack([value - low, high - value]))
+    spread = np.array([row[plot["deviation"]] for row in rows])
+    return scale * value, scale * np.stack([spread, spread])
+
+
+def _meaning(rows: Sequence[Mapping], plot: Mapping) -> str:
+    """What the bars are: with one seed there is no deviation, and the interval over queries stands for it."""
+    if any(row[plot["deviation"]] is None for row in rows):
+        return "95 % interval over queries, 1 seed"
+    return f"± deviation over {rows[0]['runs']} seeds"
 
 
 def save(figure: Figure, path: Path) -> None:

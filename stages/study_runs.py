@@ -168,9 +168,8 @@ def rows(bench: Bench, points: Sequence[Point], tell: Callable[[str], None] = lo
         fresh = bench.trained - before
         what = ", ".join(f"{name} {value}" for name, value in point.columns.items())
         spread = "" if row["mrr_deviation"] is None else f" ± {row['mrr_deviation']:.4f}"
-        tell(
-            f"{place}/{len(points)} {what}: test MRR {row['mrr']:.4f}{spread} (runs: {row['runs']}, trained now: {fresh})"
-        )
+        runs_ = f"{row['runs']} runs, {fresh} trained now"
+        tell(f"{place}/{len(points)} {what}: test MRR {row['mrr']:.4f}{spread} ({runs_})")
     return [finish(row, found) for row in found]
 
 
