@@ -189,6 +189,29 @@ def lines(plot: Mapping, groups: Mapping[str, Sequence[tuple[float, float, float
         x, y, error = np.array(sorted(points)).T
         axes.errorbar(x, y, error if error.any() else None, capsize=2.5, markersize=5, label=label, **look)
     axes.set(xlabel=plot["x_label"], ylabel=plot["y_label"])
+    if plot.get("title"):
+        _title(axes, plot["title"])
+    _legend(figure, axes)
+    return _svg(figure, name)
+
+
+def dots(plot: Mapping, groups: Mapping[str, Sequence[tuple[str, float, float]]], name: str) -> str:
+    """A study's figure whose x are names: a row a name, in each group one dot (x, y, deviation or 0) at most."""
+    names = list(dict.fromkeys(x for points in groups.values() for x, _, _ in points))
+    figure, axes = _figure(0.75 + 0.42 * len(names))
+    for place, (label, points) in enumerate(groups.items()):
+        look = {**series(place), "linestyle": "none"}
+        x, y, error = zip(*points, strict=True)
+        at = np.array([names.index(one) for one in x]) + 0.5 * ((place + 0.5) / len(groups) - 0.5)
+        axes.errorbar(y, at, xerr=error if any(error) else None, capsize=2.5, markersize=6, label=label, **look)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", labelcolor=_STAND_INS["ink"])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(plot["y_label"])
+    axes.grid(False, axis="y")
+    if plot.get("title"):
+        _title(axes, plot["title"])
     _legend(figure, axes)
     return _svg(figure, name)
 

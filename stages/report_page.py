@@ -1,5 +1,6 @@
 """The report's page: gathers what the sections show and fills the template."""
 
+import base64
 import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -138,17 +139,19 @@ def _heat_maps(graph: Graph, runs: Sequence[Run], wins: Sequence[dict]) -> list[
 def _studies(root: Path) -> list[dict]:
     """The studies that were run: each folder of studies/ that holds a study.json, with its table and its figure.
 
-    study.json: `title`, `protocol` (in words), and on wish `plot`: the columns `x`, `y`, `series`, `deviation` of
-    table.csv with `x_label` and `y_label`, units included.
+    study.json: `title`, `protocol` (in words), and on wish `plot`: the columns `x`, `y`, `series`, `panel`, `deviation`
+    of table.csv with `x_label` and `y_label`, units included, and the `scale` by which y is multiplied. An x that is no
+    number makes dots. `pictures`: PNG files beside it that are shown as they are.
     """
     found = []
     for path in sorted((root / "studies").glob("**/study.json")):
         about = read_json(path)
         table = path.with_name("table.csv")
         rows = _rows(table) if table.exists() else []
-        plot = about.get("plot")
-        svg = Markup(_study_figure(plot, rows, str(about["title"]), path)) if plot and rows else None
-        found.append({"title": about["title"], "protocol": about.get("protocol", ""), "rows": rows, "figure": svg})
+        drawn = _study_figures(about["plot"], rows, str(about["title"]), path) if about.get("plot") and rows else []
+        pictures = [_inline(path.with_name(name)) for name in about.get("pictures", ())]
+        found.append({"title": about["title"], "protocol": about.get("protocol", ""), "rows": rows,
+                      "figures": [Markup(svg) for svg in drawn], "pictures": pictures})  # fmt: skip
     return found
 
 
@@ -157,18 +160,40 @@ def _rows(path: Path) -> list[dict]:
         return list(csv.DictReader(handle))
 
 
-def _study_figure(plot: dict, rows: Sequence[dict], title: str, path: Path) -> str:
-    groups: dict[str, list[tuple[float, float, float]]] = {}
+def _inline(path: Path) -> str:
+    """A PNG file as a data URI. Raises UserError if it is missing."""
     try:
+        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there, but study.json names it; run the study again.") from error
+
+
+def _study_figures(plot: dict, rows: Sequence[dict], title: str, path: Path) -> list[str]:
+    """A figure a panel: lines over numbers, dots over names."""
+    panels: dict[str, dict[str, list[tuple]]] = {}
+    scale = plot.get("scale", 1)
+    try:
+        numeric = all(_is_number(row[plot["x"]]) for row in rows)
         for row in rows:
-            deviation = float(row[plot["deviation"]] or 0) if plot.get("deviation") else 0.0
+            deviation = scale * float(row[plot["deviation"]] or 0) if plot.get("deviation") else 0.0
+            groups = panels.setdefault(row[plot["panel"]] if plot.get("panel") else "", {})
             label = row[plot["series"]] if plot.get("series") else plot["y_label"]
-            groups.setdefault(label, []).append((float(row[plot["x"]]), float(row[plot["y"]]), deviation))
-        return figures.lines(plot, groups, f"study: {title}")
+            x = float(row[plot["x"]]) if numeric else row[plot["x"]]
+            groups.setdefault(label, []).append((x, scale * float(row[plot["y"]]), deviation))
     except (KeyError, ValueError) as error:
         raise UserError(
             f"{path} names a plot that its table.csv cannot fill ({error}); run the study again."
         ) from error
+    draw = figures.lines if numeric else figures.dots
+    return [draw({**plot, "title": panel}, groups, f"study: {title} {panel}") for panel, groups in panels.items()]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _percent(value: float | None, digits: int = 2) -> str:

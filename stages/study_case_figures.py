@@ -74,7 +74,7 @@ def gates(modalities: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure:
     return figure
 
 
-def tiles(entities: Sequence[tuple[str, Image.Image, np.ndarray]]) -> Figure:
+def tiles(entities: Sequence[tuple[str, Image.Image, np.ndarray]], picture_word: str) -> Figure:
     """Each entity's picture, and below it the same, as bright as its tiles (n, n) are attended to."""
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = _figure(1.7 * len(entities) + 1.2, 4.1)
@@ -91,10 +91,10 @@ def tiles(entities: Sequence[tuple[str, Image.Image, np.ndarray]]) -> Figure:
             for axes in column:
                 axes.set_xticks([])
                 axes.set_yticks([])
-        every[0, 0].set_ylabel("picture")
+        every[0, 0].set_ylabel(picture_word)
         every[1, 0].set_ylabel("attention")
         figure.colorbar(shown, ax=every[1], label="of [ENT]'s attention,\na token (%)", fraction=0.05)
-        figure.suptitle("Pictures that are attended to most", x=0.01, ha="left", fontsize=11)
+        figure.suptitle(f"{picture_word.capitalize()}s that are attended to most", x=0.01, ha="left", fontsize=11)
     return figure
 
 

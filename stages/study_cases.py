@@ -5,6 +5,7 @@ MyGO: how much [ENT] attends to each token. The run is the one that other studie
 """
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from trainers.token_selection import most_frequent
 MODELS = ("adamf_mat", "adamf", "momok", "mygo")
 SHOWN = 12  # entities that are drawn one by one
 PICTURES = 6
+DRAWN_RELATIONS = 15
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,9 @@ def _gates(model: torch.nn.Module, data: Data, folder: Path) -> Case:
         "expert": np.tile(np.arange(1, experts + 1, dtype=np.int32), len(gates) * len(relation)),
         "gate": np.concatenate([one.ravel() for one in gates.values()]),
     }
-    common = torch.bincount(data.train[:, 1], minlength=data.relations).argsort(descending=True, stable=True)[:30]
+    common = torch.bincount(data.train[:, 1], minlength=data.relations).argsort(descending=True, stable=True)[
+        :DRAWN_RELATIONS
+    ]
     both = [row + offset for row in common.tolist() for offset in (0, data.relations)]
     names = [_relation(labels, row) for row in both]
     drawn = {"figure": figures.gates({name: one[both] for name, one in gates.items()}, names)}
@@ -193,7 +197,7 @@ def _attention(model: torch.nn.Module, data: Data, folder: Path) -> Case:
     if "image" in place:
         tiles = _tiles(attention, place["image"], data, folder, labels)
         if tiles:
-            drawn["pictures"] = figures.tiles(tiles)
+            drawn["pictures"] = figures.tiles(tiles, _picture_word(folder))
     return Case("attention", columns, rows, drawn)
 
 
@@ -243,6 +247,12 @@ def _grid(tokens: Tokens, entity: int) -> Tensor | None:
     values = tokens.values[tokens.offsets[row] : tokens.offsets[row + 1]]
     side = int(len(values) ** 0.5)
     return values.view(side, side) if side and side * side == len(values) else None
+
+
+def _picture_word(folder: Path) -> str:
+    """What this graph's pictures are called: what code has drawn is never called a picture."""
+    parts = [json.dumps(tables.made_by(path)) for path in sorted((folder / "images").glob("part-*.parquet"))]
+    return "drawing" if any("drawing" in part.lower() for part in parts) else "picture"
 
 
 def _picture(folder: Path, entity: int) -> Image.Image | None:

@@ -25,11 +25,18 @@ def about(title: str, protocol: str, subject: Subject, bench: Bench) -> dict:
 
 
 def csv_of(rows_: Sequence[dict]) -> str:
-    """The rows as CSV, numbers with as many digits as can be read; None is an empty cell."""
+    """The rows as CSV, numbers as they are read; None is an empty cell."""
     names = list(dict.fromkeys(name for row in rows_ for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     for row in rows_:
-        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
+        writer.writerow({name: _readable(value) for name, value in row.items()})
     return text.getvalue()
+
+
+def _readable(value: object) -> object:
+    """Whole numbers as such, others with four digits that count."""
+    if not isinstance(value, float):
+        return value
+    return int(value) if value.is_integer() else f"{value:.4g}"
