@@ -6,20 +6,37 @@ trainer by `model_settings`, so that nothing but the train stage (and the check 
 
 import difflib
 import json
+import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import UserError
 
 PATH = Path("params.yaml")
+# Hyperparameters that count something without which there is no model.
+_AT_LEAST_ONE = frozenset(
+    ("epochs", "batch_size", "negatives", "dimension", "width", "relation_width", "dim", "hidden", "heads", "experts")
+)
 _MOST_VALUES = 100_000  # of params.yaml with its aliases written out; the project's own has some five hundred
 
+
+class Blocks(dict):
+    """Blocks by name; asking for a name that has none is a user's slip, not ours."""
+
+    def __missing__(self, name: str) -> None:
+        near = difflib.get_close_matches(name, self, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self) or 'none'}."
+        raise UserError(f"{PATH} has no block {name!r}; {hint}")
+
+
+Named = AfterValidator(Blocks)
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
@@ -153,7 +170,7 @@ class Params(BaseModel):
     sources: Sources
     web: Web
     store: str | None
-    graph: dict[str, Graph]
+    graph: Annotated[dict[str, Graph], Named]
     text: Text
     images: Images
     encoders: dict[str, dict]
@@ -161,7 +178,7 @@ class Params(BaseModel):
     train: Train
     evaluate: Evaluate
     studies: Studies
-    model_blocks: dict[str, dict[str, dict]]
+    model_blocks: Annotated[dict[str, Annotated[dict[str, dict], Named]], Named]
 
 
 def load_params(path: Path = PATH) -> Params:
@@ -200,16 +217,35 @@ def model_settings(params: Params, model: str, graph: str, settings: type, path:
             if key not in known:
                 raise UserError(where + _unknown(key, f"{model}.{part}", known))
             merged[key] = value
-    try:
-        return adapter.validate_json(json.dumps(merged), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0]) if first["loc"] else "common"
+
+    def refusal(key: str, reason: str) -> UserError:
         part = graph if key in (block[graph] or {}) else "common"
         line = line_of((model, part, key), path)
-        raise UserError(
-            f"{path}, line {line}: {model}.{part}.{key} cannot be {merged.get(key)!r}: {_reason(first)}."
-        ) from error
+        return UserError(f"{path}, line {line}: {model}.{part}.{key} cannot be {merged.get(key)!r}: {reason}.")
+
+    try:
+        found = adapter.validate_json(json.dumps(merged), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise refusal(str(first["loc"][0]) if first["loc"] else "common", _reason(first)) from error
+    for key in merged:
+        if reason := _out_of_range(key, getattr(found, key)):
+            raise refusal(key, reason)
+    return found
+
+
+def _out_of_range(key: str, value: object) -> str | None:
+    """Why a hyperparameter cannot have this value, by what all models mean by its name; None if it can."""
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        if not math.isfinite(number) or number < 0:
+            return "input should be a finite number of at least 0"
+        if key in _AT_LEAST_ONE and number < 1:
+            return "input should be at least 1"
+        if "dropout" in key and number >= 1:
+            return "input should be below 1"
+    return None
 
 
 def line_of(key: Sequence[str | int], path: Path = PATH) -> int:
@@ -267,14 +303,16 @@ def _line(lines: object, key: Sequence[str | int]) -> int:
 def _sentence(path: Path, error: ValidationError, lines: object, values: dict) -> str:
     """The first of pydantic's complaints as one sentence with the place to look at."""
     first = min(error.errors(), key=lambda one: (one["type"] != "extra_forbidden", one["loc"]))
-    loc = tuple(part for part in first["loc"])
+    loc = tuple(first["loc"])
+    if loc[0] == "model_blocks":  # which no key of the file is called
+        loc = loc[1:]
     where = f"{path}, line {_line(lines, loc)}: "
     name = ".".join(map(str, loc))
     if first["type"] == "extra_forbidden":
         return where + _unknown(str(loc[-1]), ".".join(map(str, loc[:-1])), _known_keys(loc[:-1]))
     if first["type"] == "missing":
         return f"{where}the key {name} is missing; the project's own params.yaml shows what it may be."
-    return f"{where}{name} cannot be {first['input']!r}: {_reason(first)}."
+    return f"{where}{name} cannot be {reprlib.repr(first['input'])}: {_reason(first)}."
 
 
 def _known_keys(loc: Sequence[str | int]) -> list[str]:
