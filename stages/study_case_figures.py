@@ -47,7 +47,13 @@ def distribution(values: np.ndarray, parts: Sequence[str], label: str) -> Figure
         axes = figure.subplots()
         for place, part in enumerate(parts):
             axes.hist(
-                100 * values[:, place], 40, (0, 100), histtype="step", lw=1.6, color=PART_COLOURS[part], label=part
+                100 * values[:, place],
+                40,
+                range=(0, 100),
+                histtype="step",
+                lw=1.6,
+                color=PART_COLOURS[part],
+                label=part,
             )
         axes.set(xlim=(0, 100), xlabel=label, ylabel="entities (number)")
         figure.legend(loc="outside upper right", ncols=len(parts))

@@ -116,8 +116,9 @@ def experts(of: Subject) -> list[Point]:
     """1 … n experts, with and without mutual information; with one expert there is none, so both begin alike."""
     mu = of.settings.mu or 1e-4
     points = []
+    most = max(of.values.experts, of.settings.experts)
     for term, weight in ((f"with mutual information (μ = {mu:g})", mu), ("without (μ = 0)", 0.0)):
-        for number in range(1, of.values.experts + 1):
+        for number in range(1, most + 1):
             settings = replace(of.settings, experts=number, mu=weight if number > 1 else 0.0)
             points.append(Point({"term": term, "experts": number}, settings, reference=settings == of.settings))
     return points
