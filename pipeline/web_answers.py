@@ -27,31 +27,65 @@ def subject(key: str) -> str:
     return q_id(key) or TITLE + title(key)
 
 
+def at(value: object, *path: str | int) -> object | None:
+    """What lies below `value`, step by step; None where the answer has another shape.
+
+    The services write an empty table as [], and any answer may be somebody else's.
+
+    >>> at({"labels": {"en": {"value": "x"}}}, "labels", "en", "value"), at({"labels": []}, "labels", "en", "value")
+    ('x', None)
+    """
+    for step in path:
+        if isinstance(step, str) and isinstance(value, Mapping):
+            value = value.get(step)
+        elif isinstance(step, int) and isinstance(value, list) and step < len(value):
+            value = value[step]
+        else:
+            return None
+    return value
+
+
+def _table(value: object, *path: str | int) -> Mapping:
+    found = at(value, *path)
+    return found if isinstance(found, Mapping) else {}
+
+
+def words(value: object, *path: str | int) -> str | None:
+    """As `at`, if a text lies there."""
+    found = at(value, *path)
+    return found if isinstance(found, str) else None
+
+
+def _list(value: object, *path: str | int) -> list:
+    found = at(value, *path)
+    return found if isinstance(found, list) else []
+
+
 # ---------------------------------------------------------------------------------- out of one answer for a batch
 def by_id(answer: Mapping, batch: Sequence[str]) -> Kept:
     """The entities of `wbgetentities` by the Q-ids that were asked."""
-    entities = answer.get("entities", {})
+    entities = _table(answer, "entities")
     return {one: _kept(entities.get(one)) for one in batch}
 
 
 def by_title(answer: Mapping, batch: Sequence[str]) -> Kept:
     """The entities of `wbgetentities` by the titles that were asked: the answer is keyed by Q-id, so by sitelink."""
     found = {}
-    for entity in answer.get("entities", {}).values():
-        name = entity.get("sitelinks", {}).get("enwiki", {}).get("title")
+    for entity in _table(answer, "entities").values():
+        name = words(entity, "sitelinks", "enwiki", "title")
         if name:
             found[_spaced(name)] = entity
     return {one: _kept(found.get(_spaced(one))) for one in batch}
 
 
-def _kept(entity: Mapping | None) -> tuple[str, dict | None]:
+def _kept(entity: object) -> tuple[str, dict | None]:
     """What is kept of an entity: all that was asked for, except statements other than of pictures (megabytes)."""
-    if entity is None or "missing" in entity:
+    if not isinstance(entity, Mapping) or "missing" in entity:
         return MISSING, None
     kept = {name: entity[name] for name in ("id", "labels", "descriptions", "aliases", "redirects") if name in entity}
-    if "enwiki" in (entity.get("sitelinks") or {}):
+    if "enwiki" in _table(entity, "sitelinks"):
         kept["sitelinks"] = {"enwiki": entity["sitelinks"]["enwiki"]}
-    if "P18" in (entity.get("claims") or {}):
+    if "P18" in _table(entity, "claims"):
         kept["claims"] = {"P18": entity["claims"]["P18"]}
     return OK, kept
 
@@ -61,13 +95,14 @@ def by_page(answer: Mapping, batch: Sequence[str], pick: Callable[[Mapping], obj
 
     The service answers under normalised titles and under those that redirections lead to.
     """
-    query = answer.get("query", {})
-    leads = {step["from"]: step["to"] for name in ("normalized", "redirects") for step in query.get(name, ())}
-    pages = {page.get("title"): page for page in query.get("pages", {}).values()}
+    query = _table(answer, "query")
+    steps = [step for name in ("normalized", "redirects") for step in _list(query, name)]
+    leads = {words(step, "from"): words(step, "to") for step in steps}
+    pages = {words(page, "title"): page for page in _table(query, "pages").values() if isinstance(page, Mapping)}
     kept: Kept = {}
     for one in batch:
         name, seen = prefix + one, set()
-        while name in leads and name not in seen:
+        while leads.get(name) and name not in seen:
             seen.add(name)
             name = leads[name]
         page = pages.get(name, pages.get(_spaced(name)))
@@ -95,15 +130,18 @@ def redirection(answer: Answer | None) -> str | None:
     """The Q-id that a title leads to."""
     if answer is None or answer.status != OK:
         return None
-    return json.loads(answer.body).get("wikibase_item")
+    return words(json.loads(answer.body), "wikibase_item")
 
 
 def picture_names(entity: Mapping | None) -> list[str]:
     """Names of an entity's pictures (P18): preferred before normal, deprecated ones and "no value" left out."""
-    statements = (entity or {}).get("claims", {}).get("P18", [])
-    usable = [one for one in statements if one.get("rank") != "deprecated" and "datavalue" in one.get("mainsnak", {})]
-    usable.sort(key=lambda one: one.get("rank") != "preferred")
-    return list(dict.fromkeys(one["mainsnak"]["datavalue"]["value"] for one in usable))
+    usable = [
+        (at(one, "rank") != "preferred", name)
+        for one in _list(entity, "claims", "P18")
+        if at(one, "rank") != "deprecated" and (name := words(one, "mainsnak", "datavalue", "value"))
+    ]
+    usable.sort(key=lambda one: one[0])
+    return list(dict.fromkeys(name for _, name in usable))
 
 
 def picture_key(name: str, width: int) -> str:
@@ -120,23 +158,39 @@ def licence_of(answer: Answer | None) -> tuple[str | None, str | None]:
     """(licence, author) of a file, as plain text; None where Commons does not say."""
     if answer is None or answer.status != OK:
         return None, None
-    about = (json.loads(answer.body) or [{}])[0].get("extmetadata", {})
-    return _plain(about.get("LicenseShortName")), _plain(about.get("Artist"))
+    about = _table(json.loads(answer.body), 0, "extmetadata")
+    return _plain(at(about, "LicenseShortName", "value")), _plain(at(about, "Artist", "value"))
 
 
-def _plain(value: Mapping | None) -> str | None:
-    text = html.unescape(re.sub(r"<[^>]*>", " ", str((value or {}).get("value", ""))))
+def _plain(value: object) -> str | None:
+    text = html.unescape(re.sub(r"<[^>]*>", " ", str(value or "")))
     return " ".join(text.split()) or None
 
 
 def label_of(entity: Mapping | None) -> str | None:
     """The English label."""
-    return (entity or {}).get("labels", {}).get("en", {}).get("value")
+    return words(entity, "labels", "en", "value")
 
 
 def description_of(entity: Mapping | None) -> str | None:
     """The English description."""
-    return (entity or {}).get("descriptions", {}).get("en", {}).get("value")
+    return words(entity, "descriptions", "en", "value")
+
+
+def aliases_of(entity: Mapping | None) -> tuple[str, ...]:
+    """The English aliases."""
+    return tuple(name for one in _list(entity, "aliases", "en") if (name := words(one, "value")))
+
+
+def article_of(entity: Mapping | None) -> str | None:
+    """The title of the English Wikipedia's article."""
+    return words(entity, "sitelinks", "enwiki", "title")
+
+
+def introduction_of(answer: Answer | None) -> str | None:
+    """The introduction of an article as plain text."""
+    text = words(json.loads(answer.body), "extract") if answer is not None and answer.status == OK else None
+    return text.strip() or None if text else None
 
 
 # ------------------------------------------------------------------------------------------ the published answers

@@ -1,12 +1,23 @@
 """Texts of entities out of the answers that the web gave."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.text import Described
-from pipeline.web_answers import ARTICLE, ENTITY, REDIRECT, Get, description_of, entity_of, label_of, load, subject
-from pipeline.web_store import OK
+from pipeline.web_answers import (
+    ARTICLE,
+    ENTITY,
+    REDIRECT,
+    Get,
+    aliases_of,
+    article_of,
+    description_of,
+    entity_of,
+    introduction_of,
+    label_of,
+    load,
+    subject,
+)
 
 
 def described(folder: str | Path, keys: Sequence[str], source: str = "wikidata") -> list[Described | None]:
@@ -21,13 +32,11 @@ def described(folder: str | Path, keys: Sequence[str], source: str = "wikidata")
 
 def _described(entity: Mapping | None, get: Get, source: str) -> Described | None:
     label, description, origin = label_of(entity), description_of(entity), "wikidata"
-    page = (entity or {}).get("sitelinks", {}).get("enwiki", {}).get("title")
-    if source == "wikipedia" and page:
-        article = get(ARTICLE, page)
-        if article is not None and article.status == OK:
-            description, origin = json.loads(article.body)["extract"].strip(), "wikipedia"
+    page = article_of(entity)
+    introduction = introduction_of(get(ARTICLE, page)) if source == "wikipedia" and page else None
+    if introduction:
+        description, origin = introduction, "wikipedia"
     label = label or page
     if not label:
         return None
-    aliases = tuple(one["value"] for one in (entity or {}).get("aliases", {}).get("en", []))
-    return Described(label, description or None, aliases, origin)
+    return Described(label, description or None, aliases_of(entity), origin)

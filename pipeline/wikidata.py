@@ -24,6 +24,7 @@ from pipeline.web_answers import (
     REDIRECT,
     TITLE,
     Kept,
+    article_of,
     by_id,
     by_page,
     by_title,
@@ -32,6 +33,7 @@ from pipeline.web_answers import (
     picture_key,
     picture_names,
     redirection,
+    words,
 )
 from pipeline.web_store import FAILED, MISSING, OK, REFUSED, Answer, WebStore, now
 
@@ -186,7 +188,7 @@ class _Fetch:
         titles = []
         for one in subjects:
             entity = entity_of(one, self._store.get)
-            name = (entity or {}).get("sitelinks", {}).get("enwiki", {}).get("title")
+            name = article_of(entity)
             if name:
                 titles.append(name)
         titles = list(dict.fromkeys(titles))
@@ -275,7 +277,7 @@ class _Fetch:
         url = f"{base}/w/api.php"
         reply = await self._client.get(url, {**query, "format": "json", "maxlag": "5"}, passing=_api_fault)
         answer = _json(reply.body) if reply.status == 200 and not reply.fault else None
-        code = (answer or {}).get("error", {}).get("code")
+        code = words(answer, "error", "code")
         if code in _ONE_IS_WRONG and len(batch) > 1:
             middle = len(batch) // 2
             await halves(batch[:middle])
@@ -350,8 +352,7 @@ def _api_fault(reply: Reply) -> str | None:
     answer = _json(reply.body)
     if answer is None:
         return "an HTML page in place of JSON" if b"<html" in reply.body[:1024].lower() else "no JSON"
-    error = answer.get("error")
-    code = error.get("code") if isinstance(error, dict) else None
+    code = words(answer, "error", "code")
     return code if code in _PASSING_CODES else None
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import struct
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,12 @@ import pytest
 import torch
 from clones import ROOT
 
-from pipeline import graph, inputs, released_files, sources, tables, text, wikidata
+from pipeline import graph, inputs, released_files, sources, tables, text, web_answers, web_texts, wikidata
 from pipeline.errors import UserError
+from pipeline.web_store import OK, Answer
 from stages.params import load_params
 
+NOW = datetime.now(UTC)
 DEEP = "[" * 10_000 + "]" * 10_000
 PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
 
@@ -65,6 +68,52 @@ def test_json_that_is_none(reader, content, tmp_path):
 def test_an_answer_of_the_web_that_is_ten_thousand_levels_deep_is_no_answer():
     assert wikidata._json(f'{{"entities": {DEEP}}}'.encode()) is None
     assert wikidata._json(b'{"entities": {}}') == {"entities": {}}
+
+
+ENTITY = {
+    "id": "Q1", "labels": {"en": {"value": "universe"}}, "descriptions": {"en": {"value": "all there is"}},
+    "aliases": {"en": [{"value": "cosmos"}]}, "sitelinks": {"enwiki": {"title": "Universe"}},
+    "claims": {"P18": [{"rank": "normal", "mainsnak": {"datavalue": {"value": "Hubble.jpg"}}}]},
+}  # fmt: skip
+PAGE = {"title": "Universe", "extract": "All.", "pageprops": {"wikibase_item": "Q1"},
+        "imageinfo": [{"extmetadata": {"Artist": {"value": "NASA"}}}]}  # fmt: skip
+QUERY = {"normalized": [{"from": "universe", "to": "Universe"}], "redirects": [], "pages": {"1": PAGE}}
+
+
+def damaged(value: object):
+    """The value with each of its parts replaced by something else in turn: empty tables come as [], and worse."""
+    yield from ([], {}, "", 7, None, ["x"], {"x": 1})
+    if isinstance(value, dict):
+        for name, one in value.items():
+            yield from ({**value, name: other} for other in damaged(one))
+    if isinstance(value, list):
+        for place, one in enumerate(value):
+            yield from ([*value[:place], other, *value[place + 1 :]] for other in damaged(one))
+
+
+def test_answers_of_any_shape_are_read_without_a_stumble():
+    def reads(answer: dict) -> list:
+        def get(kind: str, key: str) -> Answer | None:
+            body = {web_answers.ENTITY: entity, web_answers.ARTICLE: page, web_answers.FILE: file}[kind]
+            return Answer(kind, key, OK, json.dumps(body).encode(), None, 1, NOW)
+
+        kept = web_answers.by_id(answer, ["Q1"])["Q1"]
+        web_answers.by_title(answer, ["Universe"])
+        entity = kept[1]
+        page = web_answers.by_page(answer, ["universe"], lambda one: one if one.get("extract") else None)["universe"][1]
+        file = web_answers.by_page(answer, ["universe"], lambda one: one.get("imageinfo"))["universe"][1]
+        props = web_answers.by_page(answer, ["universe"], lambda one: one.get("pageprops"))["universe"][1]
+        leads = web_answers.redirection(Answer("", "", OK, json.dumps(props).encode(), None, 1, NOW))
+        texts = web_texts._described(entity, get, "wikipedia")
+        licence = web_answers.licence_of(get(web_answers.FILE, ""))
+        return [leads, texts and texts.description, web_answers.picture_names(entity), licence[1]]
+
+    answer = {"entities": {"Q1": ENTITY}, "query": QUERY}
+    assert reads(answer) == ["Q1", "All.", ["Hubble.jpg"], "NASA"]
+    shapes = [one for one in damaged(answer) if isinstance(one, dict)]
+    assert len(shapes) > 200
+    for shape in shapes:
+        reads(shape)
 
 
 @pytest.mark.parametrize("ids", [[{}], [None], [1, 2.7], [True], [1, "2"], [2**33], [-1], [1, [2]], "12", {"a": 1}])
