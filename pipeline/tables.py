@@ -104,6 +104,7 @@ SCHEMAS = {
         ("place", pa.int32()),
         ("part", pa.string()),
         ("token_id", pa.int32(), True),
+        ("piece", pa.string(), True),  # what a text token spells
         ("attention", pa.float32()),
     ),
 }

@@ -104,6 +104,27 @@ def tiles(entities: Sequence[tuple[str, Image.Image, np.ndarray]], picture_word:
     return figure
 
 
+def words(entities: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> Figure:
+    """Each entity's text tokens with the fraction of attention that each has, a panel an entity."""
+    columns = min(3, len(entities))
+    lines = -(-len(entities) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(2.9 * columns, 0.9 + lines * (0.75 + 0.22 * max(len(tokens) for _, tokens in entities)))
+        every = figure.subplots(lines, columns, sharex=True, squeeze=False).ravel()
+        for axes, (name, tokens) in zip(every, entities, strict=False):
+            axes.barh(range(len(tokens)), [100 * value for _, value in tokens], 0.66, color=PART_COLOURS["text"])
+            axes.set_yticks(range(len(tokens)), [token for token, _ in tokens], fontsize=9)
+            axes.invert_yaxis()
+            axes.grid(False, axis="y")
+            axes.set_title(_short(name, 26), fontsize=9, loc="left")
+        for axes in every[len(entities) :]:
+            axes.set_visible(False)
+        figure.supxlabel("of [ENT]'s attention, a token (%)", fontsize=10)
+        figure.supylabel("text token", fontsize=10)
+        figure.suptitle("Texts that are attended to most", x=0.01, ha="left", fontsize=11)
+    return figure
+
+
 def _figure(width: float, height: float) -> Figure:
     figure = Figure((width, height), layout="constrained")
     FigureCanvasAgg(figure)

@@ -6,6 +6,7 @@ MyGO: how much [ENT] attends to each token. The run is the one that other studie
 
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline import tables
+from pipeline.encoders.hub import locate
+from pipeline.errors import UserError
 from stages import study_case_figures as figures
 from stages import study_figures
 from stages.study_protocols import Subject
@@ -27,6 +30,8 @@ from stages.study_tables import about, csv_of
 from trainers import runs
 from trainers.data import Data, Tokens
 from trainers.token_selection import most_frequent
+
+log = logging.getLogger(__name__)
 
 MODELS = ("adamf_mat", "adamf", "momok", "mygo")
 SHOWN = 12  # entities that are drawn one by one
@@ -185,12 +190,17 @@ def _attention(model: torch.nn.Module, data: Data, folder: Path) -> Case:
     summed = np.stack([attention[:, np.array(part) == name].sum(1) for name in parts], axis=1)
     labels, rows = labels_of(folder, "entities"), by_coverage(summed, parts, coverage_of(data))
     there = attention.ravel() > 0
+    spelt = _spelt(folder / "encoded" / "text" / "tokens.parquet", token[:, place["text"]]) if "text" in place else {}
+    piece = np.full(token.shape, None, dtype=object)
+    if spelt:
+        piece[:, place["text"]] = np.vectorize(spelt.get, otypes=[object])(token[:, place["text"]])
     columns = {
         "entity_id": np.repeat(np.arange(len(attention), dtype=np.int32), len(part))[there],
         "label": np.repeat(np.array(labels, dtype=object), len(part))[there],
         "place": np.tile(np.arange(len(part), dtype=np.int32), len(attention))[there],
         "part": np.tile(np.array(part, dtype=object), len(attention))[there],
         "token_id": np.where(token < 0, None, token).ravel()[there],
+        "piece": piece.ravel()[there],
         "attention": attention.ravel()[there],
     }
     drawn = {"figure": figures.shares(rows, parts, "mean attention of [ENT] (%)", "Attention by coverage")}
@@ -198,7 +208,45 @@ def _attention(model: torch.nn.Module, data: Data, folder: Path) -> Case:
         tiles = _tiles(attention, place["image"], data, folder, labels)
         if tiles:
             drawn["pictures"] = figures.tiles(tiles, _picture_word(folder))
+    if "text" in place:
+        drawn["words"] = figures.words(_words(attention[:, place["text"]], token[:, place["text"]], spelt, labels))
     return Case("attention", columns, rows, drawn)
+
+
+def _spelt(path: Path, ids: np.ndarray) -> dict[int, str]:
+    """What text tokens spell, if a language model's tokenizer made them and its files are on this machine."""
+    made = tables.made_by(path)
+    if made.get("family") != "language":
+        return {}
+    from transformers import AutoTokenizer  # takes seconds to import
+
+    used = np.unique(ids[ids >= 0]).tolist()
+    try:
+        model = locate(made["settings"]["model"], made["settings"]["revision"], whole=False)
+        tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    except (UserError, OSError, ValueError) as error:
+        log.warning("Text tokens keep their numbers, for the tokenizer is not here: %s", error)
+        return {}
+    return dict(zip(used, tokenizer.convert_ids_to_tokens(used), strict=True))
+
+
+def _words(
+    attention: np.ndarray, token: np.ndarray, spelt: Mapping[int, str], labels: Sequence[str]
+) -> list[tuple[str, list[tuple[str, float]]]]:
+    """Entities whose texts are attended to most: label, and each token with its attention."""
+    most = np.argsort(-attention.sum(1), kind="stable")[:PICTURES].tolist()
+    return [
+        (
+            labels[entity],
+            [
+                (spelt.get(one, f"token {one}"), value)
+                for one, value in zip(token[entity].tolist(), attention[entity].tolist(), strict=True)
+                if one >= 0
+            ],
+        )
+        for entity in most
+        if (token[entity] >= 0).any()
+    ]
 
 
 def _places(model: torch.nn.Module, data: Data) -> tuple[dict[str, slice], np.ndarray, list[str]]:

@@ -25,7 +25,7 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tessera",
 }
-PANEL = (3.9, 3.2)  # inches
+PANEL = (3.9, 3.6)  # inches
 
 
 def draw(rows: Sequence[Mapping], plot: Mapping) -> Figure:
@@ -33,7 +33,7 @@ def draw(rows: Sequence[Mapping], plot: Mapping) -> Figure:
     panels = grouped(rows, plot.get("panel"))
     numeric = all(isinstance(row[plot["x"]], int | float) for row in rows)
     names = list(dict.fromkeys(str(row[plot["x"]]) for row in rows))
-    height = PANEL[1] if numeric else 1.0 + 0.42 * len(names)
+    height = PANEL[1] if numeric else 1.5 + 0.42 * len(names)
     with matplotlib.rc_context(STYLE):
         figure = Figure((PANEL[0] * len(panels) + (0 if numeric else 1.4), height), layout="constrained")
         FigureCanvasAgg(figure)
@@ -42,10 +42,14 @@ def draw(rows: Sequence[Mapping], plot: Mapping) -> Figure:
             groups = grouped(part, plot.get("series"))
             (_lines if numeric else _dots)(axes, groups, plot, names)
             axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+        if numeric:
+            every[0].set_ylim(bottom=0)  # of all panels, once all of them are drawn
         if plot.get("series"):
             handles, labels = every[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower left", ncols=3)
-        figure.suptitle(f"{plot['title']} (bars: {_meaning(rows, plot)})", x=0.01, ha="left", fontsize=10)
+            columns = max(1, int(figure.get_figwidth() * 9 / (max(map(len, labels)) + 8)))  # about 9 letters an inch
+            name = plot["series"].replace("_", " ")
+            figure.legend(handles, labels, loc="outside lower left", ncols=columns, title=name, alignment="left")
+        figure.suptitle(f"{plot['title']}\nbars: {_meaning(rows, plot)}", x=0.01, ha="left", fontsize=10)
     return figure
 
 
@@ -66,7 +70,6 @@ def _lines(axes: Axes, groups: Mapping[str, Sequence[Mapping]], plot: Mapping, n
         axes.errorbar(x, y, spread, label=label or None, capsize=2.5, markersize=5, linewidth=1.6, **look)
     axes.set(xlabel=plot["x_label"], ylabel=plot["y_label"])
     axes.label_outer(remove_inner_ticks=True)
-    axes.set_ylim(bottom=0)
     if all(isinstance(row[plot["x"]], int) for rows in groups.values() for row in rows):
         axes.set_xticks(sorted({row[plot["x"]] for rows in groups.values() for row in rows}))
 

