@@ -10,7 +10,7 @@ from trainers.reference_protocols import PROTOCOLS, protocol_metrics
 from trainers.train import known_facts, resolve_device
 
 # What run.json holds beyond that which each figure carries.
-NOT_BESIDE_FIGURES = ("shapes", "settings", "inputs", "reference_protocol")
+NOT_BESIDE_FIGURES = ("shapes", "settings", "inputs", "mapped", "reference_protocol")
 
 
 @stage

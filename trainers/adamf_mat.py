@@ -97,7 +97,8 @@ class Modality(nn.Module):
     ):
         super().__init__()
         table, count, wide = features.matrix, len(features.entity), features.matrix.shape[1]
-        fill = table.mean(0) if count and missing in ("mean", "learned") else table.new_zeros(wide)
+        use_mean = 0 < count < entities and missing in ("mean", "learned")
+        fill = features.mean() if use_mean else table.new_zeros(wide)
         present = torch.zeros(entities, dtype=torch.bool)
         present[features.entity] = True
         row = torch.zeros(entities, dtype=torch.int64)
@@ -121,7 +122,8 @@ class Modality(nn.Module):
         if trained:
             self.table = nn.Parameter(table)
         else:
-            self.register_buffer("table", table)
+            # A mapped table is in no checkpoint: whoever loads the run maps it again.
+            self.register_buffer("table", table, persistent=features.mapped is None)
         if missing == "learned" and absent is not None:
             self.absent = nn.Parameter(absent)
         else:

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from pipeline import tables
 from pipeline.errors import UserError
+from trainers.mapped import Mapped, open_table
 
 SPLITS = ("train", "dev", "test")
 
@@ -20,6 +22,11 @@ class Features:
 
     entity: Tensor  # (N,) int64, ascending
     matrix: Tensor  # (N, D) float32
+    mapped: Mapped | None = None  # if `matrix` stays on disk: what it is a copy of
+
+    def mean(self) -> Tensor:
+        """(D,) mean of the rows there are; of a mapped matrix it is kept, so that the matrix is not read for it."""
+        return self.matrix.mean(0) if self.mapped is None else self.mapped.mean
 
 
 @dataclass(frozen=True)
@@ -52,9 +59,17 @@ class Data:
 
 
 def load(
-    graph: str | Path, encoded: str | Path, *, name: str, features: Iterable[str] = (), tokens: Iterable[str] = ()
+    graph: str | Path,
+    encoded: str | Path,
+    *,
+    name: str,
+    features: Iterable[str] = (),
+    tokens: Iterable[str] = (),
+    mapped: Path | None = None,
 ) -> Data:
     """Read `<graph>/{entities,relations,triples}.parquet` and the named modalities of `<encoded>/{image,text}/`.
+
+    With a folder `mapped`, the features' matrices are unpacked there once and stay on disk (trainers/mapped.py).
 
     Raises UserError if a table is missing or damaged, or names entities or tokens that do not exist.
     """
@@ -62,20 +77,26 @@ def load(
     entities = tables.read(graph / "entities.parquet", "entities", ["entity_id"]).num_rows
     relations = tables.read(graph / "relations.parquet", "relations", ["relation_id"]).num_rows
     triples = tables.read(graph / "triples.parquet", "triples")
-    split = triples["split"].to_numpy(zero_copy_only=False)
     rows = np.stack([triples[column].to_numpy() for column in ("head", "relation", "tail")], axis=1).astype(np.int64)
     return Data(
         name=name,
         entities=entities,
         relations=relations,
-        **{which: torch.from_numpy(rows[split == which]) for which in SPLITS},
-        features={which: read_features(encoded / which / "features.parquet", entities) for which in features},
+        **{which: torch.from_numpy(rows[pc.equal(triples["split"], which).to_numpy()]) for which in SPLITS},
+        features={which: read_features(encoded / which / "features.parquet", entities, mapped) for which in features},
         tokens={which: read_tokens(encoded / which, entities) for which in tokens},
     )
 
 
-def read_features(path: str | Path, entities: int) -> Features:
-    """A features table as tensors. Raises UserError if it names an entity beyond `entities` or holds a NaN."""
+def read_features(path: str | Path, entities: int, mapped: Path | None = None) -> Features:
+    """A features table as tensors, its matrix mapped from the folder `mapped` if one is given.
+
+    Raises UserError if it names an entity beyond `entities` or holds a NaN.
+    """
+    if mapped is not None:
+        entity, matrix, source = open_table(path, mapped)
+        _check_entities(path, entity.numpy(), entities)
+        return Features(entity, matrix, source)
     ids, matrix = tables.features(path)
     _check_entities(path, ids, entities)
     if not np.isfinite(matrix).all():

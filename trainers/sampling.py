@@ -162,10 +162,12 @@ class NegativeSampler:
 
 def bernoulli(triples: Tensor, relations: int) -> Tensor:
     """(R,) float32: tph / (tph + hpt), the probability that the head is replaced; 0.5 for an unused relation."""
-    triples = torch.unique(triples, dim=0)
     head, relation, tail = triples.unbind(1)
-    heads = torch.bincount(torch.unique(torch.stack([relation, head], 1), dim=0)[:, 0], minlength=relations)
-    tails = torch.bincount(torch.unique(torch.stack([relation, tail], 1), dim=0)[:, 0], minlength=relations)
+    entities = int(triples[:, [0, 2]].max()) + 1 if len(triples) else 1
+    # One number a pair: distinct numbers are found far faster than distinct rows.
+    heads, tails = (
+        torch.bincount(torch.unique(relation * entities + end) // entities, minlength=relations) for end in (head, tail)
+    )
     # tph = n / heads and hpt = n / tails, so tph / (tph + hpt) = tails / (tails + heads).
     return torch.where(heads > 0, tails / (heads + tails).clamp(min=1), 0.5)
 

@@ -18,6 +18,7 @@ from pipeline.known import KnownFacts
 from trainers import data as reading
 from trainers import loop, processes, ranking, runs
 from trainers.data import Data
+from trainers.mapped import digest
 from trainers.reference_protocols import Looks, Protocol
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def train(
     module = runs.module_of(model)
     device, precision = processes.join(resolve_device(schedule.device)), resolve_precision(schedule)
     modalities = modalities_of(settings)
-    given = read(model, settings, graph=graph, encoded=encoded)
+    given = _read_in_turn(model, settings, graph, encoded, None if change else work / "tables")
     check(given)
     data = change(given) if change else given
     inputs = inputs_of(model, settings, graph=graph, encoded=encoded)
@@ -106,11 +107,14 @@ def train(
 
 def modalities_of(settings: object) -> list[str]:
     """Those of its settings' modalities that a model reads from tables."""
-    return [name for name in ("image", "text") if name in settings.modalities]
+    return [name for name in ("image", "text") if name in getattr(settings, "modalities", ())]
 
 
-def read(model: str, settings: object, *, graph: Path, encoded: Path) -> Data:
-    """The data as this model reads it. Raises UserError if a table cannot be used."""
+def read(model: str, settings: object, *, graph: Path, encoded: Path, mapped: Path | None = None) -> Data:
+    """The data as this model reads it. Raises UserError if a table cannot be used.
+
+    With a folder `mapped`, features that the settings freeze (`feature_table: frozen`) stay on disk there.
+    """
     needs, modalities = runs.module_of(model).NEEDS, modalities_of(settings)
     return reading.load(
         graph,
@@ -118,7 +122,18 @@ def read(model: str, settings: object, *, graph: Path, encoded: Path) -> Data:
         name=graph.parent.name,
         features=modalities if "features" in needs else (),
         tokens=modalities if "tokens" in needs else (),
+        mapped=mapped if getattr(settings, "feature_table", None) == "frozen" else None,
     )
+
+
+def _read_in_turn(model: str, settings: object, graph: Path, encoded: Path, mapped: Path | None) -> Data:
+    """`read`, the first process before the others, so that tables are unpacked once."""
+    if not processes.is_first():
+        processes.wait()
+    data = read(model, settings, graph=graph, encoded=encoded, mapped=mapped)
+    if processes.is_first():
+        processes.wait()
+    return data
 
 
 def inputs_of(model: str, settings: object, *, graph: Path, encoded: Path) -> dict[str, str]:
@@ -213,12 +228,6 @@ def encoders(encoded: Path, needs: tuple[str, ...], modalities: list[str]) -> di
 def split_of(graph: Path) -> str:
     """`clean` or `released`, as the triples' table says."""
     return str(tables.made_by(graph / "triples.parquet").get("split", "unknown"))
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _tables_read(graph: Path, encoded: Path, needs: tuple[str, ...], modalities: list[str]) -> list[Path]:
