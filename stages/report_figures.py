@@ -207,7 +207,7 @@ def dots(plot: Mapping, groups: Mapping[str, Sequence[tuple[str, float, float]]]
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", labelcolor=_STAND_INS["ink"])
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.06 * max(y + error for points in groups.values() for _, y, error in points) or 1)
     axes.set_xlabel(plot["y_label"])
     axes.grid(False, axis="y")
     if plot.get("title"):

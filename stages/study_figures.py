@@ -75,15 +75,17 @@ def _lines(axes: Axes, groups: Mapping[str, Sequence[Mapping]], plot: Mapping, n
 
 
 def _dots(axes: Axes, groups: Mapping[str, Sequence[Mapping]], plot: Mapping, names: Sequence[str]) -> None:
+    most = 0.0
     for place, (label, rows) in enumerate(groups.items()):
         shift = 0.5 * ((place + 0.5) / len(groups) - 0.5)
         at = [names.index(str(row[plot["x"]])) + shift for row in rows]
         x, spread = _values(rows, plot)
         look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
         axes.errorbar(x, at, xerr=spread, label=label or None, capsize=2.5, linestyle="none", **look)
+        most = max(most, float((x + spread[1]).max()))
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.06 * most or 1)
     axes.grid(False, axis="y")
     axes.set_xlabel(plot["y_label"])
     axes.set_ylabel(plot["x_label"])
