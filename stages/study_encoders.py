@@ -12,7 +12,7 @@ from pipeline import tables
 from stages import encoding
 from stages.params import Params
 from stages.study_runs import WORK
-from trainers.train import digest
+from trainers.mapped import digest
 
 KINDS = {"text": "text", "image": "images"}  # what encoders call it: the key of params.yaml
 

@@ -236,8 +236,9 @@ def test_wrong_links_in_train_are_no_facts_that_ranking_filters_by(workplace, mo
     assert all(torch.equal(train, tiny().train) for train in seen)
 
 
-def test_missing_at_test_is_asked_of_the_run_that_was_trained_with_everything(workplace):
-    subject, bench = subject_of("adamf", epochs=30)
+@pytest.mark.parametrize("table", ["trained", "frozen"])
+def test_missing_at_test_is_asked_of_the_run_that_was_trained_with_everything(workplace, table):
+    subject, bench = subject_of("adamf", epochs=30, feature_table=table)
     change = Change("missing", 1.0, of=("text", "image"))
     whole, test, training, both = (
         bench.ask(Point({}, subject.settings, *changes), 0)

@@ -49,7 +49,7 @@ def feature_noise(data: Data, change: Change) -> Data:
         if not len(one.matrix):
             return one
         draw = torch.randn(one.matrix.shape, generator=torch.Generator().manual_seed(change.seed))
-        return replace(one, matrix=one.matrix + change.strength * one.matrix.std(0, unbiased=False) * draw)
+        return Features(one.entity, one.matrix + change.strength * one.matrix.std(0, unbiased=False) * draw)
 
     features = {name: noisy(one) if name in change.of else one for name, one in data.features.items()}
     return replace(data, features=features)
