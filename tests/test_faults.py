@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,18 @@ except UserError as error:
 
 
 # ------------------------------------------------------------------------------------------------ what kills leave
+@contextmanager
+def asleep(code: str, *words: str, cwd: Path) -> Iterator[subprocess.Popen]:
+    """A program that says a line when it is as far as it shall come, and is killed at the end."""
+    command = [sys.executable, "-c", code, *words]
+    with subprocess.Popen(command, cwd=cwd, env=environment(), stdout=subprocess.PIPE) as process:
+        try:
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
 def test_what_a_killed_writer_left_is_removed_and_a_living_ones_is_not(tmp_path):
     path = tmp_path / "text.json"
     code = f"""
@@ -121,11 +135,9 @@ with tables._beside(Path({str(path)!r})) as temporary:
     print("there", flush=True)
     time.sleep(600)
 """
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment(), stdout=subprocess.PIPE) as writer:
-        writer.stdout.readline()
+    with asleep(code, cwd=ROOT):
         tables.write_json(path, {"whole": 1})
         assert len(list(tmp_path.iterdir())) == 2
-        writer.kill()
     tables.write_json(path, {"whole": 2})
     assert [one.name for one in tmp_path.iterdir()] == ["text.json"]
 
@@ -189,9 +201,8 @@ def test_locks_of_a_killed_dvc_are_taken_back(content, removed, tmp_path):
 def test_locks_of_a_living_dvc_stay(tmp_path):
     folder = tmp_path / ".dvc" / "tmp"
     folder.mkdir(parents=True)
-    code = "import sys, time; sys.argv[1:]; print(flush=True); time.sleep(600)"
-    with subprocess.Popen([sys.executable, "-c", code, "dvc"], cwd=tmp_path, stdout=subprocess.PIPE) as living:
-        living.stdout.readline()
+    code = "import time; print(flush=True); time.sleep(600)"
+    with asleep(code, "dvc", cwd=tmp_path) as living:
         locks = {"write": {"/a": {"pid": living.pid, "cmd": "dvc repro"}}, "read": {}}
         (folder / "rwlock").write_text(json.dumps(locks))
         assert unlock(folder) == 0
@@ -199,7 +210,6 @@ def test_locks_of_a_living_dvc_stay(tmp_path):
         (folder / "rwlock").write_text("{")
         with pytest.raises(UserError, match=f"process {living.pid}"):
             unlock(folder)
-        living.kill()
 
 
 # ------------------------------------------------------------------------------------------ stages, run as programs
