@@ -213,8 +213,8 @@ def model_settings(params: Params, model: str, graph: str, settings: type, path:
     adapter = TypeAdapter(settings)
     for part in ("common", graph):
         for key, value in (block[part] or {}).items():
-            where = f"{path}, line {line_of((model, part, key), path)}: "
             if key not in known:
+                where = f"{path}, line {line_of((model, part, key), path)}: "
                 raise UserError(where + _unknown(key, f"{model}.{part}", known))
             merged[key] = value
 
