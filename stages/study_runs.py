@@ -6,10 +6,12 @@ data/.work/studies/runs/<fingerprint>/    a run folder (trainers/runs.py), compl
 A run that the train stage left in runs/<graph>/<model>/ is taken as it is when its fingerprint is the wanted one.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -54,6 +56,7 @@ class Bench:
     root: Path = Path(".")
     trained: int = 0  # runs trained now
     kept: int = 0  # runs found
+    marks: set[str] = field(default_factory=set)  # the fingerprints of both
     _data: dict = field(default_factory=dict)
 
     def data(self, settings: object, encoded: Path | None = None) -> Data:
@@ -75,7 +78,6 @@ class Bench:
         ranks = [ranking.read(one["ranks"])["realistic"] for one in found]
         row["_reciprocal"] = np.mean([1 / rank for rank in ranks], axis=0)
         row["_reference"] = point.reference
-        row["_fingerprints"] = [one["fingerprint"] for one in found]
         return row
 
     def ask(self, point: Point, seed: int) -> dict:
@@ -124,22 +126,23 @@ class Bench:
         where = self._tables(point.encoded)
         inputs = inputs_of(self.model, point.settings, **where)
         mark = fingerprint(self.model, point.settings, self.schedule, seed=seed, inputs=inputs, change=change)
-        staged = self.root / "runs" / self.graph / self.model
-        for folder in (self.root / WORK / "runs" / mark, staged):
-            if (folder / "run.json").exists() and runs.read_about(folder).get("fingerprint") == mark:
-                self.kept += 1
-                return folder, mark
+        self.marks.add(mark)
         folder = self.root / WORK / "runs" / mark
-        train(
-            self.model,
-            point.settings,
-            self.schedule,
-            run=folder,
-            work=self.root / WORK / "unfinished",
-            seed=seed,
-            change=change,
-            **where,
-        )
+        with _alone(folder.with_suffix(".lock")):  # another study may be training the same run: then wait for it
+            for found in (folder, self.root / "runs" / self.graph / self.model):
+                if (found / "run.json").exists() and runs.read_about(found).get("fingerprint") == mark:
+                    self.kept += 1
+                    return found, mark
+            train(
+                self.model,
+                point.settings,
+                self.schedule,
+                run=folder,
+                work=self.root / WORK / "unfinished",
+                seed=seed,
+                change=change,
+                **where,
+            )
         self.trained += 1
         return folder, mark
 
@@ -188,6 +191,15 @@ def finish(row: dict, every: Sequence[dict]) -> dict:
     elif reference is not None:
         shown |= {"difference": None, "p": None}
     return shown | {name: row[name] for name in COUNTS if len({one[name] for one in every}) > 1}
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock on this machine until the end of the block, or of the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def _digest(value: object) -> str:

@@ -20,6 +20,7 @@ def about(title: str, protocol: str, subject: Subject, bench: Bench) -> dict:
         "settings": asdict(subject.settings),
         "schedule": asdict(bench.schedule),
         "seeds": list(bench.seeds),
+        "runs": sorted(bench.marks),
         "code_version": runs.code_version(),
     }
 

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,6 +147,8 @@ def test_each_study_gives_a_table_a_figure_and_its_words(name, workplace):
     about = json.loads((folder / "study.json").read_text())
     assert about["protocol"] == STUDIES[name].protocol
     assert about["seeds"] == [0]
+    kept = {path.parent.name for path in (workplace / study_runs.WORK / "runs").glob("*/run.json")}
+    assert set(about["runs"]) == kept
     shown = report_page._studies(workplace)
     assert len(shown) == 1
     assert shown[0]["figures"]
@@ -212,6 +215,15 @@ def test_an_interrupted_study_goes_on_from_the_runs_that_are_there(workplace, mo
     bench = subject_of("transe")[1]
     study.run(STUDIES["wrong_links"], subject, bench, Path("studies/wrong_links"))
     assert (bench.trained, bench.kept) == (1, 2)
+
+
+def test_two_studies_at_once_train_a_run_once(workplace):
+    subject, _ = subject_of("transe")
+    benches = [subject_of("transe")[1] for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        folders = list(pool.map(lambda bench: bench.run(Point({}, subject.settings), None, 0), benches))
+    assert sum(bench.trained for bench in benches) == 1
+    assert len(set(folders)) == 1
 
 
 def test_seeds_give_deviations_and_the_mean_is_theirs(workplace):
@@ -370,3 +382,5 @@ def test_every_point_of_an_ablation_differs_and_only_in_what_it_names():
 def test_the_models_that_a_study_is_for_are_there():
     assert {model for one in STUDIES.values() for model in one.models} <= set(MODELS)
     assert set(study_cases.MODELS) == set(study_protocols.READ_ANY)
+    for kind, named in {"features": study_protocols.READ_FEATURES, "tokens": study_protocols.READ_TOKENS}.items():
+        assert set(named) == {model for model in MODELS if kind in runs.module_of(model).NEEDS}
