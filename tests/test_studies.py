@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import re
@@ -21,7 +22,7 @@ from PIL import Image
 
 from pipeline import tables
 from pipeline.errors import UserError
-from stages import report_page, study, study_cases, study_protocols, study_runs
+from stages import report_page, study, study_cases, study_encoders, study_protocols, study_runs
 from stages.params import load_params
 from stages.study_protocols import STUDIES, Subject
 from stages.study_runs import Bench, Point
@@ -80,7 +81,8 @@ def _write_pictures(path: Path, data: Data) -> None:
     n = len(ids)
     columns = {
         "entity_id": np.array(ids, dtype=np.int32), "image_ix": np.zeros(n, dtype=np.int32), "source": ["made up"] * n,
-        "sha256": ["0"] * n, "width": np.full(n, 32, np.int32), "height": np.full(n, 32, np.int32), "bytes": content,
+        "sha256": [hashlib.sha256(one).hexdigest() for one in content],
+        "width": np.full(n, 32, np.int32), "height": np.full(n, 32, np.int32), "bytes": content,
         "status": ["ok"] * n, "error": [None] * n, "attempts": np.ones(n, np.int32),
         "fetched_at": pa.nulls(n, pa.timestamp("us", tz="UTC")), "licence": [None] * n, "author": [None] * n,
         "source_sha256": [None] * n,
@@ -315,6 +317,31 @@ def test_text_tokens_are_spelt_by_the_tokenizer_that_made_them(tmp_path):
         {"family": "language", "settings": {"model": "/none", "revision": None}},
     )
     assert study_cases._spelt(tmp_path / "tokens.parquet", np.array([[2189]])) == {}
+
+
+def test_encoders_are_tried_on_the_graphs_own_texts_and_pictures_once(workplace, monkeypatch):
+    params = load_params(ROOT / "params.yaml")
+    ids = np.arange(tiny().entities, dtype=np.int32)
+    nothing = [None] * len(ids)
+    words = [f"{'large' if i % 2 else 'small'} thing number {i}" for i in ids]
+    columns = {"entity_id": ids, "label": words, "description": nothing, "aliases": [[]] * len(ids), "text": words,
+               "source": nothing, "status": ["ok"] * len(ids)}  # fmt: skip
+    with pytest.raises(UserError, match="nothing that a text encoder could read"):
+        study_encoders.encoded(params, "tiny", "minilm", "patches_coarse")
+    tables.write("data/tiny/text.parquet", "text", columns, {})
+    made = []
+    really = study_encoders.encoding.into
+    monkeypatch.setattr(study_encoders.encoding, "into", lambda *args: made.append(args[4].encoder) or really(*args))
+    folder = study_encoders.encoded(params, "tiny", "none", "patches_coarse")
+    table_ = pq.read_table(folder / "image" / "features.parquet")
+    assert table_["entity_id"].to_pylist() == tiny().features["image"].entity.tolist()
+    assert tables.made_by(folder / "image" / "features.parquet")["encoder"] == "patches_coarse"
+    assert not (folder / "text").exists()
+    study_encoders.encoded(params, "tiny", "none", "patches_coarse")
+    assert made == ["patches_coarse"]
+    _write_pictures(Path("data/tiny/images/part-00000.parquet"), Change("missing", 0.5, of=("image",))(tiny()))
+    study_encoders.encoded(params, "tiny", "none", "patches_coarse")
+    assert made == ["patches_coarse"] * 2
 
 
 def test_no_more_pictures_than_there_are(workplace):
