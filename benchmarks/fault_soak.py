@@ -16,7 +16,10 @@ ALLOWED = 0.1  # of growth, over that of the first tenth, which fills caches
 def soak(work: Path, times: int, seed: int) -> list[Row]:
     """`times` repros of random parameters in one clone, then as many runs of the stages in one process."""
     folder = clone(work / "soaked")
-    must(build(folder))
+    for split, encoder in ((1, "other"), (2, "minilm"), (0, "minilm")):  # every row that the store will ever hold
+        set_key(folder, "graph", "mini", "split_seed", split)
+        set_key(folder, "text", "encoder", encoder)
+        must(build(folder))
     return [_repros(folder, times, random.Random(seed)), _stages(folder, times, seed)]
 
 

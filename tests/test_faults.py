@@ -296,6 +296,7 @@ def ingested(world):
     for key in ("evaluate_every", "checkpoint_every"):
         set_key(world, "train", key, 1)
     set_key(world, "train", "dev_sample", 50)
+    set_key(world, "train", "patience", 0)
     for name in ("download", "ingest"):
         done = stage(world, name, "--graph", "mini")
         assert done.returncode == 0, done.stderr
@@ -347,6 +348,21 @@ def test_ctrl_c_and_a_checkpoint_cut_short_cost_nothing_but_time(ingested):
     assert "Going on after epoch" in done.stderr
     assert weights.read_bytes() == undisturbed
     assert not kept(ingested)
+
+
+def test_a_second_process_does_not_train_the_same_run(ingested):
+    set_key(ingested, "transe", "mini", "epochs", 100_000)
+    process = started(ingested, 1)
+    refused(stage(ingested, *TRAIN), f"Process {process.pid} is training this run already")
+    assert process.poll() is None, "the first goes on"
+    process.kill()
+    process.wait()
+    process.stderr.close()
+    process = started(ingested, kept(ingested)[-1][0] + 1)  # the lock of a dead process holds nobody up
+    process.send_signal(signal.SIGINT)
+    assert "Going on after epoch" in process.stderr.read()
+    process.wait()
+    assert not list((ingested / "data" / ".work").rglob("*.lock"))
 
 
 def test_ctrl_c_while_a_stage_still_loads_is_no_traceback(world):

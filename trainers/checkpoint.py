@@ -4,11 +4,13 @@ A checkpoint is a folder `epoch-<n>` that appears whole, by one rename; one that
 set aside and the one before it is used. Nothing in it can run code.
 """
 
+import fcntl
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -67,6 +69,40 @@ def unflatten_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Ten
         parameter, key = name.split(".", 1)
         state.setdefault(int(parameter), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
+
+
+@contextmanager
+def alone(folder: Path, writes: bool = True) -> Iterator[None]:
+    """Keep a second process from training into `folder` (a dvc that was killed may have left its stage at work).
+
+    A process that writes nothing there (`writes` False) is let through. Raises UserError if another one is at it.
+    """
+    if not writes:
+        yield
+        return
+    path = folder.with_name(f"{folder.name}.lock")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (the lock lasts as long as it is open)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); free space or rights there.") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            handle.seek(0)
+            raise UserError(
+                f"Process {handle.read().strip() or '?'} is training this run already ({path}); let it end, or stop it."
+            ) from error
+        except OSError:
+            log.info("%s: this file system knows no locks.", path)
+        try:
+            handle.truncate(0)
+            handle.write(str(os.getpid()))
+            handle.flush()
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 class Checkpoints:

@@ -17,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.known import KnownFacts
 from trainers import data as reading
 from trainers import loop, processes, ranking, runs
+from trainers.checkpoint import alone
 from trainers.data import Data
 from trainers.mapped import digest
 from trainers.reference_protocols import Looks, Protocol
@@ -72,18 +73,19 @@ def train(
     built = module.build(data, settings, torch.Generator().manual_seed(seed))
     learner = module.Learner(built.to(device), data, settings, device=device, precision=precision, seed=seed)
     look = protocol and Looks(protocol, test_ranks(given, device), settings.epochs, schedule.evaluate_every)
-    progress = loop.fit(
-        learner,
-        dev_measure(given, device, schedule.dev_sample, seed),
-        triples=len(data.train),
-        epochs=settings.epochs,
-        evaluate_every=schedule.evaluate_every,
-        patience=schedule.patience,
-        checkpoint_every=schedule.checkpoint_every,
-        seed=seed,
-        work=folder,
-        look=look,
-    )
+    with alone(folder, processes.is_first()):
+        progress = loop.fit(
+            learner,
+            dev_measure(given, device, schedule.dev_sample, seed),
+            triples=len(data.train),
+            epochs=settings.epochs,
+            evaluate_every=schedule.evaluate_every,
+            patience=schedule.patience,
+            checkpoint_every=schedule.checkpoint_every,
+            seed=seed,
+            work=folder,
+            look=look,
+        )
     about = runs.describe(
         data,
         model=model,
