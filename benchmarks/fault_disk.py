@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fault_tools import Row, build, clone, differs, litter, must, set_key, snapshot, ugly
+from fault_tools import Row, build, clone, copy, differs, litter, must, set_key, snapshot, ugly
 
 SIZE = 256 << 20  # bytes of the disk
 # What is tried to be built with too little room, and what must stand before it.
@@ -28,7 +28,7 @@ def full(work: Path, times: int, seed: int) -> list[Row]:
         if disk is None:
             return [Row(f"{row.fault} (skipped: only root can mount a tmpfs)") for row in rows.values()]
         for turn in range(times):
-            folder = clone(disk / f"clone-{turn}", epochs=20)
+            folder = copy(reference, disk / f"clone-{turn}")
             set_key(folder, "train", "checkpoint_every", 1)
             for name, (targets, before) in STAGES.items():
                 if before:
@@ -42,6 +42,7 @@ def full(work: Path, times: int, seed: int) -> list[Row]:
             for name in STAGES if complaint or litter(folder) else ():
                 rows[name].lost += 1
                 rows[name].notes.append(complaint or litter(folder))
+                print("   ", rows[name].notes[-1], flush=True)
             shutil.rmtree(folder)
     return list(rows.values())
 

@@ -79,6 +79,14 @@ def fresh(folder: Path) -> Path:
     return folder
 
 
+def copy(folder: Path, into: Path) -> Path:
+    """A clone of the same code and parameters in which nothing has run; the tree may be another by now."""
+    shutil.copytree(
+        folder, into, symlinks=True, ignore=lambda at, _: {"cache", "tmp"} if at.endswith(".dvc") else set()
+    )
+    return fresh(into)
+
+
 # ------------------------------------------------------------------------------------------------------ comparing
 def snapshot(folder: Path) -> dict[str, str]:
     """A digest of what each output of a clone holds, times, seconds and memory aside."""
@@ -183,5 +191,5 @@ def strays(folder: Path) -> Iterator[psutil.Process]:
             continue
 
 
-__all__ = ["MAKE", "ROOT", "Row", "build", "clone", "differs", "environment", "fresh", "kill", "litter", "must",
+__all__ = ["MAKE", "ROOT", "Row", "build", "clone", "copy", "differs", "environment", "fresh", "kill", "litter", "must",
            "set_key", "size", "snapshot", "start", "table", "ugly"]  # fmt: skip

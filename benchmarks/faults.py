@@ -24,7 +24,22 @@ from pathlib import Path
 import fault_damage
 import fault_disk
 import fault_soak
-from fault_tools import Row, build, clone, differs, fresh, kill, litter, must, set_key, snapshot, start, table, ugly
+from fault_tools import (
+    Row,
+    build,
+    clone,
+    copy,
+    differs,
+    fresh,
+    kill,
+    litter,
+    must,
+    set_key,
+    snapshot,
+    start,
+    table,
+    ugly,
+)
 
 TIMES = {"kill": 30, "share": 3, "full": 3, "damage": 1, "soak": 200}
 
@@ -87,9 +102,10 @@ def shares(work: Path, times: int, seed: int) -> list[Row]:
     """Two clones, one cache, one store, `make repro` at once in both."""
     row = Row("two `make repro` at once, one cache and one store")
     expected = None
+    first = clone(work / "first")
     for turn in range(times):
         place = work / f"group-{turn}"
-        clones = [clone(place / name) for name in ("a", "b")]
+        clones = [copy(first, place / name) for name in ("a", "b")]
         for one in clones:
             must(build(one, sys.executable, "-m", "stages.share", str(place / "shared")))
         logs = [place / f"{one.name}.log" for one in clones]

@@ -111,6 +111,26 @@ except UserError as error:
         assert Checkpoints(folder / "run").epochs() == [10]
 
 
+@pytest.mark.parametrize("write", ["table", "text"])
+def test_a_disk_that_fills_with_the_last_byte(write, tmp_path, monkeypatch):
+    def put(text: str) -> None:
+        if write == "text":
+            tables.write_text(tmp_path / "out", text)
+        else:
+            tables.write(tmp_path / "out", "entities", {"entity_id": [0], "key": [text], "label": [text]}, {})
+
+    def full(_: Path) -> None:
+        raise OSError(28, os.strerror(28))
+
+    put("first")
+    before = (tmp_path / "out").read_bytes()
+    monkeypatch.setattr(tables, "_flush_to_disk", full)
+    with pytest.raises(UserError, match=r"out cannot be written .No space left"):
+        put("second")
+    assert (tmp_path / "out").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 # ------------------------------------------------------------------------------------------------ what kills leave
 @contextmanager
 def asleep(code: str, *words: str, cwd: Path) -> Iterator[subprocess.Popen]:
