@@ -11,6 +11,7 @@ from trainers import momok
 from trainers.data import Data, Features
 from trainers.features import pool
 from trainers.momok import JOINT, Settings
+from trainers.one_to_n import draw_candidates
 
 ENTITIES, RELATIONS = 15, 3
 SMALL = Settings(batch_size=16, width=6, relation_width=5, feature_width=8)
@@ -97,7 +98,7 @@ def test_mask_trains_nothing_with_what_is_not_there():
     found, _ = one.model.represent(alone.known, alone.relation)
     queries = one.model.queries(found, alone)
     seen, _ = one.model.represent(None)
-    counted = one.model.counted("image", alone, None)
+    counted = one.model.counted("image", alone, draw_candidates(alone, one.model.entities, None))
     loss = momok.link_loss(queries["image"], seen["image"], alone.row, alone.answer, **counted)
     assert float(loss.detach()) == 0
     assert int(counted["entities"]) == ENTITIES - 2

@@ -17,20 +17,32 @@ def main() -> None:
     torch.set_num_threads(1)
     processes.join(torch.device("cpu"))
     module, data = importlib.import_module(MODELS[name]), tiny()
-    changes = {"adversarial_weighting": "per_triple", "learning_rate": 0.01}
-    learner = learner_of(module, data, settings_of(module, **changes))
-    rows = []
+    # Without what each process draws for itself (see MoMoK), or weighs within its own part (see AdaMF-MAT).
+    changes = {"adversarial_weighting": "per_triple", "learning_rate": 0.01, "gate_noise": False, "fusion_dropout": 0.0}
+    learner = learner_of(module, data, settings_of(module, **{**changes, **json.loads(sys.argv[3])}))
+    rows, compared, slopes = [], [], []
+    if hasattr(module, "link_loss"):
+        loss = module.link_loss
+        module.link_loss = lambda query, seen, *rest, **more: (
+            compared.append(len(seen)) or loss(query, seen, *rest, **more)
+        )
     step = learner.step
 
     def counted(batch):
         rows.append(len(batch) if isinstance(batch, torch.Tensor) else len(batch.known))
-        return step(batch)
+        terms = step(batch)
+        if not slopes:  # Adam forgives a wrong factor; the gradients themselves do not
+            slopes.append(
+                sum(float(p.grad.to_dense().norm()) for p in learner.model.parameters() if p.grad is not None)
+            )
+        return terms
 
     learner.step = counted
     progress = fit(learner, data, folder / "work", 4, evaluate_every=2, checkpoint_every=2)
     if processes.is_first():
         save_tensors(folder / "weights.safetensors", learner.model.state_dict())
         told = {"mrr": progress.best_mrr, "epoch": progress.epoch, "rows": sum(rows), "processes": processes.count()}
+        told |= {"candidates": sum(compared), "slope": slopes[0]}
         (folder / "told.json").write_text(json.dumps(told))
     processes.leave()
 

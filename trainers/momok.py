@@ -13,12 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers import features
+from trainers import features, processes
 from trainers.data import Data
 from trainers.kernels import bce
 from trainers.kernels.attention import attend
 from trainers.kernels.dropout import dropout_linear
-from trainers.one_to_n import Batch, Queries, check_candidates, draw_candidates, evaluating, link_loss, seeded
+from trainers.one_to_n import (
+    Batch,
+    Candidates,
+    Queries,
+    check_candidates,
+    draw_candidates,
+    evaluating,
+    link_loss,
+    seeded,
+)
 from trainers.optim import autocast, descend
 from trainers.tucker import DROPOUT, TuckERScorer
 
@@ -195,28 +204,39 @@ class MoMoK(nn.Module):
         return found
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The link loss (Eq. 11), summed over the scorers, and the experts' outputs for the known entities."""
+        """The link loss (Eq. 11), summed over the scorers, and the experts' outputs for the known entities.
+
+        With several processes it is this one's part of it, over its candidates.
+        """
         known, outputs = self.represent(batch.known, batch.relation)
         found = self.queries(known, batch)
-        candidates, answer, sampled = draw_candidates(batch, self.entities, self.settings.candidates)
-        seen, _ = self.represent(candidates)
+        among = draw_candidates(batch, self.entities, self.settings.candidates)
+        with processes.own_draws(batch.known.device):
+            seen, _ = self.represent(among.entity)
         losses = [
             link_loss(
-                found[name], seen[name], batch.row, answer, sampled=sampled, **self.counted(name, batch, candidates)
+                found[name],
+                seen[name],
+                among.row,
+                among.answer,
+                sampled=among.sampled,
+                **self.counted(name, batch, among),
             )
             for name in found
         ]
         return sum(losses), outputs
 
-    def counted(self, name: str, batch: Batch, candidates: Tensor | None) -> dict[str, int | Tensor]:
+    def counted(self, name: str, batch: Batch, among: Candidates) -> dict[str, int | Tensor | None]:
         """With missing = "mask", a modality is trained on those who have it: what link_loss must leave out."""
+        drawn = among.drawn
         if self.settings.missing != "mask" or name == JOINT:
-            return {"entities": self.entities}
+            return {"entities": self.entities, "drawn": None if drawn is None else len(drawn)}
         table = self.tables[name]
         return {
             "entities": table.present(None).sum().clamp(min=1),  # nobody may have it: then nothing is counted
+            "drawn": None if drawn is None else table.present(drawn).sum().clamp(min=1),
             "rows": table.present(batch.known),
-            "columns": table.present(candidates),
+            "columns": table.present(among.entity),
         }
 
     def mutual_information(self, outputs: dict[str, Tensor], pair: tuple[int, int], permutation: Tensor) -> Tensor:
@@ -347,7 +367,8 @@ class Learner:
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Terms `link`, `mutual_information` (times μ) and `estimators`.
 
-        With several processes all take the whole batch: the scorers normalise over it, so it cannot be split exactly.
+        With several processes all take the whole batch, since the scorers normalise over it, and each compares it with
+        its part of the candidates; the noise on these (of the gates, of the fusion's dropout) is then each one's own.
         """
         with autocast(self.device, self.precision):
             link, outputs = self.model(batch)
@@ -357,7 +378,11 @@ class Learner:
                 terms["mutual_information"] = self.settings.mu * self.model.mutual_information(
                     outputs, self.pair(), order
                 )
-        descend(sum(terms.values()), self.trained, self.optimizers["model"])
+        # The processes' link losses add up to the loss, the other terms are the same everywhere, and `descend` takes
+        # the mean of the gradients.
+        loss = sum((processes.count() if name == "link" else 1) * term for name, term in terms.items())
+        descend(loss, self.trained, self.optimizers["model"])
+        terms["link"] = processes.total(link)
         if self.model.estimators:
             terms["estimators"] = self.train_estimators(batch)
         return {name: term.detach() for name, term in terms.items()}

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainers import processes
 from trainers.kernels import bce
+from trainers.sampling import own_rows
 
 SMOOTHING = 0.1  # labels are 0.9 y + 1/E, as in ConvE's and MoMoK's code
 BLOCK = 1 << 20  # logits computed at a time on the CPU: 4 MB, which stay in cache between the passes over them
@@ -93,15 +95,42 @@ def check_candidates(size: int | None) -> None:
         raise ValueError("candidates must be at least 1, or null for all entities")
 
 
-def draw_candidates(batch: Batch, entities: int, size: int | None) -> tuple[Tensor | None, Tensor, int | None]:
-    """Which entities to compare with (None: all), where the answers stand among them, and how many were drawn.
+@dataclass(frozen=True)
+class Candidates:
+    """What a batch's queries are compared with. With several processes: this one's part of it."""
 
-    The drawn candidates come first and the batch's answers after them, as link_loss wants them.
+    entity: Tensor | None  # (C,) int64: the drawn ones, then the batch's answers; None: all entities, in order
+    row: Tensor  # (M,) int64: which query …
+    answer: Tensor  # (M,) int64: … has which candidate as a known answer
+    sampled: int | None  # how many of the first were drawn; None: none, all entities stand there
+    drawn: Tensor | None  # (n,) int64: those that all processes have drawn together
+
+
+def draw_candidates(batch: Batch, entities: int, size: int | None) -> Candidates:
+    """All entities, or `size` of them drawn anew; each process takes a part, and the parts' losses add up to the loss.
+
+    The queries are the same in all processes, so that what normalises over the batch sees the whole batch.
     """
+    device = batch.known.device
     if size is None or size >= entities:
-        return None, batch.answer, None
-    drawn = torch.randperm(entities, device=batch.known.device)[:size]
-    return torch.cat([drawn, batch.answers]), size + batch.answer_index, size
+        if not processes.together():
+            return Candidates(None, batch.row, batch.answer, None, None)
+        own, _ = own_rows(entities)
+        pairs, answer = _within(own, batch.answer)
+        return Candidates(torch.arange(own.start, own.stop, device=device), batch.row[pairs], answer, None, None)
+    drawn = torch.randperm(entities, device=device)[:size]
+    if not processes.together():
+        return Candidates(torch.cat([drawn, batch.answers]), batch.row, size + batch.answer_index, size, drawn)
+    own, mine = drawn[own_rows(size)[0]], own_rows(len(batch.answers))[0]
+    pairs, answer = _within(mine, batch.answer_index)
+    entity = torch.cat([own, batch.answers[mine]])
+    return Candidates(entity, batch.row[pairs], len(own) + answer, len(own), drawn)
+
+
+def _within(part: slice, number: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of `number` (M,) lie in the part, (M,) bool, and where in it these stand."""
+    there = (number >= part.start) & (number < part.stop)
+    return there, number[there] - part.start
 
 
 def link_loss(
@@ -112,6 +141,7 @@ def link_loss(
     *,
     entities: int | Tensor,
     sampled: int | None = None,
+    drawn: int | Tensor | None = None,
     rows: Tensor | None = None,
     columns: Tensor | None = None,
 ) -> Tensor:
@@ -123,18 +153,22 @@ def link_loss(
     Shapes: `query` (B, D), `candidates` (C, D), known pairs `row` (M,), `answer` (M,), a row of `candidates` each.
     `entities` is E, the number of candidates there are. `sampled` n: the first n rows of `candidates` are a uniform
     sample of them without repetition; E/n times the sum over the sample then estimates the sum over all, without bias.
+    `drawn` stands for n if these rows are but a part of the sample.
     `rows` (B,), `columns` (C,) bool leave queries and candidates out; `entities` must not count those.
     """
     rows = torch.ones(len(query), device=query.device) if rows is None else rows.float()
     columns = torch.ones(len(candidates), device=query.device) if columns is None else columns.float()
-    return _LinkLoss.apply(query, candidates, row, answer, entities, sampled, rows, columns)
+    weight = None  # how many entities one that was drawn stands for
+    if sampled is not None:
+        weight = entities / (columns[:sampled].sum().clamp(min=1.0) if drawn is None else drawn)
+    return _LinkLoss.apply(query, candidates, row, answer, entities, sampled, weight, rows, columns)
 
 
 class _LinkLoss(torch.autograd.Function):
     """Loss and gradients in one pass over blocks of candidates, so that the (B, C) logits never exist whole."""
 
     @staticmethod
-    def forward(ctx, query, candidates, row, answer, entities, sampled, rows, columns):
+    def forward(ctx, query, candidates, row, answer, entities, sampled, weight, rows, columns):
         compute = _precision(query)
         d_query = torch.zeros_like(query, dtype=torch.float32)
         d_candidates = torch.empty_like(candidates, dtype=torch.float32)
@@ -144,7 +178,7 @@ class _LinkLoss(torch.autograd.Function):
         known = (1 - SMOOTHING) * pair[row] * columns[answer]
         counted = len(candidates) if sampled is None else sampled
         if sampled is not None:
-            pair = pair * (entities / columns[:counted].sum().clamp(min=1.0))
+            pair = pair * weight
         d_candidates[counted:] = 0
         left, right = query.to(compute), candidates.to(compute)
         step = max(1, (BLOCK if on_cpu else BLOCK_CUDA) // len(query))
@@ -167,7 +201,7 @@ class _LinkLoss(torch.autograd.Function):
     def backward(ctx, gradient):
         slopes = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         # In place: nobody else holds them, and a second backward pass would raise, since they were changed.
-        return *(slope.mul_(gradient).to(dtype) for slope, dtype in slopes), *[None] * 6
+        return *(slope.mul_(gradient).to(dtype) for slope, dtype in slopes), *[None] * 7
 
 
 @contextlib.contextmanager

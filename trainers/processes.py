@@ -1,11 +1,14 @@
 """Several processes that train one model: `torchrun --nproc-per-node=2 -m stages.train …`, on one machine or many.
 
 Every process builds the same model from the same seed and draws the same batches; a learner takes its own part of each
-(`trainers.sampling.own_rows`), gradients are averaged (`trainers.optim.descend`), and so the weights stay the same
-everywhere. The first process alone measures, chooses and writes; all see one file system, from which they resume.
+(`trainers.sampling.own_rows`) or, where it normalises over the batch, of the candidates that the batch is compared with
+(`trainers.one_to_n.draw_candidates`). Gradients are averaged (`trainers.optim.descend`), and so the weights stay the
+same everywhere. The first process alone measures, chooses and writes; all see one file system, from which they resume.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
 from torch import distributed
@@ -45,6 +48,25 @@ def agree(value: float, device: torch.device) -> float:
     told = torch.tensor(value, dtype=torch.float64, device=device)
     distributed.broadcast(told, 0)
     return told.item()
+
+
+def total(value: torch.Tensor) -> torch.Tensor:
+    """The sum of `value` over all processes, in each of them; it carries no gradient."""
+    value = value.detach().clone()
+    if together():
+        distributed.all_reduce(value)
+    return value
+
+
+@contextlib.contextmanager
+def own_draws(device: torch.device) -> Iterator[None]:
+    """Within, each process draws random numbers of its own; after it, all go on drawing alike. Alone: no change."""
+    if not together():
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(torch.randint(1 << 62, ())) + distributed.get_rank())
+        yield
 
 
 def wait() -> None:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers import processes
 from trainers.data import Data
 from trainers.kernels.tucker import contract
 from trainers.one_to_n import Batch, Queries, check_candidates, draw_candidates, evaluating, link_loss, seeded
@@ -100,9 +101,12 @@ class TuckER(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The link loss of a batch, 0-d."""
         query = self.core(self.entity[batch.known], self.relation[batch.distinct], batch.index)
-        entities, answer, sampled = draw_candidates(batch, self.entities, self.settings.candidates)
-        seen = self.entity if entities is None else self.entity[entities]
-        return link_loss(query, seen, batch.row, answer, entities=self.entities, sampled=sampled)
+        among = draw_candidates(batch, self.entities, self.settings.candidates)
+        seen = self.entity if among.entity is None else self.entity[among.entity]
+        drawn = None if among.drawn is None else len(among.drawn)
+        return link_loss(
+            query, seen, among.row, among.answer, entities=self.entities, sampled=among.sampled, drawn=drawn
+        )
 
     def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
         """`score(known (B,), relation (B,), side) -> (B, E)` logits, in evaluation mode."""
@@ -144,5 +148,6 @@ class Learner:
     def step(self, batch: Batch) -> dict[str, Tensor]:
         with autocast(self.device, self.precision):
             loss = self.model(batch)
-        descend(loss, self.model.parameters(), self.optimizers["model"])
-        return {"link": loss.detach()}
+        # The processes' losses add up to the loss, and `descend` takes the mean of their gradients.
+        descend(processes.count() * loss, self.model.parameters(), self.optimizers["model"])
+        return {"link": processes.total(loss)}
