@@ -102,6 +102,7 @@ def write_features(
             angle = (hidden.place[ids][:, AXES[name]] * (2 * np.pi / hidden.side)).astype(np.float32)
             rows = np.concatenate([np.cos(angle), np.sin(angle)], axis=1) @ mixing
             rows += 1.4 * generator.standard_normal(rows.shape, dtype=np.float32)
+            rows /= 2 * np.sqrt(width)  # of length 1 in the mean, as encoders' features are
             columns = {"entity_id": ids, "embedding": tables.embedding_column(rows), "count": np.ones_like(ids)}
             writer.write(columns)
 
