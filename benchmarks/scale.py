@@ -6,7 +6,8 @@
 Each size is made once (benchmarks/synthetic.py: 10 triples an entity, features of width 768, planted structure) and
 trained in a process of its own, so that the peak memory is its own. Settings are those meant for large graphs: frozen
 features that stay on disk, lazy Adam and a pool of negatives for AdaMF-MAT; a sampled set of candidates for MoMoK and
-MyGO. A step's time is the median of `--steps` steps after a warm-up. An epoch is measured where `--epochs` asks for
+MyGO. A step's time is the median over the steps after a warm-up, beside that of processor time, which other work on
+the machine disturbs less. An epoch is measured where `--epochs` asks for
 whole ones, else estimated as steps x time. Ranking is timed on `--queries` queries of test. The MRR on dev (as many
 queries) before training and after the steps taken stands beside that of chance and what the planted structure allows.
 
@@ -45,6 +46,7 @@ SETTINGS = {
 COLUMNS = {
     "entities": "entities",
     "step_seconds": "s a step",
+    "step_cpu_seconds": "of processor time",
     "epoch_seconds": "s an epoch",
     "prepare_seconds": "s to embed all",
     "evaluation_seconds": "s a thousand queries ranked",
@@ -77,9 +79,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entities", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--models", nargs="+", choices=SETTINGS, default=["adamf_mat"])
-    parser.add_argument("--steps", type=int, default=20, help="timed steps")
     parser.add_argument("--warmup", type=int, default=5)
-    parser.add_argument("--train-steps", type=int, default=300, help="steps taken in all before dev is looked at again")
+    parser.add_argument("--train-steps", type=int, default=300, help="steps taken, the first --warmup not timed")
     parser.add_argument("--epochs", type=int, default=0, help="whole epochs instead of --train-steps")
     parser.add_argument("--queries", type=int, default=400, help="queries ranked, at most")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="another setting of the models")
@@ -100,7 +101,7 @@ def make(folder: Path, entities: int) -> None:
 def worker(arguments: argparse.Namespace, model: str, entities: int) -> dict:
     """Run this file again for one measurement, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.scale", "--worker", "--entities", str(entities), "--models", model]
-    for name in ("steps", "warmup", "train_steps", "epochs", "queries", "work"):
+    for name in ("warmup", "train_steps", "epochs", "queries", "work"):
         command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     command += [part for pair in arguments.set for part in ("--set", pair)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
@@ -153,13 +154,13 @@ def train(learner, arguments: argparse.Namespace) -> dict:
     """Take steps, over epochs where they are short; the median of the timed ones, and an epoch's time."""
     torch.manual_seed(0)
     learner.model.train()
-    seconds, began, epoch = [], time.perf_counter(), 0
-    wanted = arguments.epochs * learner.steps_per_epoch or max(
-        arguments.train_steps, arguments.warmup + arguments.steps
-    )
+    seconds, busy, began, epoch = [], [], time.perf_counter(), 0
+    wanted = arguments.epochs * learner.steps_per_epoch or max(arguments.train_steps, arguments.warmup + 1)
     while len(seconds) < wanted:
         for batch in learner.batches(epoch):
+            before = time.process_time()
             seconds.append(timed(lambda batch=batch: learner.step(batch))[1])
+            busy.append(time.process_time() - before)
             if len(seconds) == wanted:
                 break
         epoch += 1
@@ -167,6 +168,7 @@ def train(learner, arguments: argparse.Namespace) -> dict:
     whole = (time.perf_counter() - began) / arguments.epochs if arguments.epochs else step * learner.steps_per_epoch
     return {
         "step_seconds": step,
+        "step_cpu_seconds": statistics.median(busy[arguments.warmup :]),
         "step_low_seconds": float(np.quantile(seconds[arguments.warmup :], 0.1)),
         "steps_an_epoch": learner.steps_per_epoch,
         "epoch_seconds": whole,
@@ -213,9 +215,9 @@ def shown(rows: list[dict], arguments: argparse.Namespace) -> str:
     for model in arguments.models:
         own = [row for row in rows if row["model"] == model]
         if len(own) > 1:
-            ratio = own[-1]["step_seconds"] / own[0]["step_seconds"]
+            ratio, busy = (own[-1][name] / own[0][name] for name in ("step_seconds", "step_cpu_seconds"))
             out.append(f"A step of {model} at {own[-1]['entities']:,} entities takes {ratio:.2f} times as long as at "
-                       f"{own[0]['entities']:,}.")  # fmt: skip
+                       f"{own[0]['entities']:,} ({busy:.2f} times the processor time).")  # fmt: skip
     measured = "measured" if rows[-1]["epoch_measured"] else "estimated as steps x median time"
     out.append(f"{rows[-1]['threads']} threads; an epoch's time is {measured}.")
     return "\n".join(out) + "\n"
