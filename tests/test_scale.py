@@ -175,3 +175,12 @@ def test_what_is_planted_can_be_learned(graph, tmp_path):
         for batch in learner.batches(epoch):
             learner.step(batch)
     assert mrr(model, given, given.dev, queries=200) > 4 * synthetic.chance(ENTITIES)
+
+
+def test_ranking_fuses_block_by_block_to_the_same_scores(graph, monkeypatch):
+    given = data.load(graph / "graph", graph / "encoded", name="s", features=["image", "text"])
+    model = adamf_mat.build(given, SETTINGS, torch.Generator().manual_seed(0))
+    asked = torch.arange(4), torch.arange(4), "head"
+    whole = model.scorer()(*asked)
+    monkeypatch.setattr(adamf_mat, "BLOCK", 64)
+    torch.testing.assert_close(model.scorer()(*asked), whole, rtol=1e-5, atol=1e-4)

@@ -315,7 +315,12 @@ class AdaMF(nn.Module):
     def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
         """Scores of all entities as answers: (known (B,), relation (B,), "tail" | "head") -> (B, E). Fuses once."""
         blocks = torch.arange(self.entities, device=self.relation.device).split(BLOCK)
-        joint = self.fuse().joint if len(blocks) == 1 else torch.cat([self.fuse(block).joint for block in blocks])
+        if len(blocks) == 1:
+            joint = self.fuse().joint
+        else:  # filled, not concatenated, which would take the memory twice
+            joint = torch.empty(self.entities, 2 * self.relation.shape[1], device=self.relation.device)
+            for block in blocks:
+                joint[block] = self.fuse(block).joint
 
         @torch.inference_mode()
         def score(known: Tensor, relation: Tensor, side: str) -> Tensor:
