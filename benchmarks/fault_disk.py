@@ -22,6 +22,7 @@ def full(work: Path, times: int, seed: int) -> list[Row]:
     """Download, encode and train with 0 bytes of room and with two amounts that last a while."""
     rows = {name: Row(f"no disk space in {name}") for name in STAGES}
     reference = clone(work / "roomy", epochs=20)
+    set_key(reference, "train", "checkpoint_every", 1)
     must(build(reference))
     expected = snapshot(reference)
     with _small_disk(work / "disk") as disk:
@@ -29,13 +30,11 @@ def full(work: Path, times: int, seed: int) -> list[Row]:
             return [Row(f"{row.fault} (skipped: only root can mount a tmpfs)") for row in rows.values()]
         for turn in range(times):
             folder = copy(reference, disk / f"clone-{turn}")
-            set_key(folder, "train", "checkpoint_every", 1)
             for name, (targets, before) in STAGES.items():
                 if before:
                     must(_repro(folder, before))
                 rows[name].add(_too_little(folder, disk, targets, turn))
             must(_repro(folder, ["train@mini-transe"]))
-            set_key(folder, "train", "checkpoint_every", 10)
             complaint = (
                 differs(folder, expected) if not (done := build(folder))[0] else f"cannot go on: {done[1][-600:]}"
             )
