@@ -110,6 +110,13 @@ def publish(
         ) from error
 
 
+def publish_nothing(out: str | Path, made_by: dict[str, object]) -> None:
+    """Write the three tables without a row, for a graph none of whose entities has the modality."""
+    for kind in ("tokens", "features", "codebook"):
+        with tables.TableWriter(Path(out) / f"{kind}.parquet", kind, made_by):
+            pass
+
+
 def _gather(spool: Spool, keys: np.ndarray, stores: Stores) -> bool:
     """Fill the spool from the parts; False if some are damaged or rows are nowhere."""
     sound = True

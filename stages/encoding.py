@@ -15,6 +15,7 @@ from pipeline.encoders import learned
 from pipeline.encoders.weights import fetched
 from pipeline.errors import UserError
 from pipeline.inputs import Inputs, Pictures, Texts
+from pipeline.publish import publish_nothing
 from pipeline.sources import Patience
 from pipeline.store import Stores, statuses
 from stages import released
@@ -74,6 +75,12 @@ def into(
     """Encode one graph's texts or pictures with the chosen encoder into the folder `out`, through the store."""
     folder = Path("data") / graph
     inputs = Texts(folder / "text.parquet") if kind == "text" else Pictures(folder / "images")
+    if not len(inputs.keys):
+        what = "a text" if kind == "text" else "a picture"
+        log.warning("%s: no entity has %s to encode; the tables are empty", graph, what)
+        if share is None:
+            publish_nothing(out, {"stage": f"encode_{modality}", "encoder": choice.encoder})
+        return encode.Counts(missing=inputs.missing)
     encoder, recipe, settings = _encoder(params, choice, kind, inputs)
     stores = Stores(params.store, SCRATCH / f"{graph}-{kind}", kind, encoder.fingerprint, params.encode.store_failure)
     if params.encode.executor == "ray":

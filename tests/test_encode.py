@@ -318,3 +318,14 @@ def test_a_learned_codebook_is_kept_and_survives_without_its_store(tmp_path, mon
     monkeypatch.setattr(patches, "learn", None)
     kept = learned.learned(patches, settings, inputs, address)["centroids"]
     assert kept.tobytes() == first.tobytes()
+
+
+def test_tables_of_nothing_are_read_as_nothing(tmp_path):
+    from pipeline.publish import publish_nothing
+    from trainers import data
+
+    publish_nothing(tmp_path, {"stage": "encode_images"})
+    features = data.read_features(tmp_path / "features.parquet", 5)
+    tokens = data.read_tokens(tmp_path, 5)
+    assert len(features.entity) == len(features.matrix) == 0
+    assert len(tokens.entity) == len(tokens.values) == len(tokens.codebook) == 0

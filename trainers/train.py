@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +62,10 @@ def train(
     """
     module = runs.module_of(model)
     device, precision = processes.join(resolve_device(schedule.device)), resolve_precision(schedule)
-    modalities = modalities_of(settings)
     given = _read_in_turn(model, settings, graph, encoded, None if change else work / "tables")
     check(given)
+    settings = without_absent(settings, given)
+    modalities = modalities_of(settings)
     data = change(given) if change else given
     inputs = inputs_of(model, settings, graph=graph, encoded=encoded)
     mark = fingerprint(model, settings, schedule, seed=seed, inputs=inputs, protocol=protocol, change=change)
@@ -110,6 +111,23 @@ def train(
 def modalities_of(settings: object) -> list[str]:
     """Those of its settings' modalities that a model reads from tables."""
     return [name for name in ("image", "text") if name in getattr(settings, "modalities", ())]
+
+
+def without_absent(settings: object, data: Data) -> object:
+    """The settings without the modalities that no entity of the graph has.
+
+    Raises UserError if nothing is left to learn from.
+    """
+    tables_read = {**data.features, **data.tokens}
+    absent = [name for name in modalities_of(settings) if name in tables_read and not len(tables_read[name].entity)]
+    if not absent:
+        return settings
+    left = tuple(name for name in settings.modalities if name not in absent)
+    what = " or ".join(absent)
+    if not left:
+        raise UserError(f"No entity of {data.name} has an encoded {what}, and the model is to read nothing else.")
+    log.warning("No entity of %s has an encoded %s: training without.", data.name, what)
+    return replace(settings, modalities=left)
 
 
 def read(model: str, settings: object, *, graph: Path, encoded: Path, mapped: Path | None = None) -> Data:

@@ -145,8 +145,11 @@ class Vqgan:
     def encode(self, items: Sequence[Tensor]) -> Rows:
         """Token ids, and the mean of the vectors before quantisation."""
         images = torch.stack(list(items)).to(self._device).float() / 255
+        # On a CPU the way a convolution is computed, and so its rounding, depends on how many pictures there are; one at
+        # a time costs nothing there, a picture keeps all cores busy.
+        lots = images.split(1 if self._device.type == "cpu" else len(images))
         with torch.inference_mode():
-            vectors, tokens = self._model(images)
+            vectors, tokens = map(torch.cat, zip(*map(self._model, lots), strict=True))
         return Rows(
             list(tokens.cpu().numpy().astype(np.int32)),
             vectors.mean(1).cpu().numpy(),
