@@ -6,10 +6,12 @@
 # make share DIR=…   uses storage that a group shares: a folder, or an address (docs/shared-storage.md)
 #
 # VENV=       uses the environment that is active instead of making .venv (nothing in it is pinned then)
+# JOBS=       tests that run at once (2)
 # PYTHON=     the interpreter that .venv is made with
 
 VENV ?= .venv
 PYTHON ?= python3
+JOBS ?= 2
 export PYTHONUNBUFFERED = 1
 # DVC runs `python` as it finds it on the PATH.
 export PATH := $(if $(VENV),$(CURDIR)/$(VENV)/bin:)$(PATH)
@@ -28,7 +30,7 @@ repro: $(STAMP)
 	python -m stages.summary
 
 test: $(STAMP)-dev
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(STAMP)-dev
 	ruff check .

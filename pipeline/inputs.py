@@ -1,4 +1,4 @@
-"""What there is to encode: the keys of a graph's texts or pictures, cheap to list, and their bytes, read when wanted."""
+"""What there is to encode: keys of a graph's texts or pictures, cheap to list, and their bytes, read when wanted.
 
 import hashlib
 from collections.abc import Iterator
@@ -19,7 +19,8 @@ READ_PICTURES = 64  # rows of pictures read at once: some 10 MB
 class Inputs:
     """Rows that have an input, in ascending order of (entity, image_ix), and where to read them.
 
-    `files` are the tables. `entity`, `image_ix` (N,) int32; `keys` (N,) of dtype KEY; `missing`: rows of the table without an input.
+    `files` are the tables. `entity`, `image_ix` (N,) int32; `keys` (N,) of dtype KEY; `missing`: rows of the table
+    without an input.
     """
 
     path: Path

@@ -69,15 +69,15 @@ def test_a_model_without_a_block_for_a_graph_says_what_to_add(edited):
     text = path.read_text()
     block = text[text.index("  mini:\n") : text.index("  # DB15K (Liu")]
     path.write_text(text.replace(block, block + block.replace("  mini:", "  other:"), 1))
-    with pytest.raises(UserError, match="add `other: {}` under"):
+    with pytest.raises(UserError, match=r"add `other: \{\}` under"):
         load_params(path)
 
 
 def test_a_missing_key_and_no_yaml_are_sentences(edited, tmp_path):
     with pytest.raises(UserError, match=r"the key sources\.retries is missing"):
         load_params(edited("  retries: 5\n", ""))
-    with pytest.raises(UserError, match="line .*: this is no YAML"):
-        (tmp_path / "broken.yaml").write_text("graphs: [mini\nx: }")
+    (tmp_path / "broken.yaml").write_text("graphs: [mini\nx: }")
+    with pytest.raises(UserError, match=r"line .*: this is no YAML"):
         load_params(tmp_path / "broken.yaml")
     with pytest.raises(UserError, match="is not there"):
         load_params(tmp_path / "absent.yaml")
@@ -90,7 +90,10 @@ def test_a_models_own_block_is_checked_against_its_settings(model, edited):
     params = load_params(path)
     for name in ("mini", "DB15K", "MKG-W", "MKG-Y"):
         assert isinstance(model_settings(params, model, name, settings, path), settings)
-    for change, said in (({"epohcs": 5}, "did you mean 'epochs'"), ({"epochs": "many"}, "mini.epochs cannot be 'many'")):
+    for change, said in (
+        ({"epohcs": 5}, "did you mean 'epochs'"),
+        ({"epochs": "many"}, "mini.epochs cannot be 'many'"),
+    ):
         block = {**params.model_blocks[model], "mini": change}
         wrong = params.model_copy(update={"model_blocks": {**params.model_blocks, model: block}})
         with pytest.raises(UserError, match=said):

@@ -145,8 +145,8 @@ class Vqgan:
     def encode(self, items: Sequence[Tensor]) -> Rows:
         """Token ids, and the mean of the vectors before quantisation."""
         images = torch.stack(list(items)).to(self._device).float() / 255
-        # On a CPU the way a convolution is computed, and so its rounding, depends on how many pictures there are; one at
-        # a time costs nothing there, a picture keeps all cores busy.
+        # On a CPU the way a convolution is computed, and so its rounding, depends on how many pictures there are; one
+        # at a time costs nothing there, a picture keeps all cores busy.
         lots = images.split(1 if self._device.type == "cpu" else len(images))
         with torch.inference_mode():
             vectors, tokens = map(torch.cat, zip(*map(self._model, lots), strict=True))

@@ -10,7 +10,7 @@ from trainers.kernels import address, library
 from trainers.kernels.dropout import fresh_seed, threshold
 
 BLOCK = 1 << 22  # numbers of the relations' matrices made at a time: 16 MB, read again while they are in cache
-KEEP = 1 << 30  # bytes of them kept for the backward pass; more is made again there
+KEEP = 1 << 27  # bytes of them kept for the backward pass; more is made again there, which costs a tenth of a step
 
 
 def contract(x: Tensor, relation: Tensor, core: Tensor, index: Tensor | None, p: float) -> Tensor:
