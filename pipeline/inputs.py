@@ -1,4 +1,4 @@
-"""What there is to encode: keys of a graph's texts or pictures, cheap to list, and their bytes, read when wanted.
+"""What there is to encode: keys of a graph's texts or pictures, cheap to list, and their bytes, read when wanted."""
 
 import hashlib
 from collections.abc import Iterator
