@@ -7,13 +7,14 @@ tables from the store alone. So a run that was killed goes on from its last part
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pipeline.encoders import Encoder, Refused, Rows
 from pipeline.errors import UserError
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 PART_ROWS = 2048  # rows of a part: what a kill can cost
 PART_SECONDS = 60  # a slow encoder writes its parts earlier
+MOST_STREAMS = 8
 AHEAD = 4  # batches that are read and prepared while one is encoded
 
 Progress = Callable[[int, int], None]  # rows done, rows to do
@@ -55,11 +57,13 @@ def run(
     *,
     made_by: dict[str, object],
     batch_size: int = 64,
+    streams: int = 1,
     share: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> Counts:
     """Encode what the store lacks, then publish `<out>/{tokens,features,codebook}.parquet`.
 
+    `streams` batches are encoded at once, each on its share of the cores (see `pick_streams`).
     With `share` = (i, n), encodes only the i-th of n shares of the inputs (by their keys) and publishes nothing.
     Raises UserError if an input table is damaged, the encoder gives a NaN, or nothing at all could be encoded.
     """
@@ -76,7 +80,7 @@ def run(
         wanted = ~known & _in_share(inputs.keys, share)
         if refused:
             wanted &= ~np.isin(inputs.keys, np.array(list(refused), dtype=KEY))
-        _encode(inputs, wanted, encoder, stores, batch_size, counts, refused, progress)
+        _encode(inputs, wanted, encoder, stores, batch_size, streams, counts, refused, progress)
         if share is not None:
             break
         started = time.perf_counter()
@@ -125,6 +129,7 @@ def _encode(
     encoder: Encoder,
     stores: Stores,
     batch_size: int,
+    streams: int,
     counts: Counts,
     refused: dict[bytes, str],
     progress: Progress | None,
@@ -137,10 +142,8 @@ def _encode(
     multiplicity = Counter(map(_full, inputs.keys[wanted]))
     pending = Pending(stores)
     done = 0
-    for keys, items in _ahead(_batches(inputs, wanted, encoder, batch_size, refused, counts), counts):
-        started = time.perf_counter()
-        rows = rows_of(encoder, items)
-        counts.seconds["encode"] += time.perf_counter() - started
+    batches = _ahead(_batches(inputs, wanted, encoder, batch_size, refused), counts)
+    for keys, rows in _encoded(batches, encoder, streams, counts):
         _check(rows, keys, inputs)
         started = time.perf_counter()
         pending.add(keys, rows)
@@ -152,6 +155,42 @@ def _encode(
     started = time.perf_counter()
     pending.flush()
     counts.seconds["write"] += time.perf_counter() - started
+
+
+def pick_streams(device: torch.device) -> int:
+    """How many batches to encode at once: one on a GPU; on a CPU one a core, up to eight.
+
+    One core that does a whole batch never waits for another between a model's many small operations; and its rows do
+    not depend on how many cores there are. More than eight would cost memory.
+    """
+    return 1 if device.type != "cpu" else min(torch.get_num_threads(), MOST_STREAMS)
+
+
+def _encoded(batches: Iterator, encoder: Encoder, streams: int, counts: Counts) -> Iterator[tuple[list[bytes], Rows]]:
+    """(keys, rows) of the batches, in their order, `streams` of them in the making at a time."""
+    cores = torch.get_num_threads()
+    waiting: deque[tuple[list[bytes], Future]] = deque()
+
+    def taken() -> tuple[list[bytes], Rows]:
+        started = time.perf_counter()
+        keys, rows = waiting[0][0], waiting.popleft()[1].result()
+        counts.seconds["encode"] += time.perf_counter() - started
+        return keys, rows
+
+    # Torch keeps the number of cores of an operation for each thread, but what it tells new threads for all of them.
+    pool = ThreadPoolExecutor(streams, "encoder", torch.set_num_threads, (max(cores // streams, 1),))
+    try:
+        for keys, items in batches:
+            if streams > 1 and not waiting and not counts.distinct:
+                rows_of(encoder, items[:1])  # builds the model, which only one thread should do
+            waiting.append((keys, pool.submit(rows_of, encoder, items)))
+            if len(waiting) > streams:  # one more is ready than there are streams
+                yield taken()
+        while waiting:
+            yield taken()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(cores)
 
 
 def rows_of(encoder: Encoder, items: Sequence[object]) -> Rows:
@@ -206,7 +245,7 @@ def _check(rows: Rows, keys: Sequence[bytes], inputs: Inputs) -> None:
 
 
 def _batches(
-    inputs: Inputs, wanted: np.ndarray, encoder: Encoder, batch_size: int, refused: dict[bytes, str], counts: Counts
+    inputs: Inputs, wanted: np.ndarray, encoder: Encoder, batch_size: int, refused: dict[bytes, str]
 ) -> Iterator[tuple[list[bytes], list[object]]]:
     """Prepared batches of equal size, a window's inputs sorted by size; each distinct input once."""
     window: list[tuple[bytes, object]] = []

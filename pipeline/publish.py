@@ -6,8 +6,8 @@ is read once, its rows are written to their places in a temporary file, and that
 
 import os
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
@@ -67,13 +67,18 @@ class Spool:
         content = os.pread(self._features.fileno(), (last - first) * self.width * 4, first * self.width * 4)
         return np.frombuffer(content, dtype=np.float32).reshape(last - first, self.width)
 
-    def tokens(self, rows: Sequence[int]) -> list[np.ndarray]:
+    def tokens(self, rows: np.ndarray) -> list[np.ndarray]:
         """The tokens of some rows, int32."""
-        descriptor = self._tokens.fileno()
-        return [
-            np.frombuffer(os.pread(descriptor, int(self.length[r]) * 4, int(self.start[r]) * 4), dtype=np.int32)
-            for r in rows
-        ]
+        held = self.all_tokens
+        starts = self.start[rows].tolist()
+        return [held[start : start + length] for start, length in zip(starts, self.length[rows].tolist(), strict=True)]
+
+    @property
+    def all_tokens(self) -> np.ndarray:
+        """The tokens of all rows as they came, int32, mapped."""
+        if not self._end:
+            return np.zeros(0, dtype=np.int32)
+        return np.frombuffer(mmap(self._tokens.fileno(), self._end * 4, access=ACCESS_READ), dtype=np.int32)
 
 
 def _write_at(descriptor: int, array: np.ndarray, offset: int) -> None:
@@ -165,10 +170,10 @@ def _write(
 def _used(spool: Spool) -> np.ndarray:
     """Token ids in use, ascending, int32."""
     used = np.zeros(0, dtype=np.int32)
-    for first in range(0, len(spool.length), CHUNK):
-        lists = spool.tokens(range(first, min(first + CHUNK, len(spool.length))))
-        used = np.union1d(used, np.concatenate(lists)) if lists else used
-    return used.astype(np.int32)
+    held = spool.all_tokens
+    for first in range(0, len(held), CHUNK * 256):
+        used = np.union1d(used, held[first : first + CHUNK * 256])
+    return used
 
 
 def _write_features(writer: tables.TableWriter, entity: np.ndarray, spool: Spool) -> None:
@@ -181,8 +186,10 @@ def _write_features(writer: tables.TableWriter, entity: np.ndarray, spool: Spool
         last = max(first + 1, int(np.searchsorted(bounds, bounds[first] + CHUNK, side="right")) - 1)
         low, high = int(bounds[first]), int(bounds[last])
         groups = bounds[first:last] - low
-        total = np.add.reduceat(spool.features(low, high).astype(np.float64), groups, axis=0)
-        mean = total / np.diff(bounds[first : last + 1])[:, None]
+        mean = spool.features(low, high)
+        if len(groups) < len(mean):
+            total = np.add.reduceat(mean.astype(np.float64), groups, axis=0)
+            mean = total / np.diff(bounds[first : last + 1])[:, None]
         writer.write(
             {
                 "entity_id": entity[bounds[first:last]],

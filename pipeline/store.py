@@ -170,8 +170,8 @@ class Store:
         }
         if features.shape[1]:
             columns["embedding"] = tables.embedding_column(features)
-        sink = io.BytesIO()
-        pq.write_table(pa.table(columns), sink, compression="zstd")
+        sink, part = io.BytesIO(), pa.table(columns)
+        pq.write_table(part, sink, compression="zstd", use_dictionary=tables.dictionary_columns(part.schema))
         content = sink.getvalue()
         name = hashlib.sha256(content).hexdigest()
         manifest = {"rows": len(keys), "bytes": len(content), "version": VERSION}

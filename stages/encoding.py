@@ -94,6 +94,7 @@ def into(
             out,
             made_by=made_by,
             batch_size=params.encode.batch_size,
+            streams=encode.pick_streams(encoders.pick_device(params.encode.device)),
             share=share,
             progress=lambda done, total: _move(bar, done, total),
         )

@@ -64,12 +64,20 @@ class World:
             self.made = zoo.load(self.name, self.block, self.inputs())
         return self.made
 
-    def run(self, out: str, *, store: str = "store", batch_size: int = 16, inputs=None) -> tuple[Path, encode.Counts]:
+    def run(
+        self, out: str, *, store: str = "store", batch_size: int = 16, streams: int = 1, inputs=None
+    ) -> tuple[Path, encode.Counts]:
         encoder = self.encoder()
         stores = Stores(str(self.folder / store), self.folder / "scratch", self.kind, encoder.fingerprint)
         made_by = {"encoder": self.name, **encoder.fingerprint}
         counts = encode.run(
-            inputs or self.inputs(), encoder, stores, self.folder / out, made_by=made_by, batch_size=batch_size
+            inputs or self.inputs(),
+            encoder,
+            stores,
+            self.folder / out,
+            made_by=made_by,
+            batch_size=batch_size,
+            streams=streams,
         )
         return self.folder / out, counts
 
@@ -96,6 +104,10 @@ def test_contract(world):
     world.made = None
     other, _ = world.run("other", store="other", batch_size=5)
     assert contents(other) == contents(first), "another batch size"
+
+    world.made = None
+    streams, _ = world.run("streams", store="streams", batch_size=3, streams=3)
+    assert contents(streams) == contents(first), "several batches at once"
 
     reverse, _ = world.run("reverse", store="reverse", inputs=world.inputs(reverse=True))
     assert contents(reverse) == contents(first), "another order"

@@ -183,6 +183,18 @@ def test_timm_agrees_with_the_bare_model(tmp_path):
     np.testing.assert_allclose(rows.features[0], expected.numpy(), rtol=1e-5, atol=1e-5)
 
 
+def test_a_convolutional_model_gives_a_picture_the_same_row_in_any_batch(tmp_path):
+    import timm
+
+    torch.manual_seed(0)
+    save_file(timm.create_model("efficientnet_b0", num_classes=0).state_dict(), tmp_path / "w.safetensors")
+    block = {"family": "timm", "model": "efficientnet_b0", "weights": str(tmp_path / "w.safetensors")}
+    encoder = zoo.load("timm", block)
+    items = encoder.prepare([zoo.picture(n) for n in range(5)])
+    together = encoder.encode(items).features
+    assert np.array_equal(together[:2], encoder.encode(items[:2]).features)
+
+
 def use(block: dict) -> None:
     encoder = zoo.load("timm", {"family": "timm", **block})
     encoder.encode(encoder.prepare([zoo.picture(1)] * 2))

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,8 @@ VOCABULARIES = (
     "sentencepiece.bpe.model",
 )
 STEP = 8  # texts are padded to a multiple of this many tokens: a function of the text, not of its batch
+# Masks and token types as lists of Python ints cost as much time as tokenising does.
+IDS_ONLY = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
 READ_ROWS = 1024  # embedding rows read at once
 
 
@@ -98,14 +101,10 @@ class Language:
         if not raw:
             return []
         kept = [stop_words.without(text, self._stop_words) for text in raw]
-        tokens = self._tokenizer(kept, add_special_tokens=False, return_attention_mask=False, verbose=False)[
-            "input_ids"
-        ]
+        tokens = self._tokenizer(kept, add_special_tokens=False, **IDS_ONLY)["input_ids"]
         ids: list[list[int]] = [[]] * len(raw)
         if self._settings.pooling != "none":
-            ids = self._tokenizer(
-                list(raw), truncation=True, max_length=self._max_tokens, return_attention_mask=False, verbose=False
-            )["input_ids"]
+            ids = self._tokenizer(list(raw), truncation=True, max_length=self._max_tokens, **IDS_ONLY)["input_ids"]
         return [
             Item(np.asarray(t, dtype=np.int32), i, stop_words.words(text))
             if text.strip()
@@ -126,7 +125,7 @@ class Language:
 
     def size(self, item: Item) -> int:
         """Padded length in tokens."""
-        return -(-len(item.ids) // STEP) * STEP
+        return _step(len(item.ids))
 
     def encode(self, items: Sequence[Item]) -> Rows:
         """Rows of texts of equal padded length."""
@@ -134,13 +133,7 @@ class Language:
         count = np.array([item.words for item in items], dtype=np.int32)
         if self._settings.pooling == "none":
             return Rows(tokens, np.zeros((len(items), 0), dtype=np.float32), count)
-        length = max(self.size(item) for item in items)
-        padding = self._tokenizer.pad_token_id or 0
-        ids = torch.full((len(items), length), padding, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for row, item in enumerate(items):
-            ids[row, : len(item.ids)] = torch.tensor(item.ids)
-            mask[row, : len(item.ids)] = 1
+        ids, mask = padded([item.ids for item in items], self._tokenizer.pad_token_id or 0)
         return Rows(tokens, self._pool(ids.to(self._device), mask.to(self._device)).cpu().numpy(), count)
 
     def _pool(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -182,6 +175,19 @@ class Language:
     def codebook(self, used: np.ndarray) -> np.ndarray:
         """Rows (N, W) of the input embedding matrix."""
         return embedding_rows(self._folder, used)
+
+
+def padded(texts: Sequence[Sequence[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """B texts' ids as (B, T) int64, filled up with `padding` to a multiple of STEP, and their mask (B, T) int64."""
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    mask = np.arange(_step(lengths.max())) < lengths[:, None]
+    ids = np.full(mask.shape, padding, dtype=np.int64)
+    ids[mask] = np.fromiter(chain.from_iterable(texts), dtype=np.int64, count=lengths.sum())
+    return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+
+def _step(length: int) -> int:
+    return -(-int(length) // STEP) * STEP
 
 
 def embedding_rows(folder: Path, used: np.ndarray) -> np.ndarray:

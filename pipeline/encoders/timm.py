@@ -82,6 +82,15 @@ class Timm:
         return model.eval().requires_grad_(False).to(self._device)
 
     @cached_property
+    def _alone(self) -> bool:
+        """Whether each picture goes alone: on a CPU a float32 convolution rounds by the number of pictures.
+
+        The one convolution of a vision transformer, which cuts the patches, does not.
+        """
+        convolutions = sum(isinstance(module, nn.Conv2d) for module in self._bare.modules())
+        return self._device.type == "cpu" and self._precision == torch.float32 and convolutions > 1
+
+    @cached_property
     def _transform(self):
         from timm.data import create_transform
 
@@ -99,8 +108,9 @@ class Timm:
         """Pooled features, no tokens."""
         images = torch.stack(list(items)).to(self._device)
         mixed = self._precision != torch.float32
+        lots = images.split(1 if self._alone else len(images))
         with torch.inference_mode(), torch.autocast(self._device.type, self._precision, enabled=mixed):
-            features = self._model(images)
+            features = torch.cat([self._model(lot) for lot in lots])
         if features.ndim != 2:
             raise UserError(
                 f"{self._about['architecture']} gives features of shape {tuple(features.shape)}, not pooled ones."
