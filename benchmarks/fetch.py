@@ -28,9 +28,10 @@ ROOT = Path(__file__).parents[1]
 
 
 @contextmanager
-def serving(program: Path, rate: float):
-    """The address of the running program."""
+def serving(program: Path, rate: float, **options: float):
+    """The address of the running program; more of its options by their names."""
     command = [sys.executable, str(program), "--port", "0", "--rate", str(rate)]
+    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process.stdout.readline().strip()
