@@ -108,9 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--server", type=Path, default=default_server(), help="the stand-in's program")
     parser.add_argument("--faults", type=float, default=0.3, help="share of its answers that fail")
     parser.add_argument("--rate", type=float, default=50, help="requests a second that it allows")
-    parser.add_argument(
-        "--client-rate", type=float, help="requests a second of the client; default: 0.95 of it"
-    )
+    parser.add_argument("--client-rate", type=float, help="requests a second of the client; default: 0.95 of it")
     parser.add_argument("--concurrency", type=int, default=12, help="requests of the client at once")
     parser.add_argument("--pictures", type=int, default=8, help="pictures an entity")
     parser.add_argument("--pictured", type=float, default=0.7, help="share of entities that have a picture")

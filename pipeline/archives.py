@@ -19,6 +19,7 @@ from types import TracebackType
 
 import fsspec
 
+from pipeline.addresses import UNREACHABLE, opened
 from pipeline.errors import UserError
 
 MAX_BYTES = 100 * 2**20  # of one member: more than any picture that a graph is trained on
@@ -62,7 +63,7 @@ def open_archive(address: str | Path) -> Archive:
     try:
         if "://" not in text:
             return _open_local(Path(text))
-        filesystem, path = fsspec.core.url_to_fs(text)
+        filesystem, path = opened(text)
         if filesystem.isdir(path):
             return _Remote(filesystem, path)
         return _open_file(filesystem.open(path, "rb"), text, filesystem.size(path))
@@ -70,7 +71,7 @@ def open_archive(address: str | Path) -> Archive:
         raise UserError(f"{text}: no folder or archive of pictures is there; correct the path.") from error
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
         raise UserError(f"{text} is damaged ({error}); fetch it again.") from error
-    except (OSError, ImportError, ValueError) as error:
+    except (*UNREACHABLE, ImportError, ValueError) as error:
         raise UserError(f"{text} cannot be opened ({error}); correct the path, or what it needs.") from error
 
 

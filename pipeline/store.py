@@ -26,19 +26,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
 
 from pipeline import tables
+from pipeline.addresses import UNREACHABLE, opened
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
-
-try:
-    from botocore.exceptions import BotoCoreError
-
-    UNREACHABLE: tuple[type[Exception], ...] = (OSError, BotoCoreError)  # s3fs lets through what botocore raises
-except ImportError:
-    UNREACHABLE = (OSError,)
 
 KEY = np.dtype("S32")  # a sha256; numpy pads with zero bytes, which is harmless at a fixed length
 VERSION = 1
@@ -90,7 +83,7 @@ class Store:
         self.address = address
         self._fingerprint = dict(fingerprint)
         try:
-            self._fs, root = url_to_fs(address)
+            self._fs, root = opened(address)
         except (ImportError, ValueError, *UNREACHABLE) as error:
             raise StoreFailure(f"The store {address} cannot be opened ({error}); check the key `store`.") from error
         self._root = f"{root.rstrip('/')}/{kind}/{fingerprint_id(fingerprint)}"
@@ -347,7 +340,7 @@ class Stores:
 def statuses(address: str, kind: str) -> Iterator[tuple[dict, "Store"]]:
     """Every fingerprint that the store at `address` holds for `kind`, with its Store."""
     try:
-        fs, root = url_to_fs(address)
+        fs, root = opened(address)
         folders = sorted(fs.ls(f"{root.rstrip('/')}/{kind}", detail=False))
     except FileNotFoundError:
         return

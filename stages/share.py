@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from pipeline.addresses import UNREACHABLE, opened
 from pipeline.errors import UserError
 from stages.cli import stage
 from stages.params import PATH
@@ -59,7 +60,12 @@ def share_folder(folder: Path) -> None:
 
 
 def share_address(place: str) -> None:
-    """Use `place`/dvc as DVC's default remote and `place`/store as the feature store."""
+    """Use `place`/dvc as DVC's default remote and `place`/store as the feature store.
+
+    Raises UserError if the place is on a WebDAV server that does not let us make a folder there.
+    """
+    if place.startswith(("webdav", "dav")):
+        _make_on_webdav(f"{place}/dvc")
     _dvc("remote", "add", "--local", "--force", "--default", REMOTE, f"{place}/dvc")
     set_store(f"{place}/store")
     print(
@@ -67,6 +73,19 @@ def share_address(place: str) -> None:
         "there; `dvc push --run-cache` sends it what is new. Logins: dvc remote modify --local "
         f"{REMOTE} <user, password, keyfile, endpointurl, …>."
     )
+
+
+def _make_on_webdav(place: str) -> None:
+    """DVC makes no folders above its own on WebDAV, so the remote's must be there."""
+    try:
+        filesystem, path = opened(place)
+        if not filesystem.isdir(path):
+            filesystem.makedirs(path, exist_ok=True)
+    except (*UNREACHABLE, ImportError, ValueError) as error:
+        raise UserError(
+            f"{place} cannot be made ({error}); check the address, install the extra `webdav`, and put your login into "
+            '~/.config/fsspec/webdav.json: {"webdav": {"auth": ["user", "password"]}}.'
+        ) from error
 
 
 def set_store(address: str, path: Path = PATH) -> None:

@@ -89,5 +89,5 @@ def ran(output: str) -> set[str]:
     return {name.split("@")[0] for name in re.findall(r"Running stage '([^']+)'", output)}
 
 
-def share(folder: Path, place: str) -> None:
-    command(folder, sys.executable, "-m", "stages.share", place)
+def share(folder: Path, place: str, **more: str) -> None:
+    command(folder, sys.executable, "-m", "stages.share", place, **more)

@@ -7,9 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+import fsspec
+import numpy as np
 import pytest
 import yaml
 from clones import clone, command, ran, repro, set_key, share
+
+from pipeline.store import KEY, Damaged, Store, StoreFailure, key_of
 
 CHEAP = {"check", "describe"}  # they have no output in the cache, so each clone runs them once, in seconds
 
@@ -137,10 +141,70 @@ def test_a_real_ssh_server(first, tmp_path, sshd):
     through_a_remote(first, tmp_path, place, {}, keyfile=str(key))
 
 
+@pytest.fixture
+def webdav(tmp_path):
+    """A WebDAV server on loopback that asks for a name and a password; where it is."""
+    program = shutil.which("wsgidav", path=str(Path(sys.executable).parent))
+    if program is None:
+        pytest.skip("no WebDAV server: wsgidav is not installed")
+    pytest.importorskip("dvc_webdav", reason="the extra webdav is not installed")
+    (tmp_path / "files").mkdir()
+    port = free_port()
+    config = tmp_path / "wsgidav.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "host": "127.0.0.1", "port": port, "server": "cheroot", "logging": {"enable": False},
+                "provider_mapping": {"/": str(tmp_path / "files")},
+                "http_authenticator": {"domain_controller": None, "accept_digest": False},
+                "simple_dc": {"user_mapping": {"*": {"me": {"password": "secret"}}}},
+            }
+        )
+    )  # fmt: skip
+    with (
+        open(tmp_path / "webdav.log", "wb") as log,
+        subprocess.Popen([program, "--config", str(config)], stdout=log, stderr=log) as process,
+    ):
+        try:
+            wait_for(port, process)
+            yield f"webdav://127.0.0.1:{port}/group/tessera"
+        finally:
+            process.terminate()
+
+
+@pytest.mark.server
+def test_a_webdav_server(first, tmp_path, webdav):
+    with pytest.raises(AssertionError, match=r"cannot be made .*401"):
+        share(first, webdav)
+    (tmp_path / "webdav.json").write_text('{"webdav": {"auth": ["me", "secret"]}}')
+    environment = {"FSSPEC_CONFIG_DIR": str(tmp_path)}
+    through_a_remote(first, tmp_path, webdav, environment, user="me", password="secret")
+
+
+@pytest.mark.server
+def test_a_feature_store_on_webdav(tmp_path, webdav, monkeypatch):
+    login = {"auth": ["me", "secret"]}
+    monkeypatch.setitem(fsspec.config.conf, "webdav", login)
+    keys = np.array([key_of("a"), key_of("b"), key_of("c")], dtype=KEY)
+    rows = [np.array([1, 2]), np.array([3])], np.ones((2, 4), dtype=np.float32), np.array([1, 1])
+    part = Store(f"{webdav}/store", "text", {"family": "f"}).write([key_of("a"), key_of("b")], *rows)
+    other = Store(f"{webdav}/store", "text", {"family": "f"})
+    assert other.find(keys).known.tolist() == [True, True, False]
+    assert other.read(part)["token_ids"].to_pylist() == [[1, 2], [3]]
+    path = next((tmp_path / "files").rglob(f"{part}.parquet"))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(Damaged):
+        other.read(part)
+    assert other.status()["damaged"] == 1
+    login["auth"] = ["me", "wrong"]
+    with pytest.raises(StoreFailure, match="Cannot list the store webdav://"):
+        Store(f"{webdav}/store", "text", {"family": "f"}).find(keys)
+
+
 def through_a_remote(first: Path, folder: Path, place: str, environment: dict, **login: str) -> None:
     """Clone A pushes to an address; clone B, which shares nothing else with it, takes everything from there."""
     for one in (first, clone(folder / "b")):
-        share(one, place)
+        share(one, place, **environment)
         # The feature store has a test of its own; here every clone keeps its own, so that only the remote can help.
         params = yaml.safe_load((one / "params.yaml").read_text())
         (one / "params.yaml").write_text(yaml.safe_dump({**params, "store": "data/.store"}, sort_keys=False))
