@@ -36,10 +36,11 @@ class Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self):
+    def __init__(self, entities: dict[str, dict] = ENTITIES):
         super().__init__(("127.0.0.1", 0), Handler)
         self.seen: list[tuple[float, str]] = []
         self.agents: set[str] = set()
+        self.entities = entities
         self.script: dict[str, list] = {}
         self.now, self.most, self.slow = 0, 0, 0.0
         self.no_actions: set[str] = set()
@@ -143,7 +144,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         strange = [one for one in wanted if one.startswith("Q99999")]
         if strange:
             return self.json({"error": {"code": "no-such-entity", "info": f"no {strange[0]}", "id": strange[0]}})
-        by_title = {one["title"]: q for q, one in ENTITIES.items()}
+        by_title = {one["title"]: q for q, one in self.server.entities.items()}
         entities = {q: self.entity(q) for q in wanted}
         for place, title in enumerate(titles, 1):
             q = by_title.get(title)
@@ -151,9 +152,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return self.json({"entities": entities, "success": 1})
 
     def entity(self, q):
-        if q not in ENTITIES:
+        if q not in self.server.entities:
             return {"id": q, "missing": ""}
-        one = ENTITIES[q]
+        one = self.server.entities[q]
 
         def en(value):
             return {"language": "en", "value": value}
@@ -176,7 +177,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def query(self, query):
         titles = query["titles"].split("|")
         answer: dict = {"pages": {}, "normalized": [], "redirects": []}
-        by_title = {one["title"]: q for q, one in ENTITIES.items()}
+        by_title = {one["title"]: q for q, one in self.server.entities.items()}
         for place, title in enumerate(titles, 1):
             lead = REDIRECTS.get(title, title)
             if lead != title:
