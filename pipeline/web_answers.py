@@ -70,11 +70,19 @@ def by_id(answer: Mapping, batch: Sequence[str]) -> Kept:
 
 def by_title(answer: Mapping, batch: Sequence[str]) -> Kept:
     """The entities of `wbgetentities` by the titles that were asked: the answer is keyed by Q-id, so by sitelink."""
-    found = {}
+    found, unnamed, missing = {}, [], set()
     for entity in _table(answer, "entities").values():
         name = words(entity, "sitelinks", "enwiki", "title")
         if name:
             found[_spaced(name)] = entity
+        elif words(entity, "title"):
+            missing.add(_spaced(words(entity, "title")))
+        else:
+            unnamed.append(entity)
+    # An entity that does not say which article it belongs to is that of the one title that nothing else answers.
+    open_titles = [one for one in batch if _spaced(one) not in found and _spaced(one) not in missing]
+    if len(open_titles) == len(unnamed) == 1:
+        found[_spaced(open_titles[0])] = unnamed[0]
     return {one: _kept(found.get(_spaced(one))) for one in batch}
 
 

@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.http_client import Manners
 from pipeline.image_web import from_commons
 from pipeline.images import clean
-from pipeline.web_answers import ENTITY, PICTURE, picture_key, picture_names, subject
+from pipeline.web_answers import ENTITY, PICTURE, by_title, picture_key, picture_names, subject
 from pipeline.web_store import Answer, WebStore, publish
 from pipeline.web_texts import described
 from pipeline.wikidata import Addresses, Wanted, fetch
@@ -258,6 +258,19 @@ def test_progress_tells_done_failed_bytes_and_time_left(server, tmp_path):
     assert last["entities"][:2] == (6, 6)
     assert last["pictures"][:2] == (5, 5)
     assert last["pictures"][2] > 1000
+
+
+def test_an_entity_that_names_no_article_is_that_of_the_title_left_over():
+    named = {"id": "Q1", "sitelinks": {"enwiki": {"title": "Universe"}}}
+    nowhere = {"title": "Nowhere at all", "missing": ""}
+    answer = {"entities": {"Q1": named, "Q2": {"id": "Q2"}, "-1": nowhere}}
+    found = by_title(answer, ["Universe", "Earth", "Nowhere at all"])
+    assert {one: status for one, (status, _) in found.items()} == {
+        "Universe": "ok", "Earth": "ok", "Nowhere at all": "missing",
+    }  # fmt: skip
+    assert found["Earth"][1] == {"id": "Q2"}
+    # Of two, nobody can say which is which.
+    assert by_title(answer, ["Universe", "Earth", "Mars"])["Earth"] == ("missing", None)
 
 
 # ------------------------------------------------------------------------------------------------ a larger stand-in
