@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 from tqdm import tqdm
 
-from pipeline import tables
+from pipeline import drawings, image_web, images, tables
 from pipeline.archives import Archive, TooLarge, open_archive
 from pipeline.drawings import draw, skipped
 from pipeline.errors import UserError
@@ -16,6 +16,7 @@ from pipeline.image_parts import NONE, Counts, Parts, absent, row
 from pipeline.image_web import from_commons
 from pipeline.images import Refused, clean, clean_many
 from pipeline.matching import Names, match_files
+from pipeline.versions import code_version
 from stages.cli import arguments, stage
 from stages.params import Params, load_params
 
@@ -32,7 +33,7 @@ def main() -> None:
     about: dict[str, object] = {"source": source}
     made_by = {
         "stage": "images", "source": source, "short_side": params.images.short_side, "quality": params.images.quality,
-        "max_pixels": params.images.max_pixels,
+        "max_pixels": params.images.max_pixels, "code": code_version(images, drawings, image_web),
     }  # fmt: skip
     counts = Counts(entities.num_rows)
     pictured: set[int] = set()

@@ -3,9 +3,10 @@
 import logging
 from pathlib import Path
 
-from pipeline import graph, tables
+from pipeline import graph, splits, tables
 from pipeline.audit import audit
 from pipeline.splits import choose
+from pipeline.versions import code_version
 from stages.cli import arguments, stage
 from stages.params import load_params
 
@@ -22,7 +23,8 @@ def main() -> None:
     found = audit(released, used, done, settings.split)
     folder = Path("data") / name / "graph"
     made_by = {"stage": "ingest", "form": settings.form, "split": settings.split, "dev_share": settings.dev_share}
-    graph.write(folder, released.with_splits(used), {**made_by, "split_seed": settings.split_seed})
+    made_by |= {"split_seed": settings.split_seed, "code": code_version(graph, splits)}
+    graph.write(folder, released.with_splits(used), made_by)
     tables.write_json(folder / "audit.json", found)
     rows = " / ".join(f"{found['used']['rows'][split]:,}" for split in graph.SPLITS)
     log.info("%s (%s): %s entities, %s relations, %s triples in train / dev / test", name, settings.split,

@@ -4,8 +4,9 @@ import logging
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from pipeline import released, sources, tables
+from pipeline import released, released_files, sources, tables
 from pipeline.matching import Names
+from pipeline.versions import code_version
 from stages.params import Params, ReleasedFiles
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ def bring_in(params: Params, graph: str, kind: str, counts_path: Path) -> None:
     entities = tables.read(folder / "graph" / "entities.parquet", "entities").sort_by("entity_id")
     names = Names(entities["key"].to_pylist(), entities["label"].to_pylist())
     made_by = {"stage": f"encode_{kind}", "encoder": "released", "settings": block.model_dump()}
+    made_by["code"] = code_version(released, released_files)
     counts = released.bring_in(files, names, entities.num_rows, folder / "encoded" / kind, made_by)
     tables.write_json(counts_path, {"encoder": "released", **counts})
     log.info("%s: released %s brought in: %s", graph, kind, ", ".join(sorted(counts["files"])))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import tables, text, web_texts
+from pipeline.versions import code_version
 from stages.cli import arguments, stage
 from stages.params import load_params
 
@@ -27,6 +28,7 @@ def main() -> None:
     )  # fmt: skip
     made_by = {"stage": "text", "source": settings.source, "unfound": settings.unfound}
     made_by |= {"fields": list(params.text.fields), "joined_by": params.text.joined_by}
+    made_by["code"] = code_version(text, web_texts)
     tables.write(folder / "text.parquet", "text", columns, made_by)
     tables.write_json(folder / "text.json", {"source": settings.source, **counts})
     log.info("%s: %s of %s entities found, %s with a description, %s with a text", name,

@@ -75,6 +75,9 @@ def test_a_graph_whose_texts_and_pictures_come_from_the_web(folder):
     ids, _ = tables.features(folder / "data/mini/encoded/image/features.parquet")
     assert ids.tolist() == [n for n in range(90) if n % 3]
     assert json.loads((folder / "data/mini/text.json").read_text())["with_text"] == 90
+    for path in [*(folder / "data/mini").rglob("*.parquet"), *(folder / "runs").rglob("*.parquet")]:
+        told = tables.made_by(path)
+        assert told.get("code") or told["code_version"], f"{path} does not say which code made it"
     for model in MODELS:
         assert 0 < json.loads((folder / f"runs/mini/{model}/test.json").read_text())["mrr"] < 1
 

@@ -17,7 +17,6 @@ weights (sha256 or pinned revision), the preprocessing, the precision and `code_
 store are shared by all who have the same fingerprint, and by nobody else.
 """
 
-import ast
 import dataclasses
 import difflib
 import hashlib
@@ -32,6 +31,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import UserError
+from pipeline.versions import code_version  # noqa: F401  (what families put into their fingerprints)
 
 
 class Refused(UserError):
@@ -149,23 +149,6 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 def _cpu_has_bfloat16() -> bool:
     have = torch.cpu.get_capabilities()
     return any(have.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
-
-
-def code_version(module: str) -> str:
-    """Twelve hexadecimal digits of a module's code: comments, docstrings and layout do not count."""
-    return hashlib.sha256(_bare_code(Path(module)).encode()).hexdigest()[:12]
-
-
-def _bare_code(path: Path) -> str:
-    tree = ast.parse(path.read_bytes())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) or not body:
-            continue
-        first = body[0]
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            first.value.value = ""
-    return ast.unparse(tree)
 
 
 def file_sha256(path: str | Path) -> str:
