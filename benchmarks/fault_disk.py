@@ -49,7 +49,7 @@ def full(work: Path, times: int, seed: int) -> list[Row]:
 def _too_little(folder: Path, disk: Path, targets: list[str], turn: int) -> str | None:
     """Run targets with too little room, then with enough. What is wrong with what happened; None if nothing."""
     ballast = disk / "ballast"
-    room, failed = [0, 64 << 10, 512 << 10][turn % 3], False
+    room, failed = [0, 64 << 10, 160 << 10][turn % 3], False  # what any of the stages writes is more than the last
     for left in (room, room * 4 + (32 << 10)):
         _fill(ballast, disk, left)
         code, output = _repro(folder, targets)
