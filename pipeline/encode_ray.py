@@ -139,7 +139,7 @@ def _flow(ray, inputs: Inputs, recipe: Recipe, store: str, places: np.ndarray, b
     columns = ["entity_id", "text"] if text else ["entity_id", "image_ix", "bytes"]
     gpus = int(ray.cluster_resources().get("GPU", 0))
     workers = gpus or max(1, int(ray.cluster_resources().get("CPU", 1)) // 2)
-    rows = ray.data.read_parquet([str(path.resolve()) for path in inputs.files], columns=columns)
+    rows = ray.data.read_parquet([str(path.resolve()) for path in inputs.files]).select_columns(columns)
     chosen = rows.map_batches(
         _chosen, fn_kwargs={"column": column, "places": places}, batch_format="pyarrow", batch_size=1024
     )
