@@ -11,6 +11,7 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
@@ -43,9 +44,9 @@ class Archive(AbstractContextManager):
         self.names = names
         self.skipped = skipped
 
+    @abstractmethod
     def read(self, names: Iterable[str], limit: int = MAX_BYTES) -> Iterator[tuple[str, bytes | TooLarge]]:
         """Each member's name and bytes, in an order that suits the archive; TooLarge in place of more than `limit`."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Let go of the files behind it."""

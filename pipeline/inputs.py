@@ -1,6 +1,7 @@
 """What there is to encode: keys of a graph's texts or pictures, cheap to list, and their bytes, read when wanted."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ READ_TEXTS = 8192  # rows of a text table read at once
 READ_PICTURES = 64  # rows of pictures read at once: some 10 MB
 
 
-class Inputs:
+class Inputs(ABC):
     """Rows that have an input, in ascending order of (entity, image_ix), and where to read them.
 
     `files` are the tables. `entity`, `image_ix` (N,) int32; `keys` (N,) of dtype KEY; `missing`: rows of the table
@@ -30,9 +31,9 @@ class Inputs:
     keys: np.ndarray
     missing: int
 
+    @abstractmethod
     def name(self, row: int) -> str:
         """How messages speak of a row."""
-        raise NotImplementedError
 
     def read(self, wanted: np.ndarray, at_once: int) -> Iterator[list[tuple[bytes, str | bytes]]]:
         """(key, raw input) of the wanted rows, each distinct key once, in lists of `at_once`."""
@@ -50,8 +51,9 @@ class Inputs:
         if left:
             raise UserError(f"{self.path} changed while it was read; run again.")
 
+    @abstractmethod
     def _raw(self) -> Iterator[tuple[bytes, str | bytes]]:
-        raise NotImplementedError
+        """(key, raw input) of every row that has one, in the order of the files."""
 
     def _order(self, entity: list[int], image_ix: list[int], keys: list[bytes]) -> None:
         """Sort the rows, and refuse two of the same name."""

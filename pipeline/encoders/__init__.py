@@ -13,8 +13,8 @@ checks it over every family): the rows of an input depend on that input and on `
 the numbers, such as the padded length of a text, must be a function of the input, never of its neighbours in a batch.
 
 To add one: write the file, add it to `families`, give it a block in params.yaml. `fingerprint` should name the
-weights (sha256 or pinned revision), the preprocessing, the precision and `code_version` of its own module: rows in the
-store are shared by all who have the same fingerprint, and by nobody else.
+weights (sha256 or pinned revision), the preprocessing, the precision and, by `code_version` of pipeline.versions, its
+own module: rows in the store are shared by all who have the same fingerprint, and by nobody else.
 """
 
 import dataclasses
@@ -31,7 +31,6 @@ import numpy as np
 import torch
 
 from pipeline.errors import UserError
-from pipeline.versions import code_version  # noqa: F401  (what families put into their fingerprints)
 
 
 class Refused(UserError):

@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pipeline import torchvision_repair  # noqa: F401  (before timm)
-from pipeline.encoders import Refused, Rows, checkpoints, code_version, file_sha256, pictures
+from pipeline.encoders import Refused, Rows, checkpoints, file_sha256, pictures
 from pipeline.errors import UserError
+from pipeline.versions import code_version
 
 KIND = "image"
 
@@ -144,7 +145,7 @@ class Beit:
             "weights": file_sha256(settings.weights),
             "preprocessing": f"{pictures.PREPROCESSING}, short side 8/7 bicubic, centre crop, -1…1",
             "precision": "float32",
-            "code": code_version(__file__) + code_version(pictures.__file__),
+            "code": code_version(__file__, pictures),
         }
 
     @cached_property

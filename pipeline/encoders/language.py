@@ -20,9 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from pipeline import torchvision_repair  # noqa: F401  (before transformers)
-from pipeline.encoders import Refused, Rows, code_version, file_sha256, stop_words
+from pipeline.encoders import Refused, Rows, file_sha256, stop_words
 from pipeline.encoders.hub import first_line, locate
 from pipeline.errors import UserError
+from pipeline.versions import code_version
 
 KIND = "text"
 
@@ -90,7 +91,7 @@ class Language:
             "max_tokens": settings.max_tokens,
             "padding": f"multiples of {STEP}",
             "precision": str(precision).removeprefix("torch."),
-            "code": code_version(__file__) + code_version(stop_words.__file__),
+            "code": code_version(__file__, stop_words),
         }
 
     def _folder_is_given(self) -> bool:

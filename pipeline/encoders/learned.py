@@ -7,9 +7,9 @@ from types import ModuleType
 
 import numpy as np
 
-from pipeline.encoders import code_version
 from pipeline.inputs import Inputs
 from pipeline.store import KEY, Store, StoreFailure
+from pipeline.versions import code_version
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def learned(
     if not hasattr(family, "learn"):
         return {}
     keys = np.unique(inputs.keys)[: settings.sample]
-    digest = {"settings": repr(settings), "code": code_version(family.__file__), "inputs": _hex(keys)}
+    digest = {"settings": repr(settings), "code": code_version(family), "inputs": _hex(keys)}
     store, content = None, None
     try:
         store = Store(address, "learned", digest)

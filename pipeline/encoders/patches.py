@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.encoders import Refused, Rows, code_version, pictures
+from pipeline.encoders import Refused, Rows, pictures
 from pipeline.errors import UserError
+from pipeline.versions import code_version
 
 KIND = "image"
 
@@ -49,7 +50,7 @@ class Patches:
             "patch": settings.patch,
             "preprocessing": f"{pictures.PREPROCESSING}, squeezed to a square",
             "precision": "float32",
-            "code": code_version(__file__) + code_version(pictures.__file__),
+            "code": code_version(__file__, pictures),
         }
 
     def prepare(self, raw: Sequence[bytes]) -> list[np.ndarray | Refused]:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import torchvision_repair  # noqa: F401  (before timm)
-from pipeline.encoders import Refused, Rows, checkpoints, code_version, file_sha256, pictures
+from pipeline.encoders import Refused, Rows, checkpoints, file_sha256, pictures
 from pipeline.encoders.hub import locate
 from pipeline.errors import UserError
+from pipeline.versions import code_version
 
 KIND = "image"
 FILES = ("model.safetensors", "pytorch_model.bin")
@@ -46,7 +47,7 @@ class Timm:
             "weights": f"{settings.model} {settings.revision}" if pinned else file_sha256(self._file),
             "preprocessing": f"{pictures.PREPROCESSING}, {json.dumps(_preprocessing(self._bare), sort_keys=True)}",
             "precision": str(precision).removeprefix("torch."),
-            "code": code_version(__file__) + code_version(pictures.__file__),
+            "code": code_version(__file__, pictures),
         }
 
     @cached_property

@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pipeline.encoders import Refused, Rows, checkpoints, code_version, file_sha256, pictures
+from pipeline.encoders import Refused, Rows, checkpoints, file_sha256, pictures
 from pipeline.errors import UserError
+from pipeline.versions import code_version
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class Vqgan:
             "attention_at": settings.attention_at,
             "preprocessing": f"{pictures.PREPROCESSING}, short side bicubic, centre crop, -1…1",
             "precision": "float32",
-            "code": code_version(__file__) + code_version(pictures.__file__),
+            "code": code_version(__file__, pictures),
         }
 
     @cached_property
