@@ -25,9 +25,9 @@ INSTALL = python -m pip install --quiet --disable-pip-version-check $(if $(VENV)
 
 repro: $(STAMP)
 	python -m stages.check
-	python -m stages.unlock
-	dvc repro $$(python -m stages.share --pull)
-	python -m stages.summary
+	python -m stages.ops.unlock
+	dvc repro $$(python -m stages.ops.share --pull)
+	python -m stages.ops.summary
 
 test: $(STAMP)-dev
 	OMP_NUM_THREADS=1 python -m pytest -n $(JOBS) --dist loadfile
@@ -37,14 +37,14 @@ lint: $(STAMP)-dev
 	ruff format --check .
 
 verify: $(STAMP)
-	python -m stages.verify
+	python -m stages.ops.verify
 
 study: $(STAMP)
-	python -m stages.study --name "$(NAME)" --graph "$(GRAPH)" --model "$(MODEL)" \
+	python -m stages.studies --name "$(NAME)" --graph "$(GRAPH)" --model "$(MODEL)" \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(EPOCHS),--epochs $(EPOCHS))
 
 share: $(STAMP)
-	python -m stages.share $(DIR)
+	python -m stages.ops.share $(DIR)
 
 install: $(STAMP)
 

@@ -22,10 +22,12 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from pipeline import encode, encoders, tables
-from pipeline.encoders import Rows, language, timm
-from pipeline.inputs import Pictures, Texts
-from pipeline.store import Stores
+from pipeline import tables
+from pipeline.encoding import encoders
+from pipeline.encoding import run as encode
+from pipeline.encoding.encoders import Rows, language, timm
+from pipeline.encoding.inputs import Pictures, Texts
+from pipeline.encoding.store import Stores
 
 CPU = torch.device("cpu")
 WRITE = """

@@ -26,9 +26,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.known import KnownFacts
-from trainers import MODELS, ranking
-from trainers.data import Data, Features, Tokens
+from pipeline.graph.filter_index import KnownFacts
+from trainers import MODELS
+from trainers.evaluation import ranking
+from trainers.training.data import Data, Features, Tokens
 
 ENTITIES, RELATIONS, TRAIN, TEST = 12_842, 279, 79_222, 9_902
 LIMITS = {"adamf_mat": 20.0, "mygo": 8.0, "momok": 15.0}  # seconds, on two cores

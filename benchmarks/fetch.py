@@ -17,12 +17,12 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline import web_store
-from pipeline.http_client import Manners
-from pipeline.images import Picture, clean, clean_many
-from pipeline.web_answers import PICTURE
-from pipeline.web_store import WebStore
-from pipeline.wikidata import Addresses, Wanted, fetch
+from pipeline.modalities.pictures import Picture, clean, clean_many
+from pipeline.wikimedia import store as web_store
+from pipeline.wikimedia.answers import PICTURE
+from pipeline.wikimedia.client import Manners
+from pipeline.wikimedia.fetching import Addresses, Wanted, fetch
+from pipeline.wikimedia.store import WebStore
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.known import KnownFacts
-from trainers import ranking
-from trainers.data import Data, load
+from pipeline.graph.filter_index import KnownFacts
+from trainers.evaluation import ranking
+from trainers.training.data import Data, load
 
 
 def main() -> None:

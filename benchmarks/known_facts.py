@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pipeline import tables
-from pipeline.known import KnownFacts
+from pipeline.graph.filter_index import KnownFacts
 
 SIZE = (12842, 279, 89_000)  # entities, relations and facts of DB15K
 QUESTIONS, SAMPLE, ROUNDS = 1 << 20, 1 << 16, 5

@@ -4,7 +4,7 @@
 
 Three trainings a seed:
 
-  tessera               trainers.rotate
+  tessera               trainers.models.rotate
   pykeen, same score    PyKEEN's training loop, loss, Bernoulli sampler (filtered) and Adam, around the score and tables
                         of the paper's authors: sum of complex moduli, relations as angles. Must agree within seed noise
   pykeen, as shipped    PyKEEN's own RotatE: Euclidean norm, relations as complex numbers set back to modulus 1. Another
@@ -22,10 +22,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline import torchvision_repair  # noqa: F401
-from pipeline.known import KnownFacts
-from trainers import data as reading
-from trainers import loop, ranking, rotate, significance
+from pipeline.encoding import torchvision_repair  # noqa: F401
+from pipeline.graph.filter_index import KnownFacts
+from trainers.evaluation import ranking, significance
+from trainers.models import rotate
+from trainers.training import data as reading
+from trainers.training import loop
 
 try:
     from pykeen.losses import NSSALoss

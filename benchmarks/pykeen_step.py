@@ -62,8 +62,8 @@ def triples(steps: int) -> torch.Tensor:
 
 
 def ours(steps: int) -> list[float]:
-    from trainers import rotate
-    from trainers.data import Data
+    from trainers.models import rotate
+    from trainers.training.data import Data
 
     train = triples(steps)
     data = Data("random", DB15K["entities"], DB15K["relations"], train, train[:1], train[:1], {}, {})
@@ -86,7 +86,7 @@ def ours(steps: int) -> list[float]:
 
 
 def pykeen(steps: int) -> list[float]:
-    from pipeline import torchvision_repair  # noqa: F401, I001  before PyKEEN, which imports torchvision
+    from pipeline.encoding import torchvision_repair  # noqa: F401, I001  before PyKEEN, which imports torchvision
     from pykeen.models import RotatE
     from pykeen.training import SLCWATrainingLoop
     from pykeen.training.callbacks import TrainingCallback

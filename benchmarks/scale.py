@@ -30,10 +30,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import synthetic
-from trainers import MODELS, ranking
-from trainers.data import Data
-from trainers.runs import peak_memory
-from trainers.train import known_facts, read
+from trainers import MODELS
+from trainers.evaluation import ranking
+from trainers.training.data import Data
+from trainers.training.runs import peak_memory
+from trainers.training.train import known_facts, read
 
 # What suits a large graph, and rates at which a few hundred steps show learning.
 SETTINGS = {

@@ -25,11 +25,13 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.fetch import default_server, serving
-from pipeline import tables, web_store, wikidata
-from pipeline.http_client import Manners
-from pipeline.images import Picture, clean, clean_many
-from pipeline.web_answers import ENTITY, PICTURE, TITLE, picture_key, subject
-from pipeline.web_store import WebStore
+from pipeline import tables
+from pipeline.modalities.pictures import Picture, clean, clean_many
+from pipeline.wikimedia import fetching
+from pipeline.wikimedia import store as web_store
+from pipeline.wikimedia.answers import ENTITY, PICTURE, TITLE, picture_key, subject
+from pipeline.wikimedia.client import Manners
+from pipeline.wikimedia.store import WebStore
 
 WIDTH = 500
 
@@ -77,9 +79,9 @@ def main() -> int:
     arguments = {"faults": options.faults, "seed": options.seed, "pictured": options.pictured}
     with serving(options.server, options.rate, **arguments) as address, tempfile.TemporaryDirectory() as folder:
         with WebStore(Path(folder) / "web.sqlite") as store:
-            wanted = wikidata.Wanted(subjects, pictures=options.pictures, width=WIDTH, licences=False)
+            wanted = fetching.Wanted(subjects, pictures=options.pictures, width=WIDTH, licences=False)
             began = time.monotonic()
-            keys = wikidata.fetch(wanted, store, manners, wikidata.Addresses(address, address, None), _tell())
+            keys = fetching.fetch(wanted, store, manners, fetching.Addresses(address, address, None), _tell())
             seconds = time.monotonic() - began
             had = _had(subjects, store, truth, options.pictures)
             web_store.publish(store, keys, Path(folder) / "web", {})
@@ -120,7 +122,7 @@ def _tell():
     """A line a minute."""
     told = [time.monotonic()]
 
-    def tell(state: wikidata.Progress) -> None:
+    def tell(state: fetching.Progress) -> None:
         if time.monotonic() - told[0] > 60:
             told[0] = time.monotonic()
             print(f"{state.step}: {state.done} of {state.total}, {state.failed} failed", file=sys.stderr, flush=True)
@@ -152,7 +154,7 @@ def _asked(subjects: list[str], had: dict, stats: dict[str, int]) -> dict[str, i
     """Requests as the server counted them, beside those that were needed and those that it made fail itself."""
     titles = [one.removeprefix(TITLE) for one in subjects if one.startswith(TITLE)]
     ids = [one for one in subjects if not one.startswith(TITLE)]
-    batches = sum(len(list(wikidata._batched(some, wikidata.BATCH))) for some in (ids, titles))
+    batches = sum(len(list(fetching._batched(some, fetching.BATCH))) for some in (ids, titles))
     return {
         "requests": stats["requests"],
         "needed": batches + 2 * had["pictures"] + had["gone"],

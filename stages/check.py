@@ -5,7 +5,7 @@ from pathlib import Path
 from pipeline import tables
 from stages.cli import stage
 from stages.params import load_params, model_settings
-from trainers import runs
+from trainers.training import runs
 
 OUT = Path("data/params.checked")
 

@@ -51,7 +51,8 @@ def closure(file: str) -> set[str]:
 
 def script(stage: dict) -> str:
     """The file that a stage runs."""
-    return stage["cmd"].split()[2].replace(".", "/") + ".py"
+    base = stage["cmd"].split()[2].replace(".", "/")
+    return f"{base}.py" if (ROOT / f"{base}.py").exists() else f"{base}/__main__.py"
 
 
 def models() -> list[str]:
@@ -64,15 +65,15 @@ def models() -> list[str]:
 def code_of(stage: dict) -> list[str]:
     """The files and folders of code that a stage depends on, its own script first.
 
-    A stage that is run for each model names `trainers/${item.model}.py` and, besides, what any model imports; only a
-    model that another is built upon is named for all.
+    A stage that is run for each model names `trainers/models/${item.model}.py` and, besides, what any model imports;
+    only a model that another is built upon is named for all.
     """
     own = script(stage)
     needed = closure(own)
     if "model" in stage.get("matrix", {}):
         of_models = [closure(file) for file in models()]
         own_files = {file for file in models() if sum(file in found for found in of_models) == 1}
-        needed = needed.union(*of_models) - own_files | {"trainers/${item.model}.py"}
+        needed = needed.union(*of_models) - own_files | {"trainers/models/${item.model}.py"}
     needed = {next((folder for folder in WHOLE if file.startswith(folder)), file) for file in needed - {own}}
     return [own, *sorted(needed)]
 

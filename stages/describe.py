@@ -4,8 +4,9 @@ import json
 import logging
 from pathlib import Path
 
-from pipeline import graph_page, tables
+from pipeline import tables
 from pipeline.errors import UserError
+from pipeline.graph import page as graph_page
 from stages.cli import arguments, stage
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline import sources
+from pipeline.download import sources
 from stages.cli import arguments, stage
 from stages.params import load_params
 

@@ -10,14 +10,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline import encode, encode_ray, encoders, tables
-from pipeline.encoders import learned
-from pipeline.encoders.weights import fetched
+from pipeline import tables
+from pipeline.download.sources import Patience
+from pipeline.encoding import encoders
+from pipeline.encoding import ray as encode_ray
+from pipeline.encoding import run as encode
+from pipeline.encoding.encoders import learned
+from pipeline.encoding.encoders.weights import fetched
+from pipeline.encoding.inputs import Inputs, Pictures, Texts
+from pipeline.encoding.publish import publish_nothing
+from pipeline.encoding.store import Stores, statuses
 from pipeline.errors import UserError
-from pipeline.inputs import Inputs, Pictures, Texts
-from pipeline.publish import publish_nothing
-from pipeline.sources import Patience
-from pipeline.store import Stores, statuses
 from stages import released
 from stages.cli import arguments
 from stages.params import Params, load_params

@@ -5,9 +5,10 @@ from pathlib import Path
 from pipeline import tables
 from stages.cli import arguments, stage
 from stages.params import load_params
-from trainers import data, ranking, runs, significance
-from trainers.reference_protocols import PROTOCOLS, protocol_metrics
-from trainers.train import known_facts, resolve_device
+from trainers.evaluation import ranking, significance
+from trainers.evaluation.protocols import PROTOCOLS, protocol_metrics
+from trainers.training import data, runs
+from trainers.training.train import known_facts, resolve_device
 
 # What run.json holds beyond that which each figure carries.
 NOT_BESIDE_FIGURES = ("shapes", "settings", "inputs", "mapped", "reference_protocol")

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline import tables, web_answers, web_store, wikidata
-from pipeline.http_client import Manners
+from pipeline import tables
 from pipeline.versions import code_version
-from pipeline.web_answers import subject
-from pipeline.web_store import WebStore
-from pipeline.wikidata import Addresses, Progress, Wanted, fetch
+from pipeline.wikimedia import answers, fetching
+from pipeline.wikimedia import store as web_store
+from pipeline.wikimedia.answers import subject
+from pipeline.wikimedia.client import Manners
+from pipeline.wikimedia.fetching import Addresses, Progress, Wanted, fetch
+from pipeline.wikimedia.store import WebStore
 from stages.cli import arguments, stage
 from stages.params import Params, load_params
 
@@ -41,7 +43,7 @@ def main() -> None:
             with _Bars(graph) as bars:
                 keys = fetch(wanted, store, _manners(params), _addresses(params), bars)
         made_by = {"stage": "fetch", "text": texts, "images": images, "width": params.images.width}
-        made_by["code"] = code_version(wikidata, web_answers)
+        made_by["code"] = code_version(fetching, answers)
         rows = web_store.publish(store, keys, folder / "web", made_by)
     log.info("%s: %s answers from the web", graph, f"{rows:,}")
 

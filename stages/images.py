@@ -8,15 +8,17 @@ from pathlib import Path
 import pyarrow as pa
 from tqdm import tqdm
 
-from pipeline import drawings, image_web, images, tables
-from pipeline.archives import Archive, TooLarge, open_archive
-from pipeline.drawings import draw, skipped
+from pipeline import tables
 from pipeline.errors import UserError
-from pipeline.image_parts import NONE, Counts, Parts, absent, row
-from pipeline.image_web import from_commons
-from pipeline.images import Refused, clean, clean_many
-from pipeline.matching import Names, match_files
+from pipeline.graph.matching import Names, match_files
+from pipeline.modalities import drawings, pictures
+from pipeline.modalities.archives import Archive, TooLarge, open_archive
+from pipeline.modalities.drawings import draw, skipped
+from pipeline.modalities.parts import NONE, Counts, Parts, absent, row
+from pipeline.modalities.pictures import Refused, clean, clean_many
 from pipeline.versions import code_version
+from pipeline.wikimedia import images
+from pipeline.wikimedia.images import from_commons
 from stages.cli import arguments, stage
 from stages.params import Params, load_params
 
@@ -33,7 +35,7 @@ def main() -> None:
     about: dict[str, object] = {"source": source}
     made_by = {
         "stage": "images", "source": source, "short_side": params.images.short_side, "quality": params.images.quality,
-        "max_pixels": params.images.max_pixels, "code": code_version(images, drawings, image_web),
+        "max_pixels": params.images.max_pixels, "code": code_version(pictures, drawings, images),
     }  # fmt: skip
     counts = Counts(entities.num_rows)
     pictured: set[int] = set()

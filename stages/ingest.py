@@ -3,9 +3,10 @@
 import logging
 from pathlib import Path
 
-from pipeline import graph, splits, tables
-from pipeline.audit import audit
-from pipeline.splits import choose
+from pipeline import tables
+from pipeline.graph import formats, splits
+from pipeline.graph.audit import audit
+from pipeline.graph.splits import choose
 from pipeline.versions import code_version
 from stages.cli import arguments, stage
 from stages.params import load_params
@@ -18,15 +19,15 @@ def main() -> None:
     name = arguments(__doc__, "graph").parse_args().graph
     params = load_params()
     settings = params.graph[name]
-    released = graph.read(Path("data") / name / "raw", settings.form)
+    released = formats.read(Path("data") / name / "raw", settings.form)
     used, done = choose(released.splits, settings.split, dev_share=settings.dev_share, seed=settings.split_seed)
     found = audit(released, used, done, settings.split)
     folder = Path("data") / name / "graph"
     made_by = {"stage": "ingest", "form": settings.form, "split": settings.split, "dev_share": settings.dev_share}
-    made_by |= {"split_seed": settings.split_seed, "code": code_version(graph, splits)}
-    graph.write(folder, released.with_splits(used), made_by)
+    made_by |= {"split_seed": settings.split_seed, "code": code_version(formats, splits)}
+    formats.write(folder, released.with_splits(used), made_by)
     tables.write_json(folder / "audit.json", found)
-    rows = " / ".join(f"{found['used']['rows'][split]:,}" for split in graph.SPLITS)
+    rows = " / ".join(f"{found['used']['rows'][split]:,}" for split in formats.SPLITS)
     log.info("%s (%s): %s entities, %s relations, %s triples in train / dev / test", name, settings.split,
              f"{found['entities']:,}", found["relations"], rows)  # fmt: skip
     if settings.split == "released" and any(found["used"]["overlaps"].values()):

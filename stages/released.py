@@ -1,11 +1,13 @@
-"""Where `encoded: released` takes the place of encoding: from params.yaml to pipeline/released.py."""
+"""Where `encoded: released` takes the place of encoding: from params.yaml to pipeline/modalities/released.py."""
 
 import logging
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from pipeline import released, released_files, sources, tables
-from pipeline.matching import Names
+from pipeline import tables
+from pipeline.download import sources
+from pipeline.graph.matching import Names
+from pipeline.modalities import released, released_files
 from pipeline.versions import code_version
 from stages.params import Params, ReleasedFiles
 

@@ -4,8 +4,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import tables, text, web_texts
+from pipeline import tables
+from pipeline.modalities import texts
 from pipeline.versions import code_version
+from pipeline.wikimedia import texts as web_texts
 from stages.cli import arguments, stage
 from stages.params import load_params
 
@@ -22,32 +24,32 @@ def main() -> None:
     folder = Path("data") / name
     entities = tables.read(folder / "graph" / "entities.parquet", "entities").sort_by("entity_id")
     found = look_up(settings.source, entities["key"].to_pylist(), folder)
-    columns, counts = text.rows(
+    columns, counts = texts.rows(
         entities["label"].to_pylist(), found, fields=params.text.fields, joined_by=params.text.joined_by,
         unfound=settings.unfound,
     )  # fmt: skip
     made_by = {"stage": "text", "source": settings.source, "unfound": settings.unfound}
     made_by |= {"fields": list(params.text.fields), "joined_by": params.text.joined_by}
-    made_by["code"] = code_version(text, web_texts)
+    made_by["code"] = code_version(texts, web_texts)
     tables.write(folder / "text.parquet", "text", columns, made_by)
     tables.write_json(folder / "text.json", {"source": settings.source, **counts})
     log.info("%s: %s of %s entities found, %s with a description, %s with a text", name,
              *(f"{counts[key]:,}" for key in ("found", "entities", "with_description", "with_text")))  # fmt: skip
 
 
-def look_up(source: str, keys: Sequence[str], folder: Path) -> list[text.Described | None]:
+def look_up(source: str, keys: Sequence[str], folder: Path) -> list[texts.Described | None]:
     """The words for each entity, from where params.yaml says."""
     raw = folder / "raw"
     if source in ("wikidata", "wikipedia"):
         return web_texts.described(folder / "web", keys, source)
     if source == "table":
-        return text.by_table(keys, raw)
+        return texts.by_table(keys, raw)
     if source == "none":
         return [None] * len(keys)
-    known = text.read_wikidata(raw / DESCRIPTIONS)
+    known = texts.read_wikidata(raw / DESCRIPTIONS)
     if source == "links":
-        return text.by_links(keys, text.read_links(raw / LINKS), known)
-    return text.by_qid(keys, known) if source == "qid" else text.by_title(keys, known)
+        return texts.by_links(keys, texts.read_links(raw / LINKS), known)
+    return texts.by_qid(keys, known) if source == "qid" else texts.by_title(keys, known)
 
 
 if __name__ == "__main__":

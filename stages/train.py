@@ -7,9 +7,9 @@ from pathlib import Path
 
 from stages.cli import arguments, stage
 from stages.params import load_params, model_settings
-from trainers import processes, runs
-from trainers.reference_protocols import PROTOCOLS
-from trainers.train import Schedule, train
+from trainers.evaluation.protocols import PROTOCOLS
+from trainers.training import processes, runs
+from trainers.training.train import Schedule, train
 
 WORK = Path("data/.work/runs")
 

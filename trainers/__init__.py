@@ -4,13 +4,13 @@
 """
 
 MODELS = {  # name in params.yaml: module that trains it
-    "adamf_mat": "trainers.adamf_mat",
-    "adamf": "trainers.adamf",
-    "mygo": "trainers.mygo",
-    "momok": "trainers.momok",
-    "transe": "trainers.transe",
-    "distmult": "trainers.distmult",
-    "complex": "trainers.complex",
-    "rotate": "trainers.rotate",
-    "tucker": "trainers.tucker",
+    "adamf_mat": "trainers.models.adamf_mat",
+    "adamf": "trainers.models.adamf",
+    "mygo": "trainers.models.mygo",
+    "momok": "trainers.models.momok",
+    "transe": "trainers.models.transe",
+    "distmult": "trainers.models.distmult",
+    "complex": "trainers.models.complex",
+    "rotate": "trainers.models.rotate",
+    "tucker": "trainers.models.tucker",
 }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainers.data import Data, Features
+from trainers.training.data import Data, Features
 
 DB15K = {"entities": 12842, "relations": 279, "triples": 79222}
 

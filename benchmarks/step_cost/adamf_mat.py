@@ -3,8 +3,8 @@
 import torch
 
 from benchmarks.step_cost import Work, adam, matmul, random_features_graph
-from trainers.adamf_mat import HIDDEN, NOISE, Settings
-from trainers.data import Data
+from trainers.models.adamf_mat import HIDDEN, NOISE, Settings
+from trainers.training.data import Data
 
 
 def settings() -> Settings:

@@ -7,10 +7,10 @@ import torch
 
 from benchmarks.evaluate import triples
 from benchmarks.step_cost import Work, adam, matmul, random_features_graph
-from trainers.data import Data
-from trainers.features import GRIDS
-from trainers.momok import HEADS, Settings
-from trainers.one_to_n import Queries
+from trainers.models.momok import HEADS, Settings
+from trainers.parts.features import GRIDS
+from trainers.training.data import Data
+from trainers.training.kvsall import Queries
 
 WIDTHS = {"image": 4096, "text": 768}
 

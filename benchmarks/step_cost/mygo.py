@@ -3,8 +3,8 @@
 import torch
 
 from benchmarks.step_cost import DB15K, Work, adam, matmul, random_triples
-from trainers.data import Data, Tokens
-from trainers.mygo import Settings
+from trainers.models.mygo import Settings
+from trainers.training.data import Data, Tokens
 
 CODEBOOKS = {"image": (8192, 32), "text": (30_522, 768)}
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import audit, graph, splits, tables, text
+from pipeline import tables
+from pipeline.graph import audit, formats, splits
+from pipeline.modalities import texts as text
 
 SEED = 0
 ENTITIES = 1000
@@ -35,8 +37,8 @@ def main() -> None:
 
 def make(raw: Path, into: Path) -> None:
     """Write source/ and README.md into the folder `into`."""
-    whole = graph.read_openke(raw)
-    facts = splits.distinct(np.concatenate([whole.splits[split] for split in graph.SPLITS]))
+    whole = formats.read_openke(raw)
+    facts = splits.distinct(np.concatenate([whole.splits[split] for split in formats.SPLITS]))
     core = densest(facts[np.isin(facts[:, 1], spread(facts))], ENTITIES)
     generator = np.random.default_rng(SEED)
     rest, test = splits.carve(core, TEST_SHARE, generator, "test")
@@ -63,7 +65,7 @@ def make(raw: Path, into: Path) -> None:
     write_table(into / "source/text.tsv", "key\tlabel\tdescription\taliases", texts)
     bare = np.sort(generator.choice(entities, WITHOUT_PICTURE, replace=False))
     tables.write_text(into / "source/without_picture.txt", "".join(f"{keys[e]}\n" for e in bare))
-    tables.write_text(into / "README.md", readme(graph.read_names(into / "source"), texts, len(bare)))
+    tables.write_text(into / "README.md", readme(formats.read_names(into / "source"), texts, len(bare)))
 
 
 def spread(facts: np.ndarray) -> list[int]:
@@ -114,7 +116,7 @@ def write_table(path: Path, header: str, rows: list[tuple[str, ...]]) -> None:
     tables.write_text(path, header + "\n" + "".join("\t".join(row) + "\n" for row in rows))
 
 
-def readme(mini: graph.Graph, texts: list[tuple[str, ...]], bare: int) -> str:
+def readme(mini: formats.Graph, texts: list[tuple[str, ...]], bare: int) -> str:
     """The page that says what the slice is, with its exact counts."""
     found = audit.measure(mini)
     rows, pairs, similar = found["rows"], found["test_pairs"], found["similar_relations"]
@@ -127,7 +129,8 @@ def readme(mini: graph.Graph, texts: list[tuple[str, ...]], bare: int) -> str:
 
 A slice of DB15K that lies in the repository, so that everything can be tried without a network. It is real: real facts,
 real labels and descriptions. Only its pictures are not photographs: they are *drawings*, mosaics that code draws from
-the training facts when the images stage runs (`pipeline/drawings.py`), and are called drawings wherever they appear.
+the training facts when the images stage runs (`pipeline/modalities/drawings.py`), and are called drawings wherever
+they appear.
 
 | | |
 |---|---|

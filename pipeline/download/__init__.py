@@ -1,0 +1,1 @@
+"""Files with pinned addresses, fetched once and checked."""

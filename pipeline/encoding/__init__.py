@@ -1,0 +1,1 @@
+"""From texts and pictures to tokens and features, through a store that computes nothing twice."""

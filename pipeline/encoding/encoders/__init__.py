@@ -1,0 +1,159 @@
+"""Encoders: what turns texts and pictures into tokens and features. One family a file, one block of params a model.
+
+The shape of a family (a module of this package)::
+
+    KIND = "text" or "image"                # which modality it reads
+    @dataclass(frozen=True)
+    class Settings: ...                     # its keys in params.yaml, plain typed fields, a comment each
+    def load(settings, *, device, precision) -> Encoder
+
+and of what `load` gives back, see `Encoder`: a plain object with four methods. An encoder knows nothing of files,
+entities, batches or stores: `pipeline.encoding.run` feeds it and keeps what it gives. What it must hold (the contract
+test checks it over every family): the rows of an input depend on that input and on `fingerprint` alone. So whatever
+decides the numbers, such as the padded length of a text, must be a function of the input, never of its neighbours.
+
+To add one: write the file, add it to `families`, give it a block in params.yaml. `fingerprint` should name the
+weights (sha256 or pinned revision), the preprocessing, the precision and, by `code_version` of pipeline.versions, its
+own module: rows in the store are shared by all who have the same fingerprint, and by nobody else.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from pipeline.errors import UserError
+
+
+class Refused(UserError):
+    """This one input cannot be encoded (no picture, nothing to read). Its row is left out, and the log says why."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What an encoder gives for B inputs, in their order."""
+
+    tokens: Sequence[np.ndarray]  # B arrays of int32, in reading order; all empty for an encoder without tokens
+    features: np.ndarray  # (B, D) float32; (B, 0) for an encoder without features
+    count: np.ndarray  # (B,) int32: words of a text, 1 for a picture
+
+
+class Encoder(Protocol):
+    """One encoder with its weights at hand. Weights are read when they are first needed, not before."""
+
+    fingerprint: dict[str, str | int | float | bool | None]  # whatever the rows depend on; JSON types
+    window: int  # how many prepared inputs may be sorted by `size` together; 0: order does not matter
+
+    def prepare(self, raw: Sequence[str | bytes]) -> list[object]:
+        """Raw inputs as what the model reads, on the CPU. An input that cannot be used gives a Refused in its place."""
+
+    def size(self, item: object) -> int:
+        """What a prepared input costs; inputs of equal size stand in one batch."""
+
+    def encode(self, items: Sequence[object]) -> Rows:
+        """The rows of prepared inputs of equal size."""
+
+    def codebook(self, used: np.ndarray) -> np.ndarray:
+        """The vectors (N, W) float32 of the token ids `used` (N,) int32, ascending."""
+
+
+def families() -> dict[str, ModuleType]:
+    """Every family of encoders by the name that `family:` takes in params.yaml."""
+    from pipeline.encoding.encoders import beit, language, patches, timm, vqgan
+
+    return {"language": language, "beit": beit, "vqgan": vqgan, "timm": timm, "patches": patches}
+
+
+def settings(name: str, block: Mapping[str, object], kind: str) -> tuple[ModuleType, object]:
+    """The family and the checked Settings of the block `encoders.<name>`; `kind` is what it must read.
+
+    Raises UserError naming the key if the family is unknown, reads the other modality, or a key does not fit.
+    """
+    where = f"params.yaml, encoders.{name}"
+    known = families()
+    family = block.get("family")
+    if family not in known:
+        raise UserError(f"{where}: there is no family {family!r}; known: {', '.join(known)}.")
+    module = known[family]
+    if kind != module.KIND:
+        raise UserError(f"{where}: the family {family} encodes {module.KIND}, not {kind}; choose another encoder.")
+    return module, _checked(where, {key: value for key, value in block.items() if key != "family"}, module.Settings)
+
+
+def _checked(where: str, block: Mapping[str, object], kind: type) -> object:
+    """A Settings object of `block`, each value of its field's type."""
+    types = typing.get_type_hints(kind)
+    for key, value in block.items():
+        if key not in types:
+            near = difflib.get_close_matches(key, types, n=1, cutoff=0.5)
+            raise UserError(
+                f"{where}: unknown key {key!r}; "
+                + (f"did you mean {near[0]!r}?" if near else f"known there: {', '.join(types)}.")
+            )
+        if not _fits(value, types[key]):
+            raise UserError(f"{where}.{key} cannot be {value!r}; it takes {_in_words(types[key])}.")
+    required = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING and f.name not in block]
+    if required:
+        raise UserError(f"{where}: the key {required[0]} is missing; it takes {_in_words(types[required[0]])}.")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in block.items()})
+
+
+def _fits(value: object, kind: object) -> bool:
+    if typing.get_origin(kind) is typing.Literal:
+        return value in typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(_fits(one, typing.get_args(kind)[0]) for one in value)
+    if typing.get_args(kind):  # a union
+        return any(_fits(value, one) for one in typing.get_args(kind))
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+
+
+def _in_words(kind: object) -> str:
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(kind)))
+    return getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is a GPU if there is one. Raises UserError if the named device is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"encode.device {name!r} cannot be used here ({error}); take auto or cpu.") from error
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the processor computes in it, and float32 elsewhere."""
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    have = torch.cpu.get_capabilities()
+    return any(have.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+
+
+def file_sha256(path: str | Path) -> str:
+    """The sha256 of a file, in hexadecimal. Raises UserError if it is not there."""
+    try:
+        with open(path, "rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check the path of the weights.") from error

@@ -1,0 +1,271 @@
+"""Language models of Hugging Face: BERT, RoBERTa, LLaMA, MiniLM and whatever else AutoModel knows.
+
+Tokens are the tokenizer's ids without special tokens, of the text without its stop words (dropped as words, before
+tokenising, so that byte-pair vocabularies work too). The codebook is the input embedding matrix, of which only the
+used rows are read, straight from the safetensors file that holds it: the model is not built. The feature is the mean
+of the last hidden states over the text's own positions (Reimers & Gurevych 2019, section 3), or the first one's.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from pipeline.encoding import torchvision_repair  # noqa: F401  (before transformers)
+from pipeline.encoding.encoders import Refused, Rows, file_sha256, stop_words
+from pipeline.encoding.encoders.hub import first_line, locate
+from pipeline.errors import UserError
+from pipeline.versions import code_version
+
+KIND = "text"
+
+# Where architectures keep their input embedding, by the end of the tensor's name.
+EMBEDDINGS = ("embed_tokens.weight", "word_embeddings.weight", "wte.weight", "shared.weight", "tok_embeddings.weight")
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+STEP = 8  # texts are padded to a multiple of this many tokens: a function of the text, not of its batch
+# Masks and token types as lists of Python ints cost as much time as tokenising does.
+IDS_ONLY = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+READ_ROWS = 1024  # embedding rows read at once
+
+
+@dataclass(frozen=True)
+class Settings:
+    model: str  # a name on the hub, a folder, or `package:<python package>/<folder in it>`
+    revision: str | None = None  # commit of a hub name; must be pinned. Folders are known by their weights' sha256
+    stop_words: Literal["none", "english"] = "english"  # dropped from the tokens, not from what the feature reads
+    pooling: Literal["mean", "first", "none"] = "mean"  # none: tokens and codebook only, the model is never built
+    max_tokens: int = 256  # the feature reads at most so many tokens of a text; the tokens table keeps all
+
+
+@dataclass(frozen=True)
+class Item:
+    """A prepared text."""
+
+    tokens: np.ndarray  # int32, without special tokens and stop words
+    ids: list[int]  # what the model reads, special tokens included
+    words: int
+
+
+def load(settings: Settings, *, device: torch.device, precision: torch.dtype) -> "Language":
+    """The encoder of a language model. Raises UserError if its files are not there or do not fit together."""
+    return Language(settings, device=device, precision=precision)
+
+
+class Language:
+    """See the module. The model itself is built when the first feature is asked for."""
+
+    window = 16384
+
+    def __init__(self, settings: Settings, *, device: torch.device, precision: torch.dtype):
+        self._settings = settings
+        self._device = device
+        self._precision = precision
+        self._folder = locate(settings.model, settings.revision, whole=settings.pooling != "none")
+        self._tokenizer = _tokenizer(self._folder, settings.model)
+        self._stop_words = stop_words.LISTS[settings.stop_words]
+        pinned = settings.revision and not self._folder_is_given()
+        self.fingerprint = {
+            "family": "language",
+            "model": settings.model if pinned else "folder",
+            "weights": f"revision {settings.revision}" if pinned else _weights_sha256(self._folder),
+            "tokenizer": "as pinned"
+            if pinned
+            else _files_sha256(self._folder, ("config.json", "merges.txt", *VOCABULARIES)),
+            "stop_words": settings.stop_words,
+            "pooling": settings.pooling,
+            "max_tokens": settings.max_tokens,
+            "padding": f"multiples of {STEP}",
+            "precision": str(precision).removeprefix("torch."),
+            "code": code_version(__file__, stop_words),
+        }
+
+    def _folder_is_given(self) -> bool:
+        return self._settings.model.startswith("package:") or Path(self._settings.model).is_dir()
+
+    def prepare(self, raw: Sequence[str]) -> list[Item | Refused]:
+        """Tokenise texts, once for the tokens and once for the feature."""
+        if not raw:
+            return []
+        kept = [stop_words.without(text, self._stop_words) for text in raw]
+        tokens = self._tokenizer(kept, add_special_tokens=False, **IDS_ONLY)["input_ids"]
+        ids: list[list[int]] = [[]] * len(raw)
+        if self._settings.pooling != "none":
+            ids = self._tokenizer(list(raw), truncation=True, max_length=self._max_tokens, **IDS_ONLY)["input_ids"]
+        return [
+            Item(np.asarray(t, dtype=np.int32), i, stop_words.words(text))
+            if text.strip()
+            else Refused("the text is empty; give it a text or leave it null.")
+            for text, t, i in zip(raw, tokens, ids, strict=True)
+        ]
+
+    @cached_property
+    def _max_tokens(self) -> int:
+        config = json.loads((self._folder / "config.json").read_text())
+        limits = [self._settings.max_tokens, self._tokenizer.model_max_length]
+        positions = config.get("max_position_embeddings")
+        if positions:
+            # The RoBERTa family counts its positions from the padding id + 1.
+            offset = (config.get("pad_token_id") or 0) + 1 if "roberta" in config.get("model_type", "") else 0
+            limits.append(positions - offset)
+        return min(limits)
+
+    def size(self, item: Item) -> int:
+        """Padded length in tokens."""
+        return _step(len(item.ids))
+
+    def encode(self, items: Sequence[Item]) -> Rows:
+        """Rows of texts of equal padded length."""
+        tokens = [item.tokens for item in items]
+        count = np.array([item.words for item in items], dtype=np.int32)
+        if self._settings.pooling == "none":
+            return Rows(tokens, np.zeros((len(items), 0), dtype=np.float32), count)
+        ids, mask = padded([item.ids for item in items], self._tokenizer.pad_token_id or 0)
+        return Rows(tokens, self._pool(ids.to(self._device), mask.to(self._device)).cpu().numpy(), count)
+
+    def _pool(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(B, T) ids and mask -> (B, D) float32."""
+        mixed = self._precision != torch.float32
+        with torch.inference_mode(), torch.autocast(self._device.type, self._precision, enabled=mixed):
+            hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        if self._settings.pooling == "first":
+            return hidden[:, 0]
+        weight = mask.unsqueeze(-1).float()
+        return (hidden * weight).sum(1) / weight.sum(1)
+
+    @cached_property
+    def _model(self) -> torch.nn.Module:
+        from transformers import AutoModel
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        half = self._precision != torch.float32
+        try:
+            model, report = AutoModel.from_pretrained(
+                self._folder,
+                dtype="auto" if half else torch.float32,  # weights stored in 16 bits stay so: a 7B model fits in 14 GB
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            raise UserError(f"{self._folder} holds no model that can be read ({first_line(error)}).") from error
+        missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
+        wrong = sorted(str(name) for name in report.get("mismatched_keys", ()))
+        if missing or wrong:
+            raise UserError(
+                f"The weights in {self._folder} are of another model than its config.json: "
+                f"{len(missing) + len(wrong)} tensors are missing or misshapen, such as {(missing + wrong)[0]}."
+            )
+        return model.eval().to(self._device)
+
+    def codebook(self, used: np.ndarray) -> np.ndarray:
+        """Rows (N, W) of the input embedding matrix."""
+        return embedding_rows(self._folder, used)
+
+
+def padded(texts: Sequence[Sequence[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """B texts' ids as (B, T) int64, filled up with `padding` to a multiple of STEP, and their mask (B, T) int64."""
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    mask = np.arange(_step(lengths.max())) < lengths[:, None]
+    ids = np.full(mask.shape, padding, dtype=np.int64)
+    ids[mask] = np.fromiter(chain.from_iterable(texts), dtype=np.int64, count=lengths.sum())
+    return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+
+def _step(length: int) -> int:
+    return -(-int(length) // STEP) * STEP
+
+
+def embedding_rows(folder: Path, used: np.ndarray) -> np.ndarray:
+    """Rows `used` (N,) ascending of a checkpoint's input embedding, as (N, W) float32; nothing else is read.
+
+    Raises UserError if no file of the folder holds one, or it has fewer rows than the ids ask for.
+    """
+    path, name = _embedding(Path(folder))
+    with safe_open(path, framework="pt") as file:
+        matrix = file.get_slice(name)
+        rows, width = matrix.get_shape()
+        if len(used) and used[-1] >= rows:
+            raise UserError(
+                f"{path}: {name} has {rows} rows, but the tokenizer gives id {used[-1]}; they are of different models."
+            )
+        out = np.empty((len(used), width), dtype=np.float32)
+        for start in range(0, rows, READ_ROWS):
+            first, last = np.searchsorted(used, [start, start + READ_ROWS])
+            if last > first:
+                block = matrix[start : min(start + READ_ROWS, rows)]
+                out[first:last] = block[torch.from_numpy(used[first:last].astype(np.int64) - start)].float().numpy()
+    return out
+
+
+def _embedding(folder: Path) -> tuple[Path, str]:
+    """The file and the name of the input embedding."""
+    files = _weight_files(folder)
+    where: dict[str, Path] = {}
+    index = folder / "model.safetensors.index.json"
+    try:
+        if index.is_file():
+            where = {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+        else:
+            for path in files:
+                with safe_open(path, framework="pt") as file:
+                    where.update(dict.fromkeys(file.keys(), path))
+    except (SafetensorError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{folder} holds damaged weights ({first_line(error)}); fetch them again.") from error
+    for suffix in EMBEDDINGS:
+        for name in sorted(where, key=len):
+            if name == suffix or name.endswith(f".{suffix}"):
+                return where[name], name
+    raise UserError(
+        f"{folder} holds no input embedding ({', '.join(EMBEDDINGS)}): it is no language model's checkpoint."
+    )
+
+
+def _tokenizer(folder: Path, model: str):
+    from transformers import AutoTokenizer
+
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise UserError(
+            f"The tokenizer of {model} has no vocabulary: {folder} holds none of {', '.join(VOCABULARIES)}."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+        raise UserError(f"The tokenizer in {folder} cannot be read ({first_line(error)}).") from error
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise UserError(f"The tokenizer of {model} in {folder} has no vocabulary beyond its special tokens.")
+    return tokenizer
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{folder} holds no *.safetensors; convert the checkpoint (pickled weights are not read).")
+    return files
+
+
+def _weights_sha256(folder: Path) -> str:
+    """The sha256 of the weights; of the list of sha256s if they lie in several files."""
+    files = _weight_files(folder)
+    return file_sha256(files[0]) if len(files) == 1 else _files_sha256(folder, [path.name for path in files])
+
+
+def _files_sha256(folder: Path, names: Sequence[str]) -> str:
+    """One digest of the named files, as far as they are there."""
+    digests = [f"{name} {file_sha256(folder / name)}" for name in sorted(names) if (folder / name).is_file()]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()

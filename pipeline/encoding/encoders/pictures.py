@@ -1,0 +1,75 @@
+"""What the picture families share: bytes to a decoded RGB picture, and how models want it cut."""
+
+import io
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import PIL
+import torch
+from PIL import Image
+
+from pipeline.encoding.encoders import Refused
+
+PREPROCESSING = f"pillow {PIL.__version__.split('.')[0]}"  # decoders and resampling may change with its major version
+THREADS = min(16, len(os.sched_getaffinity(0)))
+MAX_PIXELS = 64_000_000  # more than any picture cleaned by the images stage has
+
+
+def decode(raw: bytes) -> Image.Image | Refused:
+    """An RGB picture, or why there is none. Transparent pixels become white."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(raw))
+            if picture.width * picture.height > MAX_PIXELS:
+                return Refused(f"the picture has {picture.width}×{picture.height} pixels; clean it first.")
+            if picture.width < 2 or picture.height < 2:
+                return Refused(
+                    f"the picture has {picture.width}×{picture.height} pixels: there is nothing to see in it."
+                )
+            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+                picture = picture.convert("RGBA")
+                white = Image.new("RGBA", picture.size, "white")
+                picture = Image.alpha_composite(white, picture)
+            return picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return Refused(f"the bytes are no picture that can be read ({error}).")
+
+
+def short_side(picture: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
+    """Resize so that the short side has `size` pixels, and the long one as many as fit, rounded down."""
+    width, height = picture.size
+    target = (size, size * height // width) if width <= height else (size * width // height, size)
+    return picture if picture.size == target else picture.resize(target, resample)
+
+
+def centre(picture: Image.Image, size: int) -> Image.Image:
+    """The square of `size` pixels in the middle."""
+    left, top = round((picture.width - size) / 2), round((picture.height - size) / 2)
+    return picture.crop((left, top, left + size, top + size))
+
+
+def pixels(picture: Image.Image) -> torch.Tensor:
+    """(3, H, W) uint8."""
+    return torch.from_numpy(np.array(picture, dtype=np.uint8).transpose(2, 0, 1).copy())
+
+
+def prepare(raw: Sequence[bytes], cut: Callable[[Image.Image], Image.Image]) -> list[torch.Tensor | Refused]:
+    """Decode and cut pictures to (3, H, W) uint8."""
+    return several(raw, lambda picture: pixels(cut(picture)))
+
+
+def several(raw: Sequence[bytes], make: Callable[[Image.Image], torch.Tensor]) -> list[torch.Tensor | Refused]:
+    """Decode pictures and make of each what a model reads, several at once: Pillow lets other threads run."""
+
+    def one(content: bytes) -> torch.Tensor | Refused:
+        picture = decode(content)
+        return picture if isinstance(picture, Refused) else make(picture)
+
+    if len(raw) < 2 or THREADS < 2:
+        return [one(content) for content in raw]
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(one, raw))

@@ -1,0 +1,36 @@
+"""Weights that have a public address are fetched once, through the mirror if there is one, and kept by their sha256."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipeline.download import sources
+from pipeline.errors import UserError
+
+RECORD = "sha256.json"  # checksums of files for which none is published, taken at the first fetch
+
+
+def fetched(
+    block: Mapping[str, object], folder: str | Path, *, mirror: str | None, patience: sources.Patience
+) -> dict[str, object]:
+    """An encoder's block of params.yaml with the address under `weights` replaced by the path of the fetched file.
+
+    `sha256` in the block is demanded of the file; without one, the first fetch records it in `<folder>/sha256.json` and
+    later ones must agree. Raises UserError if the file cannot be had or is another.
+    """
+    block = dict(block)
+    sha256 = block.pop("sha256", None)
+    address = block.get("weights")
+    if not isinstance(address, str) or not address.startswith(("http://", "https://")):
+        if sha256 is not None:
+            raise UserError("`sha256` belongs to a `weights` that is an address; remove it, or give the address.")
+        return block
+    parts = urlsplit(address)
+    path = parts.path.strip("/") + (f"?{parts.query}" if parts.query else "")
+    into = Path(folder) / f"{parts.netloc}-{path}".replace("/", "-").replace("?", "-").replace("%2F", "-").replace(
+        "&", "-"
+    )
+    sources.fetch(
+        address, sha256, into, mirror=sources.chosen_mirror(mirror), record=Path(folder) / RECORD, patience=patience
+    )
+    return {**block, "weights": str(into)}

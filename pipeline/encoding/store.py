@@ -1,0 +1,362 @@
+"""The feature store: encoded rows keyed by the sha256 of their input, on any fsspec address.
+
+Layout below the address, one folder for each encoder's fingerprint::
+
+    <kind>/<first 16 digits of the fingerprint's sha256>/
+        fingerprint.json                 what the rows depend on, for people to read
+        parts/<sha256>.parquet           rows: key, token_ids, embedding, count; named by the sha256 of the file
+        parts/<sha256>.json              the manifest of that part, written after it: rows, bytes, version
+        damaged/                         parts that were found torn or changed, set aside
+
+Nothing is ever edited. A part counts from the moment its manifest is there, so readers never see half a part; writers
+never share a file, so any number of them may write at once. What a reader takes out of a part it has checked against
+the part's name.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import tables
+from pipeline.errors import UserError
+from pipeline.modalities.addresses import UNREACHABLE, opened
+
+log = logging.getLogger(__name__)
+
+KEY = np.dtype("S32")  # a sha256; numpy pads with zero bytes, which is harmless at a fixed length
+VERSION = 1
+
+
+class StoreFailure(UserError):
+    """The store cannot be reached, read or written."""
+
+
+class Damaged(Exception):
+    """A part does not hold what its name says; it has been set aside, and its rows must be made again."""
+
+    def __init__(self, part: str):
+        super().__init__(part)
+        self.part = part
+
+
+def key_of(raw: bytes | str) -> bytes:
+    """The key of an input: its sha256, 32 bytes."""
+    return hashlib.sha256(raw.encode() if isinstance(raw, str) else raw).digest()
+
+
+def fingerprint_id(fingerprint: Mapping[str, object]) -> str:
+    """Sixteen hexadecimal digits that stand for a fingerprint."""
+    return hashlib.sha256(json.dumps(dict(fingerprint), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where wanted keys lie: `part[i]` indexes `names` (-1: nowhere), `row[i]` is the row in that part."""
+
+    names: list[str]
+    part: np.ndarray  # (N,) int32
+    row: np.ndarray  # (N,) int32
+
+    @property
+    def known(self) -> np.ndarray:
+        """(N,) bool: which keys are there."""
+        return self.part >= 0
+
+
+class Store:
+    """The rows of one encoder's fingerprint at one address.
+
+    Every method raises StoreFailure, one sentence, if the address cannot be reached, read or written.
+    """
+
+    def __init__(self, address: str, kind: str, fingerprint: Mapping[str, object]):
+        self.address = address
+        self._fingerprint = dict(fingerprint)
+        try:
+            self._fs, root = opened(address)
+        except (ImportError, ValueError, *UNREACHABLE) as error:
+            raise StoreFailure(f"The store {address} cannot be opened ({error}); check the key `store`.") from error
+        self._root = f"{root.rstrip('/')}/{kind}/{fingerprint_id(fingerprint)}"
+        self._keys: dict[str, np.ndarray] = {}  # parts never change, so their keys are read once
+        self._described = False
+        self._ignored: set[str] = set()  # damaged parts of a store that may not be written
+
+    # ------------------------------------------------------------------------------------------------- reading
+    def parts(self) -> list[str]:
+        """Names of the complete parts, in ascending order."""
+        files = set(self._list("parts"))
+        complete = {name[:-5] for name in files if name.endswith(".json") and f"{name[:-5]}.parquet" in files}
+        return sorted(complete - self._ignored)
+
+    def find(self, keys: np.ndarray) -> Found:
+        """Look up keys (N,) of dtype KEY; reads nothing but the parts' key columns."""
+        unique, inverse = np.unique(keys, return_inverse=True)
+        part = np.full(len(unique), -1, dtype=np.int32)
+        row = np.zeros(len(unique), dtype=np.int32)
+        names = []
+        for name in self.parts():
+            try:
+                held = self._part_keys(name)
+            except Damaged:
+                continue
+            at = np.searchsorted(unique, held)
+            at[at == len(unique)] = 0
+            hit = (unique[at] == held) & (part[at] < 0) if len(unique) else np.zeros(len(held), dtype=bool)
+            if hit.any():
+                part[at[hit]], row[at[hit]] = len(names), np.flatnonzero(hit)
+                names.append(name)
+        return Found(names, part[inverse], row[inverse])
+
+    def read(self, part: str) -> pa.Table:
+        """All rows of a part, checked. Raises Damaged, after setting it aside, if it is not what it was."""
+        try:
+            content = self._cat(f"parts/{part}.parquet")
+            if hashlib.sha256(content).hexdigest() == part:
+                return pq.read_table(io.BytesIO(content))
+        except (FileNotFoundError, pa.ArrowInvalid):
+            pass
+        self._set_aside(part)
+        raise Damaged(part)
+
+    def verify(self) -> tuple[int, list[str]]:
+        """Read everything: (sound rows, names of the damaged parts, which are set aside)."""
+        rows, damaged = 0, []
+        for part in self.parts():
+            try:
+                rows += self.read(part).num_rows
+            except Damaged:
+                damaged.append(part)
+        return rows, damaged
+
+    def status(self) -> dict[str, int]:
+        """Counts of parts, rows and bytes; `orphans` are parts without a manifest (torn, or being written)."""
+        files = self._list("parts")
+        parts = self.parts()
+        manifests = [self._manifest(part) for part in parts]
+        return {
+            "parts": len(parts),
+            "rows": sum(manifest.get("rows", 0) for manifest in manifests),
+            "bytes": sum(manifest.get("bytes", 0) for manifest in manifests),
+            "orphans": sum(name.endswith(".parquet") for name in files) - len(parts),
+            "damaged": sum(name.endswith(".parquet") for name in self._list("damaged")),
+        }
+
+    # ------------------------------------------------------------------------------------------------- writing
+    def write(
+        self, keys: Sequence[bytes], tokens: Sequence[np.ndarray], features: np.ndarray, count: np.ndarray
+    ) -> str:
+        """Write one part of N rows, then its manifest; returns its name. Same rows, same name."""
+        columns = {
+            "key": pa.array(list(keys), pa.binary(32)),
+            "token_ids": ragged_column(tokens),
+            "count": pa.array(count, pa.int32()),
+        }
+        if features.shape[1]:
+            columns["embedding"] = tables.embedding_column(features)
+        sink, part = io.BytesIO(), pa.table(columns)
+        pq.write_table(part, sink, compression="zstd", use_dictionary=tables.dictionary_columns(part.schema))
+        content = sink.getvalue()
+        name = hashlib.sha256(content).hexdigest()
+        manifest = {"rows": len(keys), "bytes": len(content), "version": VERSION}
+        self._describe()
+        self._put(f"parts/{name}.parquet", content)
+        self._put(f"parts/{name}.json", json.dumps(manifest).encode())
+        self._keys[name] = np.array(list(keys), dtype=KEY)
+        return name
+
+    def _describe(self) -> None:
+        """Write what the rows depend on, unless it stands there whole: a killed writer may have left half of it."""
+        if not self._described:
+            content = json.dumps(self._fingerprint, indent=2, sort_keys=True).encode()
+            with suppress(FileNotFoundError):
+                self._described = self._cat("fingerprint.json") == content
+        if not self._described:
+            self._put("fingerprint.json", content)
+            self._described = True
+
+    # ------------------------------------------------------------------------------------------------- artifacts
+    def artifact(self, name: str) -> bytes | None:
+        """Bytes kept beside the parts (a learned codebook), or None."""
+        try:
+            return self._cat(f"artifacts/{name}")
+        except FileNotFoundError:
+            return None
+
+    def put_artifact(self, name: str, content: bytes) -> None:
+        """Keep bytes beside the parts."""
+        self._put(f"artifacts/{name}", content)
+
+    # ------------------------------------------------------------------------------------------------- plumbing
+    def _part_keys(self, part: str) -> np.ndarray:
+        if part not in self._keys:
+            try:
+                with self._fs.open(f"{self._root}/parts/{part}.parquet", "rb") as handle:
+                    column = pq.read_table(handle, columns=["key"])["key"]
+            except (pa.ArrowInvalid, FileNotFoundError, KeyError) as error:
+                self._set_aside(part)
+                raise Damaged(part) from error
+            except UNREACHABLE as error:  # Arrow says OSError of a torn file, as the file system does of a lost one
+                if not self._exists(f"parts/{part}.parquet"):
+                    raise self._failure("read", error) from error
+                self._set_aside(part)
+                raise Damaged(part) from error
+            self._keys[part] = np.array(column.to_pylist(), dtype=KEY)
+        return self._keys[part]
+
+    def _manifest(self, part: str) -> dict:
+        try:
+            return json.loads(self._cat(f"parts/{part}.json"))
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def _set_aside(self, part: str) -> None:
+        """Move a part out of sight, manifest first, so that it stops counting at once."""
+        self._keys.pop(part, None)
+        log.warning("store: part %s… is damaged; its rows will be made again.", part[:12])
+        for suffix in (".json", ".parquet"):
+            source, target = f"{self._root}/parts/{part}{suffix}", f"{self._root}/damaged/{part}{suffix}"
+            try:
+                self._fs.makedirs(f"{self._root}/damaged", exist_ok=True)
+                self._fs.mv(source, target)
+            except FileNotFoundError:
+                continue  # another reader was first
+            except UNREACHABLE:
+                self._ignored.add(part)  # a reader without rights cannot mend the store, but need not stop either
+                return
+
+    def _list(self, folder: str) -> list[str]:
+        try:
+            self._fs.invalidate_cache()
+            found = self._fs.ls(f"{self._root}/{folder}", detail=False)
+        except FileNotFoundError:
+            return []
+        except UNREACHABLE as error:
+            raise self._failure("list", error) from error
+        return [name.rsplit("/", 1)[-1] for name in found]
+
+    def _exists(self, name: str) -> bool:
+        return name.rsplit("/", 1)[-1] in self._list(name.rsplit("/", 1)[0])
+
+    def _cat(self, name: str) -> bytes:
+        try:
+            return self._fs.cat_file(f"{self._root}/{name}")
+        except FileNotFoundError:
+            raise
+        except UNREACHABLE as error:
+            raise self._failure("read", error) from error
+
+    def _put(self, name: str, content: bytes) -> None:
+        path = f"{self._root}/{name}"
+        try:
+            self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            self._fs.pipe_file(path, content)
+        except UNREACHABLE as error:
+            raise self._failure("write", error) from error
+
+    def _failure(self, verb: str, error: Exception) -> StoreFailure:
+        return StoreFailure(
+            f"Cannot {verb} the store {self.address} ({getattr(error, 'strerror', None) or error}); mend it, or set "
+            "`encode.store_failure: continue` to go on without it."
+        )
+
+
+class Stores:
+    """The shared store, and a local one that steps in where that cannot be used.
+
+    `address` None: no shared store; the local one then holds what a killed run left. `on_failure`: "stop" raises
+    StoreFailure when the shared store cannot be reached, read or written; "continue" says so once and goes on without.
+    """
+
+    def __init__(
+        self, address: str | None, scratch: Path, kind: str, fingerprint: Mapping[str, object], on_failure: str = "stop"
+    ):
+        self._scratch = scratch
+        self._continue = on_failure == "continue"
+        self._local = Store(str(scratch), kind, fingerprint)
+        self._shared: Store | None = None
+        self._writable = True
+        if address is not None:
+            try:
+                self._shared = Store(address, kind, fingerprint)
+            except StoreFailure as failure:
+                self._give_up(failure)
+
+    def find(self, keys: np.ndarray) -> list[tuple[Store, Found]]:
+        """Where the keys (N,) are, one lookup a store."""
+        found = []
+        if self._shared is not None:
+            try:
+                found.append((self._shared, self._shared.find(keys)))
+            except StoreFailure as failure:
+                self._give_up(failure)
+        return [*found, (self._local, self._local.find(keys))]
+
+    def read(self, store: Store, part: str) -> pa.Table:
+        """A part of one of the stores. Raises Damaged if it must be made again."""
+        try:
+            return store.read(part)
+        except StoreFailure as failure:
+            if store is not self._shared:
+                raise
+            self._give_up(failure)
+            raise Damaged(part) from failure
+
+    def write(
+        self, keys: Sequence[bytes], tokens: Sequence[np.ndarray], features: np.ndarray, count: np.ndarray
+    ) -> None:
+        """Add a part to the shared store, or to the local one if that cannot be written."""
+        if self._shared is not None and self._writable:
+            try:
+                self._shared.write(keys, tokens, features, count)
+                return
+            except StoreFailure as failure:
+                if not self._continue:
+                    raise
+                log.warning("%s Keeping new rows here instead.", failure)
+                self._writable = False
+        self._local.write(keys, tokens, features, count)
+
+    def close(self) -> None:
+        """Forget the local store: everything is published."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _give_up(self, failure: StoreFailure) -> None:
+        if not self._continue:
+            raise failure
+        log.warning("%s Going on without it.", failure)
+        self._shared = None
+
+
+def statuses(address: str, kind: str) -> Iterator[tuple[dict, "Store"]]:
+    """Every fingerprint that the store at `address` holds for `kind`, with its Store."""
+    try:
+        fs, root = opened(address)
+        folders = sorted(fs.ls(f"{root.rstrip('/')}/{kind}", detail=False))
+    except FileNotFoundError:
+        return
+    except (ImportError, ValueError, *UNREACHABLE) as error:
+        raise StoreFailure(f"The store {address} cannot be opened ({error}); check the key `store`.") from error
+    for folder in folders:
+        try:
+            fingerprint = json.loads(fs.cat_file(f"{folder}/fingerprint.json"))
+        except (FileNotFoundError, ValueError):
+            continue
+        yield fingerprint, Store(address, kind, fingerprint)
+
+
+def ragged_column(lists: Sequence[np.ndarray]) -> pa.ListArray:
+    """Arrays of int32 as an Arrow list column."""
+    offsets = np.zeros(len(lists) + 1, dtype=np.int32)
+    np.cumsum([len(one) for one in lists], out=offsets[1:])
+    flat = np.concatenate(lists) if len(lists) else np.zeros(0, dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.astype(np.int32)))

@@ -1,0 +1,1 @@
+"""A knowledge graph: its files, splits, audit, filter index, names and page."""

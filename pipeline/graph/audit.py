@@ -1,0 +1,131 @@
+"""What a graph's splits hold and where they leak: the numbers of audit.json."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.graph.formats import CATEGORIES, SPLITS, Graph, categories
+from pipeline.graph.splits import distinct, within
+
+QUANTILES = (0, 5, 25, 50, 75, 95, 100)
+
+
+def audit(released: Graph, used: Mapping[str, np.ndarray], done: Mapping[str, int], split: str) -> dict:
+    """The whole audit of a graph: of the files as released, and of the triples in use under `split`.
+
+    `used` and `done` are what splits.choose returned. All counts are of rows unless their name says otherwise.
+    """
+    return {
+        "split": split,
+        "entities": len(released.entity_keys),
+        "relations": len(released.relation_keys),
+        "released": measure(released),
+        "used": measure(released.with_splits(used)),
+        "done": dict(done),
+    }
+
+
+def measure(graph: Graph) -> dict:
+    """Rows, repetitions, overlaps, unseen names, leaks through other relations, degrees and coverage of one split."""
+    splits, entities, relations = graph.splits, len(graph.entity_keys), len(graph.relation_keys)
+    train = splits["train"]
+    seen = np.zeros(entities, dtype=bool)
+    seen[train[:, [0, 2]]] = True
+    named = np.zeros(relations, dtype=bool)
+    named[train[:, 1]] = True
+    used = np.zeros(entities, dtype=bool)
+    for rows in splits.values():
+        used[rows[:, [0, 2]]] = True
+    return {
+        "rows": {split: len(splits[split]) for split in SPLITS},
+        "distinct": {split: len(distinct(splits[split])) for split in SPLITS},
+        "duplicates": {split: len(splits[split]) - len(distinct(splits[split])) for split in SPLITS},
+        "overlaps": {
+            f"{one}_in_{other}": int(within(splits[one], splits[other]).sum())
+            for one, other in (("dev", "train"), ("dev", "test"), ("test", "train"))
+        },
+        "unseen": {
+            "entities": int((~seen).sum()),
+            "relations": int((~named).sum()),
+            **{f"{split}_with_unseen_entity": _touching(splits[split], ~seen) for split in ("dev", "test")},
+            **{f"{split}_with_unseen_relation": int((~named)[splits[split][:, 1]].sum()) for split in ("dev", "test")},
+        },
+        "coverage": {
+            "entities_in_any_split": _share(used),
+            "entities_in_train": _share(seen),
+            "relations_in_train": _share(named),
+        },
+        "degree": _degrees(train, entities, relations),
+        "categories": _categories(graph),
+        "similar_relations": similar_relations(train, graph.relation_keys),
+        "test_pairs": _pairs(splits["test"], train, entities),
+    }
+
+
+def similar_relations(train: np.ndarray, keys: list[str], least: float = 0.5, facts: int = 10) -> dict[str, list[dict]]:
+    """Relations that repeat one another's pairs, counted on distinct train rows (Akrami et al. 2020, section 4.2).
+
+    "reverse": (h, r, t) comes with (t, s, h); "duplicate": (h, r, t) comes with (h, s, t); "symmetric": (h, r, t)
+    comes with (t, r, h). `share` is how many of r's facts do so, `share_of_other` how many of s's; both must reach
+    `least`, and r must have `facts` facts.
+    """
+    rows = distinct(train)
+    frequency = np.bincount(rows[:, 1], minlength=len(keys))
+    forward = pa.table({"a": rows[:, 0], "b": rows[:, 2], "r": rows[:, 1]})
+    found: dict[str, list[dict]] = {"reverse": [], "duplicate": [], "symmetric": []}
+    for kind, other in (
+        ("duplicate", pa.table({"a": rows[:, 0], "b": rows[:, 2], "s": rows[:, 1]})),
+        ("reverse", pa.table({"a": rows[:, 2], "b": rows[:, 0], "s": rows[:, 1]})),
+    ):
+        met = forward.join(other, keys=["a", "b"], join_type="inner")
+        counted = met.group_by(["r", "s"]).aggregate([([], "count_all")]).filter(pc.field("r") <= pc.field("s"))
+        for one in counted.sort_by([("r", "ascending"), ("s", "ascending")]).to_pylist():
+            r, s, both = one["r"], one["s"], one["count_all"]
+            shares = both / frequency[r], both / frequency[s]
+            if min(shares) < least or min(frequency[r], frequency[s]) < facts or (r == s and kind == "duplicate"):
+                continue
+            entry = {"relation": keys[r], "facts": int(frequency[r]), "share": round(float(shares[0]), 4)}
+            if r != s:
+                entry |= {"other": keys[s], "share_of_other": round(float(shares[1]), 4)}
+            found["symmetric" if r == s else kind].append(entry)
+    return found
+
+
+def _touching(rows: np.ndarray, marked: np.ndarray) -> int:
+    """Rows whose head or tail is marked."""
+    return int((marked[rows[:, 0]] | marked[rows[:, 2]]).sum())
+
+
+def _share(marked: np.ndarray) -> float:
+    return round(float(marked.mean()), 6) if len(marked) else 0.0
+
+
+def _degrees(train: np.ndarray, entities: int, relations: int) -> dict[str, dict[str, float]]:
+    """Quantiles (percent: value) of how many train rows an entity (as head, as tail, as either) or a relation has."""
+    out, into = np.bincount(train[:, 0], minlength=entities), np.bincount(train[:, 2], minlength=entities)
+    each = np.bincount(train[:, 1], minlength=relations)
+    counts = {"head": out, "tail": into, "entity": out + into, "relation": each}
+    return {
+        name: {str(at): float(value) for at, value in zip(QUANTILES, np.percentile(count, QUANTILES), strict=True)}
+        for name, count in counts.items()
+        if len(count)
+    }
+
+
+def _categories(graph: Graph) -> dict[str, dict[str, int]]:
+    """Relations, and test rows, a category."""
+    each = categories(graph.splits["train"], len(graph.relation_keys))
+    relations, rows = Counter(each), Counter(each[relation] for relation in graph.splits["test"][:, 1].tolist())
+    return {name: {"relations": relations[name], "test": rows[name]} for name in CATEGORIES}
+
+
+def _pairs(test: np.ndarray, train: np.ndarray, entities: int) -> dict[str, int]:
+    """Test rows whose pair of entities train joins already, as (head, tail) or turned round, by whatever relation."""
+    joined = train[:, 0] * entities + train[:, 2]
+    return {
+        "joined_in_train": int(np.isin(test[:, 0] * entities + test[:, 2], joined).sum()),
+        "joined_in_train_reversed": int(np.isin(test[:, 2] * entities + test[:, 0], joined).sum()),
+    }

@@ -1,0 +1,1 @@
+"""Texts and pictures of entities: found, cleaned, stored; and the files that authors released."""

@@ -1,0 +1,1 @@
+"""Wikidata, Wikipedia and Wikimedia Commons: asked politely, and kept as they answered."""

@@ -1,0 +1,23 @@
+"""Stage report: everything that was built and measured, on one page that needs no network."""
+
+from pathlib import Path
+
+from pipeline import tables
+from stages.cli import arguments, stage
+from stages.params import load_params
+from stages.report.page import page
+
+OUT = Path("reports/index.html")
+
+
+@stage
+def main() -> None:
+    arguments(__doc__).parse_args()
+    params = load_params()
+    text = page(Path("."), params.graphs, params.models)
+    tables.write_text(OUT, text)
+    print(f"{OUT}: {len(text.encode()) / 2**20:.1f} MiB, graphs: {len(params.graphs)}, models: {len(params.models)}")
+
+
+if __name__ == "__main__":
+    main()

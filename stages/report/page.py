@@ -1,0 +1,211 @@
+"""The report's page: gathers what the sections show and fills the template."""
+
+import base64
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from pipeline.errors import UserError
+from stages.report import figures, words
+from stages.report import predictions as answers
+from stages.report import tables as report
+from stages.report.inputs import Graph, Run, read_graph, read_json, read_runs
+from trainers.evaluation.protocols import PROTOCOLS
+from trainers.training.runs import load_run
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def page(root: Path, graphs: Sequence[str], models: Sequence[str], load: Callable[[Path], object] = load_run) -> str:
+    """The whole page as HTML: a function of the files below `root` alone, so that DVC sees no change where none is.
+
+    `load` turns a run's folder into what answers `score(known, relation, side)`.
+    Raises UserError if a run or a table is missing or damaged.
+    """
+    runs = read_runs(root, graphs, models)
+    sections = []
+    for name in graphs:
+        graph = read_graph(root, name)
+        sections.append(_section(graph, [run for run in runs if run.graph == name], load))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters |= {"percent": _percent, "duration": _duration, "size": _size, "slug": report.plain}
+    environment.globals |= {"display": report.display, "short": words.short}
+    return environment.get_template("report.html").render(
+        sections=sections,
+        runs=runs,
+        studies=_studies(root),
+        citations=report.citations(graphs, runs),
+        series=[figures.series(place) for place in range(len(models))],
+        few=report.FEW,
+    )
+
+
+def _section(graph: Graph, runs: Sequence[Run], load: Callable[[Path], object]) -> dict:
+    """All that the page shows of one graph."""
+    bars = report.coverage(graph)
+    found = {
+        "graph": graph,
+        "runs": runs,
+        "findings": words.findings(graph.audit),
+        "coverage": Markup(figures.coverage(bars, f"coverage of {graph.name}")),
+        "missing": report.reasons_of_missing(graph),
+        "results": None,
+    }
+    if runs:
+        results = report.results(runs, words.released_dev(graph.audit))
+        queries = answers.predictions(graph, runs, load=load)
+        thumbnails = answers.Thumbnails()
+        thumbnails.read(graph, answers.entities(queries))
+        found |= {
+            "results": results,
+            "figure": Markup(_results_figure(graph.name, results["rows"])),
+            "curves": [Markup(svg) for svg in _curves(graph.name, runs)],
+            "wins": report.wins(graph, runs),
+            "by_group": report.by_group(graph, runs),
+            "queries": queries,
+            "thumbnails": thumbnails.uris,
+        }
+        found["heat"] = [Markup(svg) for svg in _heat_maps(graph, runs, found["wins"])]
+    return found
+
+
+def _results_figure(graph: str, rows: Sequence[dict]) -> str:
+    marked = [{**row, "published": row["published"] and row["published"]["mrr"] / 100} for row in rows]
+    return figures.intervals(marked, f"test MRR on {graph}")
+
+
+def _curves(graph: str, runs: Sequence[Run]) -> list[str]:
+    """Dev MRR of all models in one figure, then each model's loss."""
+    with_history = [(place, run) for place, run in enumerate(runs) if len(run.history.get("epoch", ()))]
+    if not with_history:
+        return []
+    dev = [
+        {"label": report.display(run.model), "place": place, "epoch": run.history["epoch"],
+         "dev_mrr": run.history["dev_mrr"], "chosen": run.about.get("chosen_epoch")}
+        for place, run in with_history
+    ]  # fmt: skip
+    drawn = [figures.dev_curves(dev, f"dev MRR on {graph} by epoch")]
+    other = ("epoch", "step", "dev_mrr", "triples_per_second", "seconds")
+    for place, run in with_history:
+        terms = {name: values for name, values in run.history.items() if name not in other and not _looked(name)}
+        if len(terms) == 2 and np.array_equal(*terms.values(), equal_nan=True):
+            terms = {"loss": terms["loss"]}  # its only term is the whole
+        label = report.display(run.model)
+        drawn.append(
+            figures.loss_curves(f"Loss of {label}", place, run.history["epoch"], terms, f"loss of {label} on {graph}")
+        )
+    return drawn
+
+
+def _looked(column: str) -> bool:
+    """Whether a column of history.csv is a reference protocol's look at test, rather than a term of the loss."""
+    return any(column.startswith(f"{name}_") for name in PROTOCOLS)
+
+
+def _heat_maps(graph: Graph, runs: Sequence[Run], wins: Sequence[dict]) -> list[str]:
+    """A map for each model, known entity's and answer's coverage side by side, and the colour scale of all."""
+    if not wins:
+        return []
+    cells = np.concatenate(
+        [one["cells"] if place else one["cells"][..., :-1] for place, one in enumerate(wins)], axis=-1
+    )
+    finite = cells[np.isfinite(cells)]
+    top = float(finite.max()) if len(finite) else 1.0
+    headings = {"known": "known entity has", "answer": "answer has"}
+    parts = [(headings[one["end"]], len(one["columns"]) - 1) for one in wins]
+    maps = [
+        figures.heat_map(
+            report.display(run.model),
+            wins[0]["rows"],
+            [*parts, ("", 1)],
+            cells[place],
+            top,
+            graph.picture,
+            f"MRR of {report.display(run.model)} on {graph.name} by category and coverage",
+        )
+        for place, run in enumerate(runs)
+    ]
+    return [*maps, figures.scale(top, f"colour scale of {graph.name}")]
+
+
+def _studies(root: Path) -> list[dict]:
+    """The studies that were run: each folder of studies/ that holds a study.json, with its table and its figure.
+
+    study.json: `title`, `protocol` (in words), and on wish `plot`: the columns `x`, `y`, `series`, `panel`, `deviation`
+    of table.csv with `x_label` and `y_label`, units included, and the `scale` by which y is multiplied. An x that is no
+    number makes dots. `pictures`: PNG files beside it that are shown as they are.
+    """
+    found = []
+    for path in sorted((root / "studies").glob("**/study.json")):
+        about = read_json(path)
+        table = path.with_name("table.csv")
+        rows = _rows(table) if table.exists() else []
+        drawn = _study_figures(about["plot"], rows, str(about["title"]), path) if about.get("plot") and rows else []
+        pictures = [_inline(path.with_name(name)) for name in about.get("pictures", ())]
+        found.append({"title": about["title"], "protocol": about.get("protocol", ""), "rows": rows,
+                      "figures": [Markup(svg) for svg in drawn], "pictures": pictures})  # fmt: skip
+    return found
+
+
+def _rows(path: Path) -> list[dict]:
+    with open(path, encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def _inline(path: Path) -> str:
+    """A PNG file as a data URI. Raises UserError if it is missing."""
+    try:
+        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there, but study.json names it; run the study again.") from error
+
+
+def _study_figures(plot: dict, rows: Sequence[dict], title: str, path: Path) -> list[str]:
+    """A figure a panel: lines over numbers, dots over names."""
+    panels: dict[str, dict[str, list[tuple]]] = {}
+    scale = plot.get("scale", 1)
+    try:
+        numeric = all(_is_number(row[plot["x"]]) for row in rows)
+        for row in rows:
+            deviation = scale * float(row[plot["deviation"]] or 0) if plot.get("deviation") else 0.0
+            groups = panels.setdefault(row[plot["panel"]] if plot.get("panel") else "", {})
+            label = row[plot["series"]] if plot.get("series") else plot["y_label"]
+            x = float(row[plot["x"]]) if numeric else row[plot["x"]]
+            groups.setdefault(label, []).append((x, scale * float(row[plot["y"]]), deviation))
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{path} names a plot that its table.csv cannot fill ({error}); run the study again."
+        ) from error
+    draw = figures.lines if numeric else figures.dots
+    return [draw({**plot, "title": panel}, groups, f"study: {title} {panel}") for panel, groups in panels.items()]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _percent(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None or not np.isfinite(value) else f"{100 * value:.{digits}f}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: float | None) -> str:
+    return "–" if count is None else f"{count / 2**30:.2f} GiB" if count >= 2**29 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,285 @@
+"""What the report says in tables: results beside published figures, coverage, where each model wins, what it cost."""
+
+import csv
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from stages.report.inputs import Graph, Run
+from trainers.evaluation import breakdown, significance
+from trainers.evaluation.protocols import PROTOCOLS, protocol_metrics
+
+HERE = Path(__file__).parent
+GROUPS = {
+    "unseen": "seen in train",
+    "known_text": "known entity's text",
+    "known_picture": "known entity's picture",
+    "answer_text": "answer's text",
+    "answer_picture": "answer's picture",
+    "answer_degree": "answer's train triples",
+}
+FEW = 20  # a cell with fewer queries than this shows no figure: its MRR would be chance
+MEASURES = ("mrr", "hits_at_1", "hits_at_3", "hits_at_10")
+DISPLAY = {
+    "adamf": "AdaMF",
+    "adamf_mat": "AdaMF-MAT",
+    "momok": "MoMoK",
+    "mygo": "MyGO",
+    "transe": "TransE",
+    "distmult": "DistMult",
+    "complex": "ComplEx",
+    "rotate": "RotatE",
+    "tucker": "TuckER",
+}
+
+
+OUTCOMES = {
+    "found": "found, with a description",
+    "no_description": "found, without a description",
+    "label_only": "only the graph's own name",
+    "absent": "nothing found",
+    "ok": "there",
+    "no row": "not looked for",
+}
+
+
+def display(model: str) -> str:
+    """A model's name as its paper writes it."""
+    return DISPLAY.get(model, model)
+
+
+def plain(name: str) -> str:
+    """A name for comparing: AdaMF-MAT, adamf_mat and ADAMF-MAT are one."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+@cache
+def published() -> tuple[dict, ...]:
+    """The rows of published.csv: figures in percent as printed, None where not printed."""
+    with open(HERE / "published.csv", encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    for row in rows:
+        row.update({name: float(row[name]) if row[name] else None for name in MEASURES})
+    return tuple(rows)
+
+
+@cache
+def protocols() -> dict[str, dict]:
+    """How the reference code of a model measures, by plain name."""
+    with open(HERE / "protocols.csv", encoding="utf-8", newline="") as handle:
+        return {plain(row["model"]): row for row in csv.DictReader(handle)}
+
+
+def find_published(graph: str, model: str) -> dict | None:
+    """The published row of a model on a graph, if there is one."""
+    wanted = (plain(graph), plain(model))
+    return next((row for row in published() if (plain(row["graph"]), plain(row["model"])) == wanted), None)
+
+
+def why_not_comparable(run: Run, audit_says: str) -> list[str]:
+    """The reasons for which the published figure of this run's model is not comparable with it.
+
+    `audit_says` is what the audit found wrong with the released dev rows, empty if nothing.
+    """
+    reasons = []
+    if run.about.get("split") == "clean" and audit_says:
+        reasons.append(f"Split: papers use the released files ({audit_says}); here dev is carved out of train.")
+    known = protocols().get(plain(run.model))
+    if known is None:
+        reasons.append(
+            "Protocol: the source prints the figure and says neither how the epoch is chosen nor how ties are counted; "
+            "here dev chooses, and a tie counts half."
+        )
+        return reasons
+    reasons.append(f"Encoders: the paper has {known['encoders']}; here {encoders(run)}.")
+    protocol = PROTOCOLS[known["protocol"]]
+    theirs = protocol_metrics(protocol, run.ranks)["mrr"]
+    epochs = run.about["epochs"]
+    text = f"Protocol: the reference code of {display(run.model)} measures thus: {protocol.words}."
+    if round(theirs, 4) != round(run.test["mrr"], 4):
+        text += f" With its ties alone, this run's MRR would be {100 * theirs:.2f}."
+    if epochs < int(known["epochs"]):
+        text += f" It trains {known['epochs']} epochs; this run took {epochs}."
+    reasons.append(text)
+    return reasons
+
+
+def encoders(run: Run) -> str:
+    """The encoders of a run in words."""
+    named = run.about.get("encoders") or {}
+    return ", ".join(f"{modality} by {_encoder(value)}" for modality, value in sorted(named.items())) or "none"
+
+
+def _encoder(made_by: object) -> str:
+    """The name in what a table says of its encoder: the first of these keys that it has."""
+    while isinstance(made_by, dict):
+        made_by = next((made_by[key] for key in ("encoder", "name", "family", "model") if made_by.get(key)), "unnamed")
+    return str(made_by)
+
+
+def results(runs: Sequence[Run], audit_says: str) -> dict:
+    """The results table of one graph: rows with figures, intervals and published figures, and the lettered reasons."""
+    letters: dict[str, str] = {}
+    rows = []
+    for place, run in enumerate(runs):
+        found = find_published(run.graph, run.model)
+        reasons = why_not_comparable(run, audit_says) if found else []
+        marks = [letters.setdefault(reason, chr(ord("a") + len(letters))) for reason in reasons]
+        intervals = run.test.get("intervals") or significance.intervals(run.ranks)
+        low, high = intervals["mrr"]
+        rows.append(
+            {"run": run, "label": display(run.model), "place": place, "published": found, "marks": marks,
+             "mrr": run.test["mrr"], "low": low, "high": high, "intervals": intervals,
+             "protocol": run.test.get("reference_protocol", {})}
+        )  # fmt: skip
+    shown = {plain(run.model) for run in runs}
+    here = [row for row in published() if plain(row["graph"]) == plain(runs[0].graph)]
+    others = [row for row in here if plain(row["model"]) not in shown]
+    return {"rows": rows, "reasons": {letter: reason for reason, letter in letters.items()}, "others": others}
+
+
+def coverage(graph: Graph) -> list[tuple[str, dict[str, float]]]:
+    """Shares of entities by what they have: of all, of those in train, of those in test, of those unseen in train."""
+    ends = graph.triples[:, [0, 2]]
+    seen = {which: np.isin(np.arange(len(graph.labels)), ends[graph.split == which]) for which in ("train", "test")}
+    groups = {
+        "all": np.ones(len(graph.labels), dtype=bool),
+        "in train": seen["train"],
+        "in test": seen["test"],
+        "in test only": seen["test"] & ~seen["train"],
+    }
+    bars = []
+    for label, who in groups.items():
+        if who.any():
+            text, picture = graph.has_text[who], graph.has_picture[who]
+            shares = (text & picture, text & ~picture, ~text & picture, ~text & ~picture)
+            names = (f"text and {graph.picture}", "text only", f"{graph.picture} only", "neither")
+            bars.append((f"{label} ({who.sum():,})", {n: float(s.mean()) for n, s in zip(names, shares, strict=True)}))
+    return bars
+
+
+def reasons_of_missing(graph: Graph) -> list[dict]:
+    """The statuses of texts and pictures with how many entities have each."""
+    total = len(graph.labels)
+    return [
+        {
+            "what": what,
+            "status": OUTCOMES.get(status, status).replace("picture", graph.picture),
+            "entities": count,
+            "share": count / total,
+        }
+        for what, counts in (("text", graph.text_status), (graph.picture, graph.picture_status))
+        for status, count in sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
+    ]
+
+
+def groups(graph: Graph, run: Run) -> dict[str, breakdown.Groups]:
+    """The ways of grouping this run's test queries, by name."""
+    facts = breakdown.read_facts(graph.folder / "graph", graph.folder / "encoded")
+    return {one.name: one for one in breakdown.groups(run.ranks, facts)}
+
+
+def wins(graph: Graph, runs: Sequence[Run]) -> list[dict]:
+    """Test MRR of each model by relation category × coverage, for the known entity and for the answer.
+
+    A table has `letter` (of picture or drawing), `end`, `rows`, `columns`, `cells` (models, rows, columns; NaN where
+    there are few queries), `queries` (rows, columns) and `best` (rows, columns): None, or the best model's place, its
+    lead, and whether that lead is clear.
+    Empty where a modality was not encoded.
+    """
+    aligned = [_in_order(run.ranks) for run in runs]
+    runs = [replace(run, ranks=ranks) for run, ranks in zip(runs, aligned, strict=True)]
+    by = groups(graph, runs[0])
+    reciprocal = np.stack([significance.per_query(run.ranks["realistic"], "mrr") for run in runs])
+    letter = graph.picture[0].upper()
+    return [
+        {"letter": letter} | _wins(by["relation_category"], by[f"{end}_coverage"], reciprocal, end)
+        for end in ("known", "answer")
+        if f"{end}_coverage" in by
+    ]
+
+
+def _in_order(ranks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The rows in an order that all runs share, so that row i is the same query in each."""
+    order = np.lexsort([ranks[name] for name in ("realistic", "tail", "relation", "head", "direction")])
+    return {name: column[order] for name, column in ranks.items()}
+
+
+def _wins(category: breakdown.Groups, coverage: breakdown.Groups, reciprocal: np.ndarray, end: str) -> dict:
+    asked = [value for code, value in enumerate(category.values) if (category.codes == code).any()]
+    rows, columns = (*asked, "all"), (*coverage.values, "all")
+    cells = np.full((len(reciprocal), len(rows), len(columns)), np.nan)
+    queries = np.zeros(cells.shape[1:], dtype=int)
+    best: list[list[dict | None]] = [[None] * len(columns) for _ in rows]
+    for y, row in enumerate(rows):
+        for x, column in enumerate(columns):
+            mask = np.ones(len(category.codes), dtype=bool)
+            mask &= row == "all" or category.codes == category.values.index(row)
+            mask &= column == "all" or coverage.codes == coverage.values.index(column)
+            queries[y, x] = mask.sum()
+            if queries[y, x] >= FEW:
+                cells[:, y, x] = reciprocal[:, mask].mean(axis=1)
+                best[y][x] = _best(reciprocal[:, mask]) if len(reciprocal) > 1 else None
+    return {"end": end, "rows": rows, "columns": columns, "cells": cells, "queries": queries, "best": best}
+
+
+def _best(reciprocal: np.ndarray) -> dict:
+    """The best of the models (models, n), its lead over the second, and whether a paired bootstrap bears it out."""
+    first, second = np.argsort(-reciprocal.mean(axis=1), kind="stable")[:2]
+    difference = reciprocal[first] - reciprocal[second]
+    low, _ = significance.percentile_interval(significance.bootstrap_means(difference, samples=500))
+    return {"place": int(first), "lead": float(difference.mean()), "clear": bool(low[0, 0] > 0)}
+
+
+def by_group(graph: Graph, runs: Sequence[Run]) -> list[dict]:
+    """Test MRR of each model by direction and by each of GROUPS: rows of a group, its queries and a figure a model."""
+    table: dict[tuple[str, str], dict] = {}
+    for place, run in enumerate(runs):
+        by = groups(graph, run)
+        wanted = [by[name] for name in GROUPS if name in by]
+        found = breakdown.table(run.ranks, [by["all"], *wanted], samples=1)
+        for row in found.select(["group", "value", "direction", "queries", "mrr"]).to_pylist():
+            if row["direction"] == breakdown.BOTH or row["group"] == "all":
+                what = GROUPS.get(row["group"], "direction")
+                value = {"tail": "tail asked", "head": "head asked"}.get(row["direction"], row["value"])
+                what, value = (part.replace("picture", graph.picture) for part in (what, value))
+                line = table.setdefault((what, value), {"queries": row["queries"], "mrr": [None] * len(runs)})
+                line["mrr"][place] = row["mrr"] if row["queries"] >= FEW else None
+    return [{"what": what, "value": value, **line} for (what, value), line in table.items()]
+
+
+def citations(graphs: Sequence[str], runs: Sequence[Run]) -> list[dict]:
+    """The references owed for these graphs, models and encoders, as entries with their BibTeX."""
+    with open(HERE / "citations.toml", "rb") as handle:
+        entries = tomllib.load(handle)
+    names = {f"graph:{plain(graph)}" for graph in graphs} | {f"model:{plain(run.model)}" for run in runs} | {"always"}
+    used = {plain(word) for run in runs for word in _words(run.about.get("encoders"))}
+    chosen = []
+    for key, entry in entries.items():
+        patterns = [use.removeprefix("encoder:") for use in entry["used_by"] if use.startswith("encoder:")]
+        if names & set(entry["used_by"]) or any(re.search(pattern, name) for name in used for pattern in patterns):
+            where = entry.get("booktitle") or entry.get("journal", "")
+            chosen.append({"key": key, **entry, "where": where, "bibtex": bibtex(key, entry)})
+    return chosen
+
+
+def _words(value: object) -> list[str]:
+    """All strings within what the tables say of their encoders: a name may stand in any of them."""
+    if isinstance(value, dict):
+        return [word for key, part in value.items() if "sha256" not in key for word in _words(part)]
+    return [value] if isinstance(value, str) else []
+
+
+def bibtex(key: str, entry: dict) -> str:
+    """One entry of citations.toml as BibTeX."""
+    fields = {name: value for name, value in entry.items() if name not in ("used_by", "type")}
+    if "eprint" in fields:
+        fields["archivePrefix"] = "arXiv"
+    width = max(map(len, fields))
+    lines = ",\n".join(f"  {name:<{width}} = {{{value}}}" for name, value in fields.items())
+    return f"@{entry['type']}{{{key},\n{lines}\n}}"

@@ -1,0 +1,52 @@
+"""Run by test_processes.py, alone or under torchrun: trains one model on the tiny graph, the first process saves it."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.helpers.tiny import fit, learner_of, settings_of, tiny
+from trainers import MODELS
+from trainers.training import processes
+from trainers.training.checkpoint import save_tensors
+
+
+def main() -> None:
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    torch.set_num_threads(1)
+    processes.join(torch.device("cpu"))
+    module, data = importlib.import_module(MODELS[name]), tiny()
+    # Without what each process draws for itself (see MoMoK), or weighs within its own part (see AdaMF-MAT).
+    changes = {"adversarial_weighting": "per_triple", "learning_rate": 0.01, "gate_noise": False, "fusion_dropout": 0.0}
+    learner = learner_of(module, data, settings_of(module, **{**changes, **json.loads(sys.argv[3])}))
+    rows, compared, slopes = [], [], []
+    if hasattr(module, "link_loss"):
+        loss = module.link_loss
+        module.link_loss = lambda query, seen, *rest, **more: (
+            compared.append(len(seen)) or loss(query, seen, *rest, **more)
+        )
+    step = learner.step
+
+    def counted(batch):
+        rows.append(len(batch) if isinstance(batch, torch.Tensor) else len(batch.known))
+        terms = step(batch)
+        if not slopes:  # Adam forgives a wrong factor; the gradients themselves do not
+            slopes.append(
+                sum(float(p.grad.to_dense().norm()) for p in learner.model.parameters() if p.grad is not None)
+            )
+        return terms
+
+    learner.step = counted
+    progress = fit(learner, data, folder / "work", 4, evaluate_every=2, checkpoint_every=2)
+    if processes.is_first():
+        save_tensors(folder / "weights.safetensors", learner.model.state_dict())
+        told = {"mrr": progress.best_mrr, "epoch": progress.epoch, "rows": sum(rows), "processes": processes.count()}
+        told |= {"candidates": sum(compared), "slope": slopes[0]}
+        (folder / "told.json").write_text(json.dumps(told))
+    processes.leave()
+
+
+if __name__ == "__main__":
+    main()

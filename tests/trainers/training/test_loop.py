@@ -1,0 +1,113 @@
+"""The training loop: choice on dev, early stopping, what it says when a run cannot go on, checkpoints."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.errors import UserError
+from trainers.training import loop
+from trainers.training.checkpoint import Checkpoints, load_tensors
+
+
+class Counter:
+    """The smallest learner there is: one weight that grows by one a step."""
+
+    def __init__(self, *, steps: int = 2, terms=None):
+        self.model = nn.Module()
+        self.model.weight = nn.Parameter(torch.zeros(()))
+        self.optimizers = {"model": torch.optim.Adam(self.model.parameters(), lr=0.1)}
+        self.schedulers = {}
+        self.steps_per_epoch = steps
+        self.terms = terms or (lambda step: {"link": torch.tensor(1.0)})
+        self.steps = 0
+
+    def batches(self, epoch):
+        yield from range(self.steps_per_epoch)
+
+    def step(self, batch):
+        self.steps += 1
+        with torch.no_grad():
+            self.model.weight += 1
+        return self.terms(self.steps)
+
+
+def fit(learner, work, measure=lambda model: model.weight.item(), **changes):
+    plan = {"epochs": 8, "evaluate_every": 1, "patience": 0, "checkpoint_every": 1, "seed": 0, "triples": 10, **changes}
+    return loop.fit(learner, measure, work=work, show=False, **plan)
+
+
+def test_the_weights_that_were_best_on_dev_come_back(tmp_path):
+    learner = Counter()
+    progress = fit(learner, tmp_path, lambda model: -abs(model.weight.item() - 6))
+    assert progress.best_epoch == 3
+    assert learner.model.weight.item() == 6
+    assert [row["dev_mrr"] for row in progress.history] == [-4, -2, 0, -2, -4, -6, -8, -10]
+
+
+def test_training_stops_after_measurements_without_gain(tmp_path):
+    learner = Counter()
+    progress = fit(learner, tmp_path, lambda model: -abs(model.weight.item() - 6), patience=2)
+    assert progress.epoch == 5
+    assert learner.model.weight.item() == 6
+
+
+def test_a_term_that_is_not_finite_stops_the_run_names_term_and_step_and_keeps_the_checkpoint(tmp_path):
+    def terms(step):
+        return {"link": torch.tensor(1.0), "contrast": torch.tensor(float("nan") if step == 6 else 1.0)}
+
+    with pytest.raises(UserError, match=re.escape("'contrast' is not a finite number at step 6 (epoch 3)")):
+        fit(Counter(terms=terms), tmp_path)
+    assert Checkpoints(tmp_path).epochs() == [1, 2]
+
+
+def test_out_of_memory_says_what_to_lower_and_by_how_much(tmp_path):
+    class Settings:
+        batch_size = 512
+
+    def terms(step):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    learner = Counter(terms=terms)
+    learner.settings = Settings
+    with pytest.raises(UserError, match="batch_size from 512 to 256"):
+        fit(learner, tmp_path)
+
+
+def test_a_torn_checkpoint_is_set_aside_and_the_one_before_it_used(tmp_path, caplog):
+    fit(Counter(), tmp_path, epochs=4)
+    torn = tmp_path / "epoch-4" / "tensors.safetensors"
+    torn.write_bytes(torn.read_bytes()[:-2])
+    learner = Counter()
+    progress = fit(learner, tmp_path, epochs=5)
+    assert "set aside" in caplog.text
+    assert learner.steps == 2 * (5 - 3)
+    assert progress.epoch == 5
+    assert learner.model.weight.item() == 10
+
+
+def test_only_the_newest_two_checkpoints_and_the_best_weights_they_need_are_kept(tmp_path):
+    fit(Counter(), tmp_path)
+    assert Checkpoints(tmp_path).epochs() == [7, 8]
+    assert sorted(path.name for path in tmp_path.glob("best-*")) == ["best-7.safetensors", "best-8.safetensors"]
+    assert float(load_tensors(tmp_path / "best-8.safetensors")["weight"]) == 16
+
+
+def test_what_is_random_in_an_epoch_depends_on_seed_and_epoch_alone():
+    def drawn(seed, epoch):
+        loop.reseed(Counter(), seed, epoch)
+        return torch.rand(3)
+
+    assert torch.equal(drawn(1, 2), drawn(1, 2))
+    assert not torch.equal(drawn(1, 2), drawn(1, 3))
+    assert not torch.equal(drawn(1, 2), drawn(2, 2))
+
+
+def test_a_checkpoint_whose_best_weights_are_gone_is_not_gone_on_from(tmp_path, caplog):
+    fit(Counter(), tmp_path, epochs=4)
+    (tmp_path / "best-4.safetensors").unlink()
+    learner = Counter()
+    assert fit(learner, tmp_path, epochs=4).epoch == 4
+    assert "best weights" in caplog.text
+    assert learner.steps == 2 * (4 - 3)

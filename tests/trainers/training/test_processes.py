@@ -1,0 +1,57 @@
+"""Two processes that train one model end where one process ends, having seen the same triples."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainers import MODELS
+from trainers.training.checkpoint import load_tensors
+
+ROOT = Path(__file__).parents[3]
+
+
+def train(name: str, folder: Path, launcher: list[str], changes: dict) -> tuple[dict, dict]:
+    folder.mkdir()
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "tests.helpers.two_processes", name, str(folder), json.dumps(changes)],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "told.json").read_text()), load_tensors(folder / "weights.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("adamf_mat", {}),
+        ("adamf_mat", {"feature_table": "frozen", "optimizer": "lazy_adam", "negative_pool": 6}),
+        ("transe", {}),
+        ("momok", {}),
+        ("momok", {"candidates": 9, "missing": "mask"}),
+        ("mygo", {}),
+    ],
+)
+def test_two_processes_end_where_one_ends(name, changes, tmp_path):
+    assert name in MODELS
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    alone, weights = train(name, tmp_path / "one", [], changes)
+    both, shared = train(name, tmp_path / "two", launcher, changes)
+    assert (alone["processes"], both["processes"]) == (1, 2)
+    assert both["slope"] == pytest.approx(alone["slope"], rel=1e-3)
+    if name == "momok":  # each process compares with its part of the candidates only
+        assert 0 < both["candidates"] < 0.6 * alone["candidates"]
+    assert (both["epoch"], both["rows"]) == (alone["epoch"], alone["rows"])
+    assert both["mrr"] == pytest.approx(alone["mrr"], abs=2e-3)
+    for key, value in weights.items():
+        # Adam makes steps of one size of gradients near 0, so sums in another order show: a tenth of a step at most.
+        torch.testing.assert_close(shared[key], value, rtol=1e-3, atol=1e-3, msg=lambda text, key=key: f"{key}: {text}")

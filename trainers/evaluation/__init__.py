@@ -1,0 +1,1 @@
+"""The one evaluator, and what is made of its ranks."""

@@ -1,0 +1,183 @@
+"""Where a model ranks well and where it does not: the metrics of ranks.parquet, group by group.
+
+The groups: relation, relation category, how often the known entity and the answer stand in train, entities never seen
+in train, and coverage: does the known entity, does the answer have a text, a picture. Each is given for both
+directions together and for each alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from scipy import sparse
+
+from pipeline import tables
+from trainers.evaluation.ranking import DIRECTIONS, HITS, Ranks
+from trainers.evaluation.significance import bootstrap_means, per_query, percentile_interval
+
+CATEGORIES = ("1-1", "1-N", "N-1", "N-N")
+MODALITIES = ("text", "image")
+COVERAGE = ("neither", "text only", "picture only", "text and picture")
+BOTH = "both"
+# Degrees in bins that double: an entity of degree 300 differs from one of 200 as one of 3 does from one of 2.
+_DEGREES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
+_INTERVALS_OF = ("mrr", "hits_at_10")
+
+
+@dataclass(frozen=True)
+class Groups:
+    """One way of grouping queries: query i is in the group `values[codes[i]]`."""
+
+    name: str
+    values: tuple[str, ...]
+    codes: np.ndarray  # (N,) int64
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the groups are made of, by entity and by relation."""
+
+    relation_keys: tuple[str, ...]
+    category: np.ndarray  # (R,) int64: index of CATEGORIES
+    degree: np.ndarray  # (E,) int64: train triples with the entity at either end
+    covered: dict[str, np.ndarray]  # modality -> (E,) bool; without the modalities that were not encoded
+
+
+def read_facts(graph: str | Path, encoded: str | Path | None = None) -> Facts:
+    """Read `<graph>/{entities,relations,triples}.parquet` and who has a text, a picture.
+
+    Coverage comes from the entities that `<encoded>/{text,image}/` holds a feature or tokens of. A modality that was
+    not encoded is left out, and so are the groups that need it.
+
+    Raises UserError if a table is missing or damaged.
+    """
+    graph = Path(graph)
+    entities = tables.read(graph / "entities.parquet", "entities", ["entity_id"]).num_rows
+    relations = tables.read(graph / "relations.parquet", "relations").sort_by("relation_id")
+    triples = tables.read(graph / "triples.parquet", "triples")
+    train = triples["split"].to_numpy(zero_copy_only=False) == "train"
+    ends = np.concatenate([triples[side].to_numpy()[train] for side in ("head", "tail")])
+    category = [CATEGORIES.index(name) for name in relations["category"].to_pylist()]
+    return Facts(
+        relation_keys=tuple(relations["key"].to_pylist()),
+        category=np.array(category, dtype=np.int64),
+        degree=np.bincount(ends, minlength=entities),
+        covered={} if encoded is None else _covered(Path(encoded), entities),
+    )
+
+
+def _covered(encoded: Path, entities: int) -> dict[str, np.ndarray]:
+    found = {}
+    for modality in MODALITIES:
+        paths = {kind: encoded / modality / f"{kind}.parquet" for kind in ("features", "tokens")}
+        ids = [tables.read(path, kind, ["entity_id"])["entity_id"] for kind, path in paths.items() if path.exists()]
+        if ids:
+            found[modality] = np.zeros(entities, dtype=bool)
+            found[modality][np.concatenate([column.to_numpy() for column in ids])] = True
+    return found
+
+
+def groups(ranks: Ranks, facts: Facts) -> list[Groups]:
+    """Every way in which `breakdown` groups the queries."""
+    tail = np.asarray(ranks["direction"]) == "tail"
+    ends = {
+        "known": np.where(tail, ranks["head"], ranks["tail"]),
+        "answer": np.where(tail, ranks["tail"], ranks["head"]),
+    }
+    relation = np.asarray(ranks["relation"], dtype=np.int64)
+    category = Groups("relation_category", CATEGORIES, facts.category[relation])
+    found = [
+        Groups("all", ("all",), np.zeros(len(relation), dtype=np.int64)),
+        category,
+        Groups("relation", facts.relation_keys, relation),
+        _unseen(facts, ends),
+        *(_degree(facts, end, ids) for end, ids in ends.items()),
+    ]
+    for end, ids in ends.items():
+        for modality, has in facts.covered.items():
+            name = "picture" if modality == "image" else modality
+            found.append(Groups(f"{end}_{name}", (f"no {name}", name), has[ids].astype(np.int64)))
+    if len(facts.covered) == len(MODALITIES):
+        coverage = facts.covered["text"].astype(np.int64) + 2 * facts.covered["image"]
+        both = [Groups(f"{end}_coverage", COVERAGE, coverage[ids]) for end, ids in ends.items()]
+        found += [*both, cross(*both), *(cross(category, part) for part in both)]
+    return found
+
+
+def _unseen(facts: Facts, ends: Mapping[str, np.ndarray]) -> Groups:
+    values = ("both in train", "known entity unseen", "answer unseen", "both unseen")
+    known, answer = ((facts.degree[ids] == 0).astype(np.int64) for ids in (ends["known"], ends["answer"]))
+    return Groups("unseen", values, known + 2 * answer)
+
+
+def _degree(facts: Facts, end: str, ids: np.ndarray) -> Groups:
+    nexts = (*(low - 1 for low in _DEGREES[1:]), None)
+    names = [
+        f"{low}+" if last is None else str(low) if low == last else f"{low}-{last}"
+        for low, last in zip(_DEGREES, nexts, strict=True)
+    ]
+    return Groups(f"{end}_degree", tuple(names), np.searchsorted(_DEGREES, facts.degree[ids], side="right") - 1)
+
+
+def cross(a: Groups, b: Groups) -> Groups:
+    """The groups of queries that share their group in `a` and in `b`."""
+    values = tuple(f"{left} | {right}" for left in a.values for right in b.values)
+    return Groups(f"{a.name} | {b.name}", values, a.codes * len(b.values) + b.codes)
+
+
+def breakdown(
+    ranks: Ranks,
+    graph: str | Path,
+    encoded: str | Path | None = None,
+    *,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> pa.Table:
+    """The metrics of the realistic rank in every group that has a query.
+
+    Columns: group (what is grouped by), value (which group), direction ("both", "tail", "head"), queries, mrr, mr,
+    hits_at_1, …, hits_at_100, amri, and mrr_low, mrr_high, hits_at_10_low, hits_at_10_high: bootstrap intervals, null
+    where a group has one query only, which tells nothing of its spread.
+
+    Raises UserError if a table is missing or damaged.
+    """
+    return table(ranks, groups(ranks, read_facts(graph, encoded)), samples=samples, level=level, seed=seed)
+
+
+def table(ranks: Ranks, by: Sequence[Groups], *, samples: int = 1000, level: float = 0.95, seed: int = 0) -> pa.Table:
+    """As `breakdown`, for the given groups."""
+    members, labels = _members(ranks, by)
+    queries = np.diff(members.indptr)
+    names = ("mrr", "mr", *(f"hits_at_{k}" for k in HITS))
+    values = np.stack([per_query(ranks["realistic"], name) for name in names], axis=1)
+    means = (members @ values) / queries[:, None]
+    by_chance = (members @ (np.asarray(ranks["candidates"], dtype=np.float64) - 1)) / 2 / queries
+    amri = 1 - np.divide(means[:, 1] - 1, by_chance, out=np.ones_like(by_chance), where=by_chance > 0)
+    columns = {name: means[:, i] for i, name in enumerate(names)}
+    resampled = np.stack([values[:, names.index(name)] for name in _INTERVALS_OF], axis=1)
+    bounds = percentile_interval(
+        bootstrap_means(resampled, sparse.csr_array(members.T), samples=samples, seed=seed), level
+    )
+    for i, name in enumerate(_INTERVALS_OF):
+        for suffix, bound in zip(("low", "high"), bounds, strict=True):
+            columns[f"{name}_{suffix}"] = pa.array(bound[:, i], mask=queries < 2)
+    return pa.table({**labels, "queries": queries.astype(np.int64), **columns, "amri": amri})
+
+
+def _members(ranks: Ranks, by: Sequence[Groups]) -> tuple[sparse.csr_array, dict[str, list[str]]]:
+    """(groups that have a query, N): 1 where the query belongs; and what each of these groups is called."""
+    direction = np.asarray(ranks["direction"])
+    sides = [np.ones(len(direction), dtype=bool), *(direction == side for side in DIRECTIONS)]
+    blocks, labels = [], []
+    for grouping in by:
+        for side, mask in zip((BOTH, *DIRECTIONS), sides, strict=True):
+            rows = np.flatnonzero(mask)
+            present, codes = np.unique(grouping.codes[rows], return_inverse=True)
+            shape = (len(present), len(direction))
+            blocks.append(sparse.csr_array((np.ones(len(rows)), (codes, rows)), shape=shape))
+            labels += [(grouping.name, grouping.values[code], side) for code in present]
+    names = ("group", "value", "direction")
+    return sparse.csr_array(sparse.vstack(blocks)), dict(zip(names, map(list, zip(*labels, strict=True)), strict=True))

@@ -1,0 +1,161 @@
+"""How the papers' own code measures, so that a clean figure can stand beside the figure which that code would print.
+
+Facts from the evaluation code of zjukg/AdaMF-MAT (`mmkgc/base/Test.h`, `run_adamf_mat.py`), zjukg/MoMoK (`train.py`,
+`utils/data_loader.py`) and zjukg/MyGO (`train_mygo_fgc.py`, `utils.py`, `dataset.py`). All three rank over all
+entities in both directions, filter by the released train, validation and test files together, and never look at the
+validation figures to choose. They differ in three things:
+
+|           | a truth tied with k rivals              | which epoch is reported            | a truth scored NaN |
+|-----------|-----------------------------------------|------------------------------------|--------------------|
+| adamf_mat | ahead of them all                       | the last                           | ranks first        |
+| momok     | at a place among them drawn by lot      | each metric's best on test, apart  | ranks last         |
+| mygo      | behind k // 2 of them                   | that of the best MRR on test       | ranks first        |
+
+These figures answer one question: how much of the distance to a printed figure is due to the measuring. Nothing else
+may be concluded from them, and no model is chosen by them. Asked for, they are the one reason to look at test while a
+model trains (`Looks`); the weights are chosen on dev all the same.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from torch import nn
+
+from trainers.evaluation.ranking import HITS, Ranks, summary
+
+Ties = Literal["ahead", "lot", "half"]
+Choice = Literal["last", "each metric's best on test", "best MRR on test"]
+METRICS = ("mrr", "mr", *(f"hits_at_{k}" for k in HITS))
+SMALLER_IS_BETTER = ("mr",)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One reference code's way of measuring."""
+
+    name: str
+    ties: Ties
+    choice: Choice
+    evaluate_every: int | None  # epochs between two looks at test; None: only after the last
+    nan_first: bool  # its comparisons count nothing above a NaN
+    words: str
+
+    @property
+    def split(self) -> str:
+        """The split it was run on: `split: released` in params.yaml."""
+        return "released"
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            "adamf_mat",
+            ties="ahead",
+            choice="last",
+            evaluate_every=None,
+            nan_first=True,
+            words="ties in the model's favour; the last epoch; the released split, known facts of all three files",
+        ),
+        Protocol(
+            "momok",
+            ties="lot",
+            choice="each metric's best on test",
+            evaluate_every=100,
+            nan_first=False,
+            words="ties by lot; test looked at every 100 epochs and each metric reported at its own best epoch; the "
+            "released split, known facts of all three files",
+        ),
+        Protocol(
+            "mygo",
+            ties="half",
+            choice="best MRR on test",
+            evaluate_every=50,
+            nan_first=True,
+            words="behind half of the tied rivals, rounded down; test looked at every 50 epochs and the epoch of the "
+            "best MRR reported; the released split, known facts of all three files",
+        ),
+    )
+}
+
+
+def protocol_ranks(protocol: Protocol, ranks: Mapping[str, np.ndarray], *, seed: int = 0) -> np.ndarray:
+    """The rank (N,) int64 that this protocol gives each query of `ranks` (`trainers.evaluation.ranking.rank`).
+
+    `seed` draws the lots of `momok`. One thing of that code is not followed: it sets the scores of filtered rivals to
+    0 instead of removing them, so they tie with a truth whose probability has underflowed to 0.
+    """
+    optimistic = np.asarray(ranks["optimistic"], dtype=np.int64)
+    ties = np.asarray(ranks["pessimistic"], dtype=np.int64) - optimistic
+    if protocol.ties == "ahead":
+        found = optimistic
+    elif protocol.ties == "half":
+        found = optimistic + ties // 2
+    else:
+        found = optimistic + np.random.default_rng(seed).integers(0, ties + 1)
+    if protocol.nan_first:
+        found = np.where(np.isnan(ranks["score"]), 1, found)
+    return found
+
+
+def protocol_metrics(protocol: Protocol, ranks: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, float]:
+    """The metrics of one epoch's test ranks as this protocol counts them: mrr, mr, hits_at_<k>."""
+    found = summary(protocol_ranks(protocol, ranks, seed=seed), ranks["candidates"])
+    return {name: found[name] for name in METRICS}
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Called after each epoch of training, ranks test where the protocol would; its columns go into history.csv."""
+
+    protocol: Protocol
+    rank_test: Callable[[nn.Module], Ranks]
+    epochs: int  # of the whole training
+    evaluate_every: int  # where ours measures on dev, hence where training may stop early
+
+    def __call__(self, model: nn.Module, epoch: int) -> dict[str, float | None]:
+        """The columns `<protocol>_<metric>` of this epoch; None where the protocol does not look."""
+        every = self.protocol.evaluate_every or self.evaluate_every
+        if epoch % every and epoch != self.epochs:
+            return dict.fromkeys(f"{self.protocol.name}_{metric}" for metric in METRICS)
+        found = protocol_metrics(self.protocol, self.rank_test(model))
+        return {f"{self.protocol.name}_{metric}": value for metric, value in found.items()}
+
+    def summary(self, history: Sequence[Mapping[str, object]]) -> dict[str, object]:
+        """What run.json keeps: `name`, `words`, `split`, and of each metric the value and epoch that would be reported;
+        no metric where training stopped before the first look."""
+        prefix = f"{self.protocol.name}_"
+        looked = {
+            row["epoch"]: {metric: row[prefix + metric] for metric in METRICS}
+            for row in history
+            if row.get(f"{prefix}mrr") is not None
+        }
+        about = {"name": self.protocol.name, "words": self.protocol.words, "split": self.protocol.split}
+        return {**about, "reported": reported(self.protocol, looked) if looked else {}}
+
+
+def reported(protocol: Protocol, by_epoch: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, float | int]]:
+    """What this protocol prints, given `protocol_metrics` of each epoch at which test was ranked.
+
+    Returns metric -> {"value", "epoch"}. Of epochs with equal figures the earliest is named.
+
+    Raises ValueError if there is no epoch.
+    """
+    if not by_epoch:
+        raise ValueError("no epoch was ranked on test")
+    epochs = sorted(by_epoch)
+    names = list(by_epoch[epochs[0]])
+    if protocol.choice == "last":
+        chosen = dict.fromkeys(names, epochs[-1])
+    elif protocol.choice == "best MRR on test":
+        chosen = dict.fromkeys(names, max(epochs, key=lambda epoch: by_epoch[epoch]["mrr"]))
+    else:
+        chosen = {name: _best(name, epochs, by_epoch) for name in names}
+    return {name: {"value": by_epoch[epoch][name], "epoch": epoch} for name, epoch in chosen.items()}
+
+
+def _best(name: str, epochs: list[int], by_epoch: Mapping[int, Mapping[str, float]]) -> int:
+    choose = min if name in SMALLER_IS_BETTER else max
+    return choose(epochs, key=lambda epoch: by_epoch[epoch][name])

@@ -1,0 +1,496 @@
+"""MyGO: entities as short sequences of image and text tokens (Zhang et al., arXiv 2404.09468).
+
+Tokens: every entity is the sequence [ENT]; structure; image tokens; text tokens. One Transformer layer's output at
+[ENT] is its embedding (the paper's cross-modal entity encoder). Triples: a query is three vectors, one of them a
+learned unknown, through a second Transformer; TuckER makes one vector of its output and compares it with all entities
+(hierarchical triple modeling). Views: a fine-grained contrastive loss pulls an entity's embedding towards means of its
+sequence under another dropout.
+
+The same numbers as the reference code, with less work:
+
+- [ENT] is the same vector for every entity, so its attention logits are x·(W_kᵀ q), and the value projection follows
+  the weighted sum; only that one place goes through the feed-forward network.
+- A token is projected and normalised once for each row of the codebook in use, not once for each place it stands at.
+  The dropout falls on the places, as in the reference.
+- The contrastive pass encodes the rows it compares, not all entities.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from trainers.kernels.cross_entropy import linear_cross_entropy
+from trainers.kernels.dropout import dropout
+from trainers.kernels.ent_attention import Segment, mix, plain_weights
+from trainers.models.tucker import DROPOUT, TuckERScorer
+from trainers.parts.token_selection import Selection, select
+from trainers.training.data import Data, Tokens
+from trainers.training.optimizer import autocast, descend
+
+NEEDS = ("tokens",)
+QUERIES = 1024  # taken together in evaluation
+STRUCTURE, TOKENS = "structure", ("image", "text")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user chooses; the defaults are the paper's for DB15K."""
+
+    epochs: int = 1500
+    batch_size: int = 2048
+    modalities: tuple[str, ...] = ("structure", "text", "image")
+    learning_rate: float = 1e-3
+    restart_epochs: int = 50  # the cosine schedule starts anew after these epochs, then after twice as many, ...
+    clip: float = 0.1  # largest norm of the gradient
+    dim: int = 256  # width D
+    hidden: int = 1024  # width of the feed-forward networks
+    heads: int = 2
+    decoder_layers: int = 1
+    image_tokens: int = 8  # tokens an entity, most frequent first
+    text_tokens: int = 4
+    dropout: float = 0.01  # inside the Transformers
+    structure_dropout: float = 0.6
+    image_dropout: float = 0.3
+    text_dropout: float = 0.1
+    scorer_dropout: tuple[float, float, float] = DROPOUT  # of TuckER: on its input, its matrix, its output
+    mu: float = 0.01  # weight of the contrastive loss; 0 switches it off
+    contrastive_rows: int = 512
+    temperature: float = 0.5
+    contrastive_text_view: Literal["reference", "all_tokens"] = "reference"  # reference: without its last token
+    contrastive_means: Literal["reference", "unmasked"] = "reference"  # reference: places without a token count too
+    candidates: int | Literal["all"] = "all"  # entities that a training query is compared with
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's queries and rows.
+
+    Entities are numbered by `entities` where it is given (those that this step encodes), else by their ids.
+    """
+
+    known: Tensor  # (B,) int64
+    relation: Tensor  # (B,) int64
+    target: Tensor  # (B,) int64, the hidden entity
+    hides_tail: Tensor  # (B,) bool; else the head is hidden
+    contrasted: Tensor | None  # (n,) int64; the number of entities stands for the unknown-vector
+    entities: Tensor | None  # (N,) int64 ids, ascending
+    negatives: Tensor | None  # (n,) int64, sampled candidates
+
+
+def build(data: Data, settings: Settings, generator: torch.Generator) -> "MyGO":
+    """The model on the CPU, its weights drawn from `generator`.
+
+    Raises UserError if the settings contradict one another or the data.
+    """
+    check(settings)
+    counts = {"image": settings.image_tokens, "text": settings.text_tokens}
+    selections = {
+        which: select(data.tokens[which], data.entities, counts[which])
+        for which in TOKENS
+        if which in settings.modalities
+    }
+    return MyGO(data.entities, data.relations, selections, settings, generator)
+
+
+def check(settings: Settings) -> None:
+    """Raises UserError if the settings contradict one another."""
+    if not settings.modalities or set(settings.modalities) - {STRUCTURE, *TOKENS}:
+        raise UserError(f"mygo: modalities cannot be {list(settings.modalities)}; take some of structure, text, image.")
+    for name, value in vars(settings).items():
+        if name.endswith("dropout"):
+            if not all(0 <= share < 1 for share in (value if isinstance(value, tuple) else (value,))):
+                raise UserError(f"mygo: {name} cannot be {value}; take a probability of at least 0 and below 1.")
+        elif isinstance(value, int | float) and value < (0 if name == "mu" else 1e-12):
+            raise UserError(f"mygo: {name} cannot be {value}; take a number above 0.")
+    if settings.dim % settings.heads:
+        raise UserError(f"mygo: dim {settings.dim} cannot be shared by {settings.heads} heads; take a multiple.")
+    reference_view = settings.mu and settings.contrastive_text_view == "reference"
+    if "text" in settings.modalities and reference_view and settings.text_tokens < 2:
+        raise UserError(
+            "mygo: contrastive_text_view: reference drops the last text token and there is only one; "
+            "set contrastive_text_view: all_tokens, or text_tokens: 2."
+        )
+
+
+class TokenEmbedding(nn.Module):
+    """One modality's tokens: a frozen codebook, a projection to width D with LayerNorm, and the modality's bias."""
+
+    def __init__(self, selection: Selection, width: int, p: float, generator: torch.Generator):
+        super().__init__()
+        self.p = p
+        self.register_buffer("index", selection.index)  # (E, m) rows of the codebook
+        self.register_buffer("absent", selection.absent)  # (E, m) bool
+        self.register_buffer("codebook", selection.codebook)  # (U, W)
+        self.project = nn.Linear(selection.codebook.shape[1], width, device="meta").to_empty(device="cpu")
+        nn.init.xavier_uniform_(self.project.weight, generator=generator)
+        bound = selection.codebook.shape[1] ** -0.5
+        nn.init.uniform_(self.project.bias, -bound, bound, generator=generator)
+        self.norm = nn.LayerNorm(width)
+        self.bias = nn.Parameter(uniform((width,), math.sqrt(3 / width), generator))
+
+    def vectors(self) -> Tensor:
+        """(U, D): every codebook row in use, projected and normalised."""
+        return self.norm(self.project(self.codebook))
+
+    def exchange(self, before: Tokens, after: Tokens) -> None:
+        """Let the entities have the tokens of `after`: none of them is trained, only how they are projected."""
+        chosen = select(after, *self.index.shape)
+        for name in ("index", "absent", "codebook"):
+            setattr(self, name, getattr(chosen, name).to(self.index.device))
+
+    def _load_from_state_dict(self, state: dict, prefix: str, *rest: object) -> None:
+        # How many rows of the codebook are in use is known to the checkpoint, not to the settings.
+        found = state.get(prefix + "codebook")
+        if found is not None and found.shape[1:] == self.codebook.shape[1:]:
+            self.codebook = self.codebook.new_empty(found.shape)
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
+class MyGO(nn.Module):
+    """The whole model; `encoder` and `decoder` hold PyTorch's Transformer layers' weights."""
+
+    def __init__(
+        self,
+        entities: int,
+        relations: int,
+        selections: dict[str, Selection],
+        settings: Settings,
+        generator: torch.Generator,
+    ):
+        super().__init__()
+        self.entities, self.width, self.settings = entities, settings.dim, settings
+        width = settings.dim
+        vector = math.sqrt(3 / width)  # what Xavier's rule gives for a (1, 1, D) tensor
+        self.ent_token = nn.Parameter(uniform((width,), vector, generator))
+        self.unknown = nn.Parameter(uniform((width,), math.sqrt(6 / (width + 1)), generator))
+        self.has_structure = STRUCTURE in settings.modalities
+        if self.has_structure:
+            self.structure = nn.Parameter(
+                uniform((entities, width), math.sqrt(6 / (width * (1 + entities))), generator)
+            )
+            self.structure_norm = nn.LayerNorm(width)
+            self.structure_bias = nn.Parameter(uniform((width,), vector, generator))
+        drops = {"image": settings.image_dropout, "text": settings.text_dropout}
+        self.tokens = nn.ModuleDict(
+            {which: TokenEmbedding(one, width, drops[which], generator) for which, one in selections.items()}
+        )
+        self.relation = nn.Parameter(uniform((relations, width), math.sqrt(6 / (width * (1 + relations))), generator))
+        self.relation_norm = nn.LayerNorm(width)
+        self.position = nn.Parameter(uniform((3, width), vector, generator))  # head, relation, tail
+        self.encoder = transformer_layer(settings, generator)
+        self.decoder = nn.ModuleList(transformer_layer(settings, generator) for _ in range(settings.decoder_layers))
+        self.tucker = TuckERScorer(width, width, dropout=settings.scorer_dropout, generator=generator)
+
+    # The parts of an entity's sequence
+
+    def token_vectors(self) -> dict[str, Tensor]:
+        """(U, D) for each token modality: all codebook rows in use, ready to be gathered."""
+        return {which: embedding.vectors() for which, embedding in self.tokens.items()}
+
+    def segments(self, vectors: dict[str, Tensor], rows: Tensor | None) -> list[Segment]:
+        """What follows [ENT] in the sequences of the entities `rows` (None: all), before their biases."""
+        found = []
+        if self.has_structure:
+            table = self.structure if rows is None else self.structure[rows]
+            found.append(Segment(self.structure_norm(table), None, None, self.drop(self.settings.structure_dropout)))
+        for which, embedding in self.tokens.items():
+            index, absent = embedding.index, embedding.absent
+            if rows is not None:
+                index, absent = index[rows], absent[rows]
+            found.append(Segment(vectors[which], index, absent, self.drop(embedding.p)))
+        return found
+
+    def biases(self) -> Tensor:
+        """(1 + segments, D): the [ENT] vector, then what each segment adds to its places."""
+        structure = [self.structure_bias] if self.has_structure else []
+        return torch.stack([self.ent_token, *structure, *(embedding.bias for embedding in self.tokens.values())])
+
+    def drop(self, p: float) -> float:
+        """The dropout probability that holds now: none in evaluation."""
+        return p if self.training else 0.0
+
+    # Entities
+
+    def embed(self, vectors: dict[str, Tensor], rows: Tensor | None = None) -> Tensor:
+        """Embeddings (N, D) of the entities `rows` (None: all): the encoder's output at [ENT], and nothing else."""
+        attention = self.encoder.self_attn
+        direction, biases = self.key_directions(), self.biases()
+        segments = self.segments(vectors, rows)
+        mixed, share = mix(segments, direction, direction @ biases.T, self.drop(self.settings.dropout))
+        mixed = mixed + share @ biases  # (N, heads, D): Σ_t a_t x_t
+        w_v = attention.in_proj_weight[2 * self.width :].unflatten(0, (attention.num_heads, -1))
+        b_v = attention.in_proj_bias[2 * self.width :].unflatten(0, (attention.num_heads, -1))
+        values = torch.einsum("nhi,hoi->nho", mixed, w_v) + share.sum(-1, keepdim=True) * b_v
+        return self.finish(self.encoder, self.ent_token, attention.out_proj(values.flatten(1)))
+
+    def key_directions(self) -> Tensor:
+        """(heads, D): W_kᵀ q / √d of the [ENT] query. The keys' bias is the same for all places: softmax drops it."""
+        attention, width = self.encoder.self_attn, self.width
+        heads = attention.num_heads
+        query = F.linear(self.ent_token, attention.in_proj_weight[:width], attention.in_proj_bias[:width])
+        w_k = attention.in_proj_weight[width : 2 * width].unflatten(0, (heads, -1))
+        return torch.einsum("hd,hdi->hi", query.unflatten(0, (heads, -1)), w_k) / math.sqrt(width // heads)
+
+    def finish(self, layer: nn.TransformerEncoderLayer, x: Tensor, attended: Tensor) -> Tensor:
+        """The rest of a post-norm layer: residual, norm, feed-forward, residual, norm."""
+        p = self.drop(self.settings.dropout)
+        x = layer.norm1(x + dropout(attended, p))
+        hidden = dropout(F.relu(layer.linear1(x)), p)
+        return layer.norm2(x + dropout(layer.linear2(hidden), p))
+
+    def sequences(self, vectors: dict[str, Tensor], rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The whole sequences (N, T, D) before and after the encoder, and where there is no token (N, T)."""
+        segments, biases = self.segments(vectors, rows), self.biases()
+        values = [segment.values() + bias for segment, bias in zip(segments, biases[1:], strict=True)]
+        x = torch.cat([self.ent_token.expand(len(values[0]), 1, -1), *values], dim=1)
+        nothing = torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)
+        absent = torch.cat([nothing] + [nothing if one.absent is None else one.absent for one in segments], dim=1)
+        return x, self.full_layer(self.encoder, x, absent), absent
+
+    def full_layer(
+        self, layer: nn.TransformerEncoderLayer, x: Tensor, absent: Tensor | None = None, queries: int | None = None
+    ) -> Tensor:
+        """A Transformer layer over sequences (N, T, D), at the first `queries` places (None: all): (N, queries, D)."""
+        attention, width = layer.self_attn, self.width
+        heads = attention.num_heads
+        asking = x if queries is None else x[:, :queries]
+        w, b = attention.in_proj_weight, attention.in_proj_bias
+        q = F.linear(asking, w[:width], b[:width]).unflatten(-1, (heads, -1)).transpose(1, 2)
+        k, v = F.linear(x, w[width:], b[width:]).unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4)
+        logits = q @ k.transpose(-1, -2) / math.sqrt(width // heads)  # (N, heads, queries, T)
+        if absent is not None:
+            logits = logits.masked_fill(absent[:, None, None], -math.inf)
+        weights = dropout(logits.float().softmax(-1), self.drop(self.settings.dropout))
+        mixed = (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)
+        return self.finish(layer, asking, attention.out_proj(mixed))
+
+    def relations(self) -> Tensor:
+        """Relation vectors (R, D)."""
+        return dropout(self.relation_norm(self.relation), self.drop(self.settings.structure_dropout))
+
+    # Queries
+
+    def query(self, known: Tensor, relation: Tensor, hides_tail: Tensor) -> Tensor:
+        """Query vectors (B, D) of `known` entities' embeddings (B, D), `relation` vectors (B, D), hidden side (B,)."""
+        head, middle, tail = self.position
+        hidden = hides_tail.unsqueeze(1)
+        unknown = self.unknown + torch.where(hidden, tail, head)
+        x = torch.stack([unknown, relation + middle, known + torch.where(hidden, head, tail)], dim=1)
+        last = len(self.decoder) - 1
+        for position, layer in enumerate(self.decoder):
+            x = self.full_layer(layer, x, queries=2 if position == last else None)
+        return self.tucker(x[:, 0], x[:, 1])
+
+    # Losses
+
+    def contrastive(self, first: Tensor, vectors: dict[str, Tensor], rows: Tensor, entities: Tensor | None) -> Tensor:
+        """The fine-grained contrastive loss of `rows` (n,): InfoNCE between `first` (N, D) and four views.
+
+        A row N is the unknown-vector, which is its own view.
+        """
+        count = first.shape[0]
+        unknown = rows == count
+        ids = rows.clamp(max=count - 1)
+        _, x, absent = self.sequences(vectors, ids if entities is None else entities[ids])
+        anchors = torch.where(unknown[:, None], self.unknown, first[ids])
+        losses = []
+        for view, present in self.views(x, absent):
+            view = torch.where(unknown[:, None], self.unknown, view)
+            losses.append(info_nce(anchors, view, present | unknown, self.settings.temperature))
+        return torch.stack(losses).mean()
+
+    def views(self, x: Tensor, absent: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Each view (n, D) of the sequences (n, T, D), and which rows have it (n,)."""
+        ones = torch.ones_like(absent[:, 0])
+        unmasked = self.settings.contrastive_means == "unmasked"
+        found = [(x[:, 0], ones)]
+        for part in self.view_places():
+            if not unmasked:
+                found.append((x[:, part].mean(1), ones))
+                continue
+            there = (~absent[:, part]).unsqueeze(-1)
+            count = there.sum(1)
+            found.append(((x[:, part] * there).sum(1) / count.clamp(min=1), count[:, 0] > 0))
+        return found
+
+    def view_places(self) -> list[slice]:
+        """The places that each mean goes over: the whole sequence, image tokens, text tokens."""
+        places, start = [slice(None)], 1 + self.has_structure
+        for which, embedding in self.tokens.items():
+            m = embedding.index.shape[1]
+            drops_last = which == "text" and self.settings.contrastive_text_view == "reference"
+            places.append(slice(start, start + m - drops_last))
+            start += m
+        return places
+
+    # Use
+
+    @torch.inference_mode()
+    def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
+        """score(known (B,), relation (B,), side) -> (B, E) float32, higher is better; side names what is asked."""
+        training = self.training
+        self.eval()
+        entities, relations = self.all_embeddings(), self.relations()
+        self.train(training)
+
+        @torch.inference_mode()
+        def score(known: Tensor, relation: Tensor, side: str) -> Tensor:
+            training = self.training
+            self.eval()
+            known, relation = known.to(entities.device), relation.to(entities.device)
+            result = torch.empty(len(known), len(entities), device=entities.device)
+            for start in range(0, len(known), QUERIES):
+                rows = slice(start, start + QUERIES)
+                hides_tail = torch.full_like(known[rows], side == "tail", dtype=torch.bool)
+                query = self.query(entities[known[rows]], relations[relation[rows]], hides_tail)
+                torch.mm(query, entities.T, out=result[rows])
+            self.train(training)
+            return result
+
+        return score
+
+    def all_embeddings(self, block: int = 4096) -> Tensor:
+        """Embeddings (E, D) of all entities, `block` at a time."""
+        vectors = self.token_vectors()
+        every = torch.arange(self.entities, device=self.ent_token.device)
+        return torch.cat([self.embed(vectors, rows) for rows in every.split(block)])
+
+    @torch.inference_mode()
+    def attention(self) -> Tensor:
+        """How [ENT] attends to its sequence, mean over heads: (E, T); T: [ENT], structure, image tokens, text tokens.
+
+        Rows sum to 1; a place without a token has 0.
+        """
+        training = self.training
+        self.eval()
+        segments, direction = self.segments(self.token_vectors(), None), self.key_directions()
+        values = [segment.values() for segment in segments]
+        weights = plain_weights(segments, values, direction, direction @ self.biases().T).mean(1)
+        self.train(training)
+        return weights
+
+
+def info_nce(anchors: Tensor, views: Tensor, present: Tensor, temperature: float) -> Tensor:
+    """Cross entropy of each anchor (n, D) finding its own view (n, D) by cosine among all that are `present` (n,).
+
+    Rows that are not present take no part; 0 if none is.
+    """
+    similar = F.normalize(anchors.float(), dim=1, eps=1e-8) @ F.normalize(views.float(), dim=1, eps=1e-8).T
+    logits = (similar / temperature).masked_fill(~present, -math.inf)
+    own = torch.arange(len(logits), device=logits.device).masked_fill(~present, -100)
+    return F.cross_entropy(logits, own, ignore_index=-100, reduction="sum") / present.sum().clamp(min=1)
+
+
+def uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
+    """A tensor drawn uniformly from ±bound."""
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+
+def transformer_layer(settings: Settings, generator: torch.Generator) -> nn.TransformerEncoderLayer:
+    """PyTorch's post-norm layer with ReLU, its weights drawn from `generator` by PyTorch's own rules."""
+    layer = nn.TransformerEncoderLayer(
+        settings.dim, settings.heads, settings.hidden, settings.dropout, batch_first=True, device="meta"
+    ).to_empty(device="cpu")
+    nn.init.xavier_uniform_(layer.self_attn.in_proj_weight, generator=generator)
+    nn.init.zeros_(layer.self_attn.in_proj_bias)
+    for linear in (layer.self_attn.out_proj, layer.linear1, layer.linear2):
+        bound = linear.in_features**-0.5
+        nn.init.uniform_(linear.weight, -bound, bound, generator=generator)
+        nn.init.uniform_(linear.bias, -bound, bound, generator=generator)
+    nn.init.zeros_(layer.self_attn.out_proj.bias)
+    for norm in (layer.norm1, layer.norm2):
+        norm.reset_parameters()
+    return layer
+
+
+class Learner:
+    """MyGO in training: Adam, gradients clipped, cosine warm restarts stepped once an epoch."""
+
+    def __init__(
+        self, model: MyGO, data: Data, settings: Settings, *, device: torch.device, precision: torch.dtype, seed: int
+    ):
+        self.model, self.settings, self.seed = model.to(device), settings, seed
+        self.device, self.precision = device, precision
+        self.train, self.entities = data.train, data.entities
+        if len(data.train) < 2:
+            raise UserError(f"mygo: {data.name} has {len(data.train)} training triples; batch statistics need two.")
+        optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+        self.optimizers = {"model": optimizer}
+        self.schedulers = {
+            "model": torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, settings.restart_epochs, T_mult=2)
+        }
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self._sizes())
+
+    def _sizes(self) -> list[int]:
+        """Batch sizes of an epoch. A last batch of one joins the one before: one row has no batch statistics."""
+        full, rest = divmod(len(self.train), self.settings.batch_size)
+        sizes = [self.settings.batch_size] * full + [rest] * (rest > 0)
+        if len(sizes) > 1 and sizes[-1] == 1:
+            sizes[-2:] = [sizes[-2] + 1]
+        return sizes
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """The epoch's batches, a function of (seed, epoch): order, hidden side, contrasted rows, sampled candidates."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self.train), generator=generator)
+        hides_tail = torch.rand(len(self.train), generator=generator) < 0.5
+        for rows in order.split(self._sizes()):
+            yield self._batch(self.train[rows], hides_tail[rows], generator)
+
+    def _batch(self, triples: Tensor, hides_tail: Tensor, generator: torch.Generator) -> Batch:
+        head, relation, tail = triples.unbind(1)
+        known, target = torch.where(hides_tail, head, tail), torch.where(hides_tail, tail, head)
+        entities = negatives = contrasted = None
+        if self.settings.mu:
+            rows = torch.randperm(self.entities + 1, generator=generator)[: self.settings.contrastive_rows]
+            contrasted = rows
+        if self.settings.candidates != "all":
+            negatives = torch.randperm(self.entities, generator=generator)[: self.settings.candidates]
+            wanted = [known, target, negatives] + ([] if contrasted is None else [contrasted])
+            entities = torch.unique(torch.cat(wanted))
+            entities = entities[entities < self.entities]
+            known, target, negatives = (torch.searchsorted(entities, ids) for ids in (known, target, negatives))
+            contrasted = None if contrasted is None else torch.searchsorted(entities, contrasted)
+        parts = (known, relation, target, hides_tail, contrasted, entities, negatives)
+        return Batch(*(None if part is None else part.to(self.device, non_blocking=True) for part in parts))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss terms of one batch, `link` and `contrastive`, the latter times μ; the loss is their sum."""
+        model = self.model
+        with autocast(self.device, self.precision):
+            vectors = model.token_vectors()
+            first = model.embed(vectors, batch.entities)
+            query = model.query(first[batch.known], model.relations()[batch.relation], batch.hides_tail)
+            terms = {"link": self.link(query, first, batch)}
+            if batch.contrasted is not None:
+                contrastive = model.contrastive(first, vectors, batch.contrasted, batch.entities)
+                terms["contrastive"] = self.settings.mu * contrastive
+        return terms
+
+    def link(self, query: Tensor, first: Tensor, batch: Batch) -> Tensor:
+        """Cross entropy of the hidden entity among all, or among sampled ones.
+
+        Sampled: Σ_{e ≠ target} exp(s_e) is estimated without bias by E/n times its sum over n entities drawn uniformly
+        without replacement (Horvitz-Thompson), the target itself left out.
+        """
+        if batch.negatives is None:
+            return linear_cross_entropy(query, first, batch.target)
+        own = (query * first[batch.target]).sum(1, keepdim=True)
+        others = query @ first[batch.negatives].T + math.log(self.entities / len(batch.negatives))
+        others = others.masked_fill(batch.negatives == batch.target[:, None], -math.inf)
+        logits = torch.cat([own, others], dim=1).float()
+        return F.cross_entropy(logits, torch.zeros_like(batch.target))
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        terms = self.losses(batch)
+        descend(sum(terms.values()), self.model.parameters(), self.optimizers["model"], clip=self.settings.clip)
+        return {name: term.detach() for name, term in terms.items()}

@@ -1,0 +1,103 @@
+"""Entity tables made of pooled features, with an answer to missing ones."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.parts import replace_modality
+from trainers.training.data import Features
+
+# MoMoK's code lays features out as pictures and pools those: (width, to) -> (rows, columns) -> (rows, columns).
+GRIDS = {
+    (4096, 256): ((64, 64), (16, 16)),
+    (768, 256): ((12, 64), (4, 64)),
+}
+
+
+def pool(matrix: Tensor, width: int) -> Tensor:
+    """(N, D) normalised to length 1 and, if wider than `width` (> 0), pooled to it; narrower ones stay as they are.
+
+    Widths in GRIDS are pooled in two dimensions, as MoMoK's code does; others by an adaptive average over neighbours.
+    """
+    matrix = F.normalize(matrix, dim=1)
+    wide = matrix.shape[1]
+    if width == 0 or wide <= width:
+        return matrix
+    if (wide, width) in GRIDS:
+        grid, to = GRIDS[wide, width]
+        return F.adaptive_avg_pool2d(matrix.unflatten(1, grid).unsqueeze(1), to).flatten(1)
+    return F.adaptive_avg_pool1d(matrix.unsqueeze(1), width).squeeze(1)
+
+
+class Structure(nn.Module):
+    """One trained vector an entity."""
+
+    def __init__(self, entities: int, width: int):
+        super().__init__()
+        self.width = width
+        self.table = nn.Parameter(nn.init.xavier_normal_(torch.empty(entities, width)))
+
+    def forward(self, entities: Tensor | None) -> Tensor:
+        """Vectors (B, D) of entities (B,); None: of all, in order."""
+        return self.table if entities is None else self.table[entities]
+
+    def present(self, entities: Tensor | None) -> Tensor:
+        """(B,) bool: always."""
+        rows = len(self.table) if entities is None else len(entities)
+        return torch.ones(rows, dtype=torch.bool, device=self.table.device)
+
+
+class Pooled(nn.Module):
+    """One trained vector an entity, which starts as its pooled feature.
+
+    `missing` says what an entity without the feature gets: "mean" (of those there are) or "zero", a row of its own
+    that starts there, as the reference code has it; "learned", one trained vector for all of them; "mask", a zero
+    vector that whoever reads `present` leaves out.
+    """
+
+    def __init__(self, given: Features, entities: int, width: int, missing: str):
+        super().__init__()
+        rows = pool(given.matrix, width)
+        self.width, self.shared, self.missing = rows.shape[1], missing in ("learned", "mask"), missing
+        if self.shared:
+            self.table = nn.Parameter(rows.clone())
+            slot = torch.full((entities,), len(rows))
+            slot[given.entity] = torch.arange(len(rows))
+            self.register_buffer("slot", slot)
+            scale = self.width**-0.5 if missing == "learned" else 0.0
+            self.absent = nn.Parameter(torch.randn(1, self.width) * scale, requires_grad=missing == "learned")
+        else:
+            start = rows.mean(0) if missing == "mean" and len(rows) else rows.new_zeros(self.width)
+            table = start.repeat(entities, 1)
+            table[given.entity] = rows
+            self.table = nn.Parameter(table)
+
+    def forward(self, entities: Tensor | None) -> Tensor:
+        """Vectors (B, D) of entities (B,); None: of all, in order."""
+        if self.shared:
+            rows = self.slot if entities is None else self.slot[entities]
+            return torch.cat([self.table, self.absent])[rows]
+        return self.table if entities is None else self.table[entities]
+
+    def present(self, entities: Tensor | None) -> Tensor:
+        """(B,) bool: who has the feature; with "mean" and "zero", whoever has a row, that is everyone."""
+        if self.shared:
+            return (self.slot if entities is None else self.slot[entities]) < len(self.table)
+        rows = len(self.table) if entities is None else len(entities)
+        return torch.ones(rows, dtype=torch.bool, device=self.table.device)
+
+    @torch.no_grad()
+    def exchange(self, before: Features, after: Features) -> None:
+        """After training on `before`, let exactly the entities of `after` have the modality."""
+        now = self(None)
+        if self.missing == "mean" and len(before.entity):
+            stand_in = now[before.entity].mean(0)
+        else:
+            stand_in = self.absent[0] if self.shared else now.new_zeros(self.width)
+        rows = replace_modality.rows(now, before, after, pool(after.matrix, self.width), stand_in)
+        if not self.shared:
+            self.table = nn.Parameter(rows)
+            return
+        self.table = nn.Parameter(rows[after.entity])
+        self.slot = torch.full_like(self.slot, len(after.entity))
+        self.slot[after.entity] = torch.arange(len(after.entity), device=rows.device)

@@ -1,0 +1,1 @@
+"""What trains a model: data, loop, objectives, optimizer, checkpoints, run folders."""

@@ -1,0 +1,208 @@
+"""The training loop that all models share: epochs, choice on dev, early stopping, checkpoints, progress.
+
+It knows nothing of any model: a `Learner` brings the batches and takes the steps. Everything random in an epoch is a
+function of (seed, epoch), so that a run which was stopped and resumed ends with the weights of one that was not.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pipeline.errors import UserError
+from trainers.training import processes
+from trainers.training.checkpoint import Checkpoints, load_tensors, save_tensors
+from trainers.training.optimizer import NotFinite
+
+log = logging.getLogger(__name__)
+
+
+class Learner(Protocol):
+    """A model in training. `step` takes one whole optimisation step and returns its detached loss terms, each 0-d."""
+
+    model: nn.Module
+    optimizers: dict[str, torch.optim.Optimizer]
+    schedulers: dict[str, torch.optim.lr_scheduler.LRScheduler]
+    steps_per_epoch: int
+
+    def batches(self, epoch: int) -> Iterator[object]: ...
+
+    def step(self, batch: object) -> dict[str, Tensor]: ...
+
+
+@dataclass
+class Progress:
+    """How far a run has come; all that is not in the learner. `history` has one row an epoch."""
+
+    epoch: int = 0
+    step: int = 0
+    best_mrr: float = -1.0
+    best_epoch: int = 0
+    without_gain: int = 0
+    seconds: float = 0.0
+    history: list[dict] = field(default_factory=list)
+
+
+def fit(
+    learner: Learner,
+    measure: Callable[[nn.Module], float],
+    *,
+    triples: int,
+    epochs: int,
+    evaluate_every: int,
+    patience: int,
+    checkpoint_every: int,
+    seed: int,
+    work: Path,
+    show: bool | None = None,
+    look: Callable[[nn.Module, int], dict] | None = None,
+) -> Progress:
+    """Train, and leave the learner's model with the weights that were best on dev.
+
+    `triples` is how many an epoch sees. `measure(model)` gives the MRR on dev; it is asked every `evaluate_every`
+    epochs and after the last. After `patience` measurements without gain training stops (0: never). `work` holds what
+    an interrupted run goes on from; it is found there by the next call with the same arguments, and is the caller's to
+    delete. `show` draws a progress bar; None: if stderr is a terminal. `look(model, epoch)` gives further columns of
+    the history after each epoch; nothing is chosen by them.
+
+    Raises UserError if a loss term stops being finite or memory runs out; the last checkpoint stays.
+    """
+    checkpoints = Checkpoints(work)
+    progress = _resume(checkpoints, learner)
+    show = (sys.stderr.isatty() if show is None else show) and processes.is_first()
+    steps = learner.steps_per_epoch
+    with tqdm(total=epochs * steps, initial=progress.epoch * steps, disable=not show, unit="step") as bar:
+        while progress.epoch < epochs and not (patience and progress.without_gain >= patience):
+            began = time.perf_counter()
+            try:
+                row = _one_epoch(learner, progress, seed, bar)
+            except KeyboardInterrupt:
+                log.warning("Stopped in epoch %d; the last checkpoint is kept.", progress.epoch + 1)
+                raise
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                _explain_memory(error, learner)
+                raise
+            taken = time.perf_counter() - began
+            progress.epoch += 1
+            progress.step += steps
+            row |= {"epoch": progress.epoch, "step": progress.step, "dev_mrr": None}
+            row["triples_per_second"] = triples / taken
+            if progress.epoch % evaluate_every == 0 or progress.epoch == epochs:
+                found = measure(learner.model) if processes.is_first() else 0.0
+                row["dev_mrr"] = processes.agree(found, next(learner.model.parameters()).device)
+                _note_best(learner, progress, row["dev_mrr"], work)
+            row |= look(learner.model, progress.epoch) if look else {}
+            progress.seconds += time.perf_counter() - began
+            row["seconds"] = progress.seconds
+            progress.history.append(row)
+            bar.set_postfix(_postfix(row, progress))
+            if checkpoint_every and (progress.epoch % checkpoint_every == 0 or progress.epoch == epochs):
+                _save(checkpoints, learner, progress)
+    processes.wait()
+    learner.model.load_state_dict(load_tensors(best_weights(work, progress.best_epoch)))
+    return progress
+
+
+def reseed(learner: Learner, seed: int, epoch: int) -> None:
+    """Make everything random in this epoch a function of (seed, epoch)."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1))
+    if hasattr(learner, "reseed"):
+        learner.reseed(epoch)
+
+
+def _one_epoch(learner: Learner, progress: Progress, seed: int, bar: tqdm) -> dict:
+    """One pass over the batches; the mean of each loss term, and their sum as `loss`."""
+    reseed(learner, seed, progress.epoch)
+    learner.model.train()
+    taken: list[dict[str, Tensor]] = []
+    for batch in learner.batches(progress.epoch):
+        try:
+            taken.append(learner.step(batch))
+        except NotFinite as error:
+            raise _not_finite(error.term, progress, len(taken)) from error
+        bar.update()
+    for scheduler in learner.schedulers.values():
+        scheduler.step()
+    # The terms are looked at once an epoch: asking after every step would make a GPU wait for each of them.
+    means = {}
+    for name in taken[0]:
+        values = torch.stack([terms[name] for terms in taken]).float().cpu()
+        broken = (~torch.isfinite(values)).nonzero()
+        if len(broken):
+            raise _not_finite(name, progress, int(broken[0]))
+        means[name] = float(values.double().mean())
+    return {"loss": means["loss"] if "loss" in means else sum(means.values()), **means}
+
+
+def _not_finite(term: str, progress: Progress, steps: int) -> UserError:
+    return UserError(
+        f"The loss term {term!r} is not a finite number at step {progress.step + steps + 1} "
+        f"(epoch {progress.epoch + 1}); lower the learning rate or use precision: float32. "
+        "The last checkpoint is kept."
+    )
+
+
+def best_weights(work: Path, epoch: int) -> Path:
+    """Where the weights lie that were best on dev after `epoch`."""
+    return work / f"best-{epoch}.safetensors"
+
+
+def _note_best(learner: Learner, progress: Progress, mrr: float, work: Path) -> None:
+    if mrr > progress.best_mrr or not progress.best_epoch:
+        progress.best_mrr, progress.best_epoch, progress.without_gain = mrr, progress.epoch, 0
+        if processes.is_first():
+            save_tensors(best_weights(work, progress.epoch), learner.model.state_dict())
+    else:
+        progress.without_gain += 1
+
+
+def _save(checkpoints: Checkpoints, learner: Learner, progress: Progress) -> None:
+    """Write a checkpoint, then drop best weights that no kept checkpoint speaks of."""
+    if not processes.is_first():
+        return
+    checkpoints.save(progress.epoch, learner, vars(progress))
+    spoken_of = {one["best_epoch"] for one in checkpoints.progresses()}
+    for path in checkpoints.folder.glob("best-*.safetensors"):
+        if int(path.stem.removeprefix("best-")) not in spoken_of:
+            path.unlink(missing_ok=True)
+
+
+def _resume(checkpoints: Checkpoints, learner: Learner) -> Progress:
+    """Where the newest checkpoint stands that can be read and whose best weights are there; else the beginning."""
+
+    def whole(found: dict) -> bool:
+        return not found["best_epoch"] or best_weights(checkpoints.folder, found["best_epoch"]).exists()
+
+    found = checkpoints.restore(learner, whole)
+    processes.wait()  # nobody may write the next checkpoint while another still reads this one
+    if found is None:
+        return Progress()
+    progress = Progress(**found)
+    log.info("Going on after epoch %d.", progress.epoch)
+    return progress
+
+
+def _postfix(row: dict, progress: Progress) -> dict[str, str]:
+    shown = {"loss": f"{row['loss']:.4f}", "triples/s": f"{row['triples_per_second']:,.0f}"}
+    if progress.best_epoch:
+        shown["dev MRR"] = f"{progress.best_mrr:.4f} (epoch {progress.best_epoch})"
+    return shown
+
+
+def _explain_memory(error: RuntimeError, learner: Learner) -> None:
+    """Raise a UserError if it was memory that ran out; else return."""
+    if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        return
+    size = getattr(getattr(learner, "settings", None), "batch_size", None)
+    advice = f"set batch_size from {size} to {max(1, size // 2)}" if size else "lower batch_size by half"
+    raise UserError(
+        f"Training ran out of memory; {advice} in the model's block of params.yaml and run again."
+    ) from error

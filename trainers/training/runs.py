@@ -1,0 +1,204 @@
+"""The run folder: what one training run leaves, complete enough to be judged and to be loaded again with one call.
+
+weights.safetensors   the weights that were best on dev, with every table they need, but for frozen features that stay
+                      on disk (trainers/training/memmap.py): run.json names their tables
+run.json              settings, inputs, seed, epochs, chosen epoch, seconds, peak memory, device, code version
+history.csv           one row an epoch
+dev.json, test.json, ranks.parquet     from the evaluate stage
+"""
+
+import csv
+import functools
+import hashlib
+import importlib
+import json
+import platform
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from io import StringIO
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline import tables
+from pipeline.errors import UserError
+from trainers import MODELS
+from trainers.training.checkpoint import load_tensors, save_tensors
+from trainers.training.data import Data, Features, Tokens
+from trainers.training.memmap import reopen
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model that answers queries. `about` is run.json."""
+
+    path: Path
+    model: nn.Module
+    about: dict
+    score: Callable[[Tensor, Tensor, str], Tensor]  # (known (B,), relation (B,), "tail" | "head") -> (B, E)
+
+
+def module_of(model: str):
+    """The trainer's module. Raises UserError if no model has this name."""
+    if model not in MODELS:
+        raise UserError(f"There is no model {model!r}; known: {', '.join(MODELS)}.")
+    return importlib.import_module(MODELS[model])
+
+
+def save_run(path: Path, model: nn.Module, about: dict, history: list[dict]) -> None:
+    """Write weights, history and, last, run.json: a folder with a run.json is complete."""
+    save_tensors(path / "weights.safetensors", model.state_dict())
+    tables.write_text(path / "history.csv", _csv(history))
+    tables.write_json(path / "run.json", about)
+
+
+def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
+    """Load a trained run; `run.score(known, relation, side)` then scores all entities as answers.
+
+    Raises UserError if the folder lacks a file, a file is damaged, or the weights are of another model.
+    """
+    path = Path(path)
+    about = read_about(path)
+    module = module_of(about["model"])
+    settings = module.Settings(**{key: _frozen(value) for key, value in about["settings"].items()})
+    data = blank(about["shapes"], mapped_again(about.get("mapped", {}), path))
+    model = module.build(data, settings, torch.Generator().manual_seed(0))
+    _fill(model, load_tensors(path / "weights.safetensors"), path)
+    model = model.to(torch.device(device)).eval()
+    return Run(path, model, about, model.scorer())
+
+
+def read_about(path: Path) -> dict:
+    """run.json of a run folder. Raises UserError if it is missing or damaged."""
+    try:
+        return json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} holds no run.json: no finished run lies there; train it first (dvc repro).") from error
+    except ValueError as error:
+        raise UserError(f"{path / 'run.json'} is damaged ({error}); delete it and train again.") from error
+
+
+def shapes(data: Data) -> dict:
+    """The sizes from which `blank` makes data of the same shapes."""
+    return {
+        "name": data.name,
+        "entities": data.entities,
+        "relations": data.relations,
+        "features": {name: list(one.matrix.shape) for name, one in data.features.items()},
+        "tokens": {name: [len(one.entity), *one.codebook.shape] for name, one in data.tokens.items()},
+    }
+
+
+def blank(sizes: dict, features: dict[str, Features] | None = None) -> Data:
+    """Data without content but the `features` given, for building a model whose weights are then loaded."""
+    none = torch.empty(0, 3, dtype=torch.int64)
+    given = features or {}
+    features = {
+        name: given.get(name) or Features(torch.arange(rows) % sizes["entities"], torch.zeros(rows, width))
+        for name, (rows, width) in sizes["features"].items()
+    }
+    tokens = {
+        name: Tokens(torch.arange(lists) % sizes["entities"], torch.zeros(lists + 1, dtype=torch.int64),
+                     torch.empty(0, dtype=torch.int64), torch.arange(codes), torch.zeros(codes, width))
+        for name, (lists, codes, width) in sizes["tokens"].items()
+    }  # fmt: skip
+    return Data(sizes["name"], sizes["entities"], sizes["relations"], none, none, none, features, tokens)
+
+
+def mapped(data: Data) -> dict:
+    """What run.json says of the features that stay on disk, from which `mapped_again` finds them."""
+    return {
+        name: {"table": str(one.mapped.table), "sha256": one.mapped.sha256, "folder": str(one.mapped.folder)}
+        for name, one in data.features.items()
+        if one.mapped is not None
+    }
+
+
+def mapped_again(found: dict, path: Path) -> dict[str, Features]:
+    """The features that `mapped` spoke of, mapped from disk again; `path` is the folder runs/<graph>/<model>.
+
+    Raises UserError if a table is gone or has changed.
+    """
+    project = Path(path, "../../..").resolve()
+    return {name: Features(*reopen(**one, base=project)) for name, one in found.items()}
+
+
+def describe(data: Data, *, model: str, settings: object, split: str, encoders: dict, seed: int, device: torch.device,
+             precision: torch.dtype, progress) -> dict:  # fmt: skip
+    """What run.json says: all that DESIGN.md asks a number to carry."""
+    return {
+        "model": model,
+        "graph": data.name,
+        "split": split,
+        "encoders": encoders,
+        "settings": asdict(settings),
+        "shapes": shapes(data),
+        "mapped": mapped(data),
+        "seed": seed,
+        "epochs": progress.epoch,
+        "chosen_epoch": progress.best_epoch,
+        "dev_mrr": progress.best_mrr,
+        "steps": progress.step,
+        "triples_seen": progress.epoch * len(data.train),
+        "seconds": progress.seconds,
+        "peak_memory_bytes": peak_memory(device),
+        "device": device_name(device),
+        "precision": str(precision).removeprefix("torch."),
+        "code_version": code_version(),
+    }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes this process took at most: on a GPU what torch took there, else the resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's architecture and the threads in use."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+@functools.cache
+def code_version() -> str:
+    """The project's version and a digest of the sources as this process first found them."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    for source in sorted([*folder.rglob("*.py"), *folder.rglob("*.c")]):
+        digest.update(source.relative_to(folder).as_posix().encode() + b"\0" + source.read_bytes())
+    return f"{metadata.version('tessera-mmkgc')}+{digest.hexdigest()[:12]}"
+
+
+def _fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load `state`; tables whose length depends on the data (tokens in use, say) first take the saved length."""
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, tensor in state.items():
+        if name in own and own[name].shape != tensor.shape:
+            own[name].data = torch.empty_like(tensor)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{path / 'weights.safetensors'} does not fit its run.json; train again. ({error})") from error
+
+
+def _frozen(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _csv(rows: list[dict]) -> str:
+    first = ["epoch", "step", "loss"]
+    last = ["dev_mrr", "triples_per_second", "seconds"]
+    names = first + [name for name in rows[0] if name not in first + last] + last
+    text = StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

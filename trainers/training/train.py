@@ -1,0 +1,259 @@
+"""One training run from Parquet to a run folder: what the train stage and the studies both call."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline import tables
+from pipeline.errors import UserError
+from pipeline.graph.filter_index import KnownFacts
+from trainers.evaluation import ranking
+from trainers.evaluation.protocols import Looks, Protocol
+from trainers.training import data as reading
+from trainers.training import loop, processes, runs
+from trainers.training.checkpoint import alone
+from trainers.training.data import Data
+from trainers.training.memmap import digest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When to measure, when to stop, when to save. The keys of `train:` in params.yaml."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    evaluate_every: int = 10
+    patience: int = 5
+    checkpoint_every: int = 10
+    dev_sample: int | None = None
+    processes: int = 1  # of one machine; who starts them has read it, the run itself does not
+
+
+def train(
+    model: str,
+    settings: object,
+    schedule: Schedule,
+    *,
+    graph: Path,
+    encoded: Path,
+    run: Path,
+    work: Path,
+    seed: int,
+    protocol: Protocol | None = None,
+    change: Callable[[Data], Data] | None = None,
+) -> dict:
+    """Train `model` on the tables in `graph` and `encoded`, write the run folder `run`, return its run.json.
+
+    `settings` is the trainer's own `Settings`. What an interrupted run goes on from lies in `work`, in a folder named
+    by everything that the run depends on; it is deleted when the run is complete. `protocol`, if given, is measured by
+    beside ours: what it would report is kept in run.json under "reference_protocol". `change`, a frozen dataclass of
+    plain fields (see perturb.py), is made to what is trained on; the facts that ranking filters by stay the
+    graph's.
+
+    Raises UserError if a table cannot be used, the loss stops being finite, or memory or disk run out.
+    """
+    module = runs.module_of(model)
+    device, precision = processes.join(resolve_device(schedule.device)), resolve_precision(schedule)
+    given = _read_in_turn(model, settings, graph, encoded, None if change else work / "tables")
+    check(given)
+    settings = without_absent(settings, given)
+    modalities = modalities_of(settings)
+    data = change(given) if change else given
+    inputs = inputs_of(model, settings, graph=graph, encoded=encoded)
+    mark = fingerprint(model, settings, schedule, seed=seed, inputs=inputs, protocol=protocol, change=change)
+    folder = work / mark
+
+    built = module.build(data, settings, torch.Generator().manual_seed(seed))
+    learner = module.Learner(built.to(device), data, settings, device=device, precision=precision, seed=seed)
+    look = protocol and Looks(protocol, test_ranks(given, device), settings.epochs, schedule.evaluate_every)
+    with alone(folder, processes.is_first()):
+        progress = loop.fit(
+            learner,
+            dev_measure(given, device, schedule.dev_sample, seed),
+            triples=len(data.train),
+            epochs=settings.epochs,
+            evaluate_every=schedule.evaluate_every,
+            patience=schedule.patience,
+            checkpoint_every=schedule.checkpoint_every,
+            seed=seed,
+            work=folder,
+            look=look,
+        )
+    about = runs.describe(
+        data,
+        model=model,
+        settings=settings,
+        split=split_of(graph),
+        encoders=encoders(encoded, module.NEEDS, modalities),
+        seed=seed,
+        device=device,
+        precision=precision,
+        progress=progress,
+    )
+    about |= {"inputs": inputs, "fingerprint": mark, **({"change": asdict(change)} if change else {})}
+    if look:
+        about["reference_protocol"] = look.summary(progress.history)
+    about["processes"] = processes.count()
+    if processes.is_first():
+        runs.save_run(run, learner.model, about, progress.history)
+        shutil.rmtree(folder, ignore_errors=True)
+    return about
+
+
+def modalities_of(settings: object) -> list[str]:
+    """Those of its settings' modalities that a model reads from tables."""
+    return [name for name in ("image", "text") if name in getattr(settings, "modalities", ())]
+
+
+def without_absent(settings: object, data: Data) -> object:
+    """The settings without the modalities that no entity of the graph has.
+
+    Raises UserError if nothing is left to learn from.
+    """
+    tables_read = {**data.features, **data.tokens}
+    absent = [name for name in modalities_of(settings) if name in tables_read and not len(tables_read[name].entity)]
+    if not absent:
+        return settings
+    left = tuple(name for name in settings.modalities if name not in absent)
+    what = " or ".join(absent)
+    if not left:
+        raise UserError(f"No entity of {data.name} has an encoded {what}, and the model is to read nothing else.")
+    log.warning("No entity of %s has an encoded %s: training without.", data.name, what)
+    return replace(settings, modalities=left)
+
+
+def read(model: str, settings: object, *, graph: Path, encoded: Path, mapped: Path | None = None) -> Data:
+    """The data as this model reads it. Raises UserError if a table cannot be used.
+
+    With a folder `mapped`, features that the settings freeze (`feature_table: frozen`) stay on disk there.
+    """
+    needs, modalities = runs.module_of(model).NEEDS, modalities_of(settings)
+    return reading.load(
+        graph,
+        encoded,
+        name=graph.parent.name,
+        features=modalities if "features" in needs else (),
+        tokens=modalities if "tokens" in needs else (),
+        mapped=mapped if getattr(settings, "feature_table", None) == "frozen" else None,
+    )
+
+
+def _read_in_turn(model: str, settings: object, graph: Path, encoded: Path, mapped: Path | None) -> Data:
+    """`read`, the first process before the others, so that tables are unpacked once."""
+    if not processes.is_first():
+        processes.wait()
+    data = read(model, settings, graph=graph, encoded=encoded, mapped=mapped)
+    if processes.is_first():
+        processes.wait()
+    return data
+
+
+def inputs_of(model: str, settings: object, *, graph: Path, encoded: Path) -> dict[str, str]:
+    """The tables that this model reads, each path with the sha256 of its file."""
+    needs = runs.module_of(model).NEEDS
+    return {str(path): digest(path) for path in _tables_read(graph, encoded, needs, modalities_of(settings))}
+
+
+def fingerprint(
+    model: str,
+    settings: object,
+    schedule: Schedule,
+    *,
+    seed: int,
+    inputs: dict[str, str],
+    protocol: Protocol | None = None,
+    change: Callable[[Data], Data] | None = None,
+) -> str:
+    """16 hexadecimal digits for all that a run depends on: equal ones mean that there is nothing to train again."""
+    mark = {"model": model, "settings": asdict(settings), "schedule": asdict(schedule), "seed": seed,
+            "inputs": sorted(inputs.values()), "code": runs.code_version(),
+            "protocol": protocol and protocol.name, "change": change and asdict(change)}  # fmt: skip
+    return hashlib.sha256(json.dumps(mark, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the GPU if there is one, else the CPU. Raises UserError if the named device is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(
+            f"train.device is {name!r}: no such kind of device; use auto, cpu, cuda or cuda:<n>."
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"train.device is {name!r}, but torch finds no GPU here; use auto or cpu.")
+    return device
+
+
+def resolve_precision(schedule: Schedule) -> torch.dtype:
+    """`auto` is bfloat16 on a GPU, else float32."""
+    if schedule.precision == "auto":
+        return torch.bfloat16 if resolve_device(schedule.device).type == "cuda" else torch.float32
+    return getattr(torch, schedule.precision)
+
+
+def check(data: Data) -> None:
+    """Raise UserError if there is nothing to learn from or to choose on."""
+    for name in ("train", "dev"):
+        if not len(getattr(data, name)):
+            raise UserError(f"The graph {data.name} has no {name} triples; look at its split in params.yaml.")
+
+
+def known_facts(data: Data) -> KnownFacts:
+    """All facts of all splits: what filtered ranking leaves out."""
+    return KnownFacts.build(torch.cat([data.train, data.dev, data.test]), data.entities, data.relations)
+
+
+def dev_measure(data: Data, device: torch.device, sample: int | None, seed: int):
+    """A function of the model that gives its filtered realistic MRR on dev, or on a seeded sample of dev."""
+    known = known_facts(data)
+    dev = data.dev
+    if sample is not None and sample < len(dev):
+        dev = dev[np.sort(np.random.default_rng(seed).choice(len(dev), sample, replace=False))]
+
+    def measure(model: nn.Module) -> float:
+        model.eval()
+        ranks = ranking.rank(model.scorer(), dev, known, entities=data.entities, device=device)
+        return ranking.metrics(ranks)["mrr"]
+
+    return measure
+
+
+def test_ranks(data: Data, device: torch.device) -> Callable[[nn.Module], ranking.Ranks]:
+    """A function of the model that ranks test, for the papers' protocols only."""
+    known = known_facts(data)
+
+    def ranks(model: nn.Module) -> ranking.Ranks:
+        model.eval()
+        return ranking.rank(model.scorer(), data.test, known, entities=data.entities, device=device)
+
+    return ranks
+
+
+def encoders(encoded: Path, needs: tuple[str, ...], modalities: list[str]) -> dict:
+    """What made each modality's table, from the table itself."""
+    kind = "features" if "features" in needs else "tokens"
+    return {name: tables.made_by(encoded / name / f"{kind}.parquet") for name in modalities if needs}
+
+
+def split_of(graph: Path) -> str:
+    """`clean` or `released`, as the triples' table says."""
+    return str(tables.made_by(graph / "triples.parquet").get("split", "unknown"))
+
+
+def _tables_read(graph: Path, encoded: Path, needs: tuple[str, ...], modalities: list[str]) -> list[Path]:
+    kinds = {"features": ["features"], "tokens": ["tokens", "codebook"]}
+    return [graph / "triples.parquet"] + [
+        encoded / name / f"{kind}.parquet" for name in modalities for need in needs for kind in kinds[need]
+    ]
