@@ -54,7 +54,7 @@ def stage(inputs, encoder, kind: str, folder: Path, batch_size: int) -> tuple[fl
         encoder,
         stores,
         folder / "out",
-        made_by=encoder.fingerprint,
+        provenance=encoder.fingerprint,
         batch_size=batch_size,
         streams=encode.pick_streams(CPU),
     )

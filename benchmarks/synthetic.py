@@ -40,12 +40,12 @@ def write(folder: Path, entities: int, *, seed: int = 0, width: int = WIDTH) -> 
     """Write `<folder>/graph` and `<folder>/encoded`: 10 triples an entity, features of `width`, and tokens."""
     generator = np.random.default_rng([seed, entities])
     hidden = plant(entities, generator)
-    made_by = {"synthetic": {"entities": entities, "seed": seed, "side": hidden.side}, "split": "synthetic"}
-    write_graph(folder / "graph", hidden, generator, made_by)
+    provenance = {"synthetic": {"entities": entities, "seed": seed, "side": hidden.side}, "split": "synthetic"}
+    write_graph(folder / "graph", hidden, generator, provenance)
     for name in AXES:
         have = np.flatnonzero(generator.random(entities) < SHARE[name]).astype(np.int32)
-        write_features(folder / "encoded" / name / "features.parquet", hidden, name, have, width, generator, made_by)
-        write_tokens(folder / "encoded" / name, hidden, name, have, generator, made_by)
+        write_features(folder / "encoded" / name / "features.parquet", hidden, name, have, width, generator, provenance)
+        write_tokens(folder / "encoded" / name, hidden, name, have, generator, provenance)
 
 
 def plant(entities: int, generator: np.random.Generator) -> Planted:
@@ -75,7 +75,7 @@ def draw_triples(hidden: Planted, generator: np.random.Generator) -> np.ndarray:
     return np.stack([rest // RELATIONS, rest % RELATIONS, tail], axis=1)
 
 
-def write_graph(folder: Path, hidden: Planted, generator: np.random.Generator, made_by: dict) -> None:
+def write_graph(folder: Path, hidden: Planted, generator: np.random.Generator, provenance: dict) -> None:
     entities = len(hidden.place)
     triples = draw_triples(hidden, generator)
     held_out = min(HELD_OUT, len(triples) // 20)
@@ -83,20 +83,26 @@ def write_graph(folder: Path, hidden: Planted, generator: np.random.Generator, m
     which[:held_out], which[held_out : 2 * held_out] = 1, 2
     split = pa.DictionaryArray.from_arrays(which, ["train", "dev", "test"]).cast(pa.string())
     columns = dict(zip(("head", "relation", "tail"), triples.astype(np.int32).T, strict=True))
-    tables.write(folder / "triples.parquet", "triples", {**columns, "split": split}, made_by)
+    tables.write(folder / "triples.parquet", "triples", {**columns, "split": split}, provenance)
     for kind, key, number in (("entities", "entity_id", entities), ("relations", "relation_id", RELATIONS)):
         names = pa.array(np.arange(number)).cast(pa.string())
         rest = {"category": ["N-N"] * number} if kind == "relations" else {}
         ids = np.arange(number, dtype=np.int32)
-        tables.write(folder / f"{kind}.parquet", kind, {key: ids, "key": names, "label": names, **rest}, made_by)
+        tables.write(folder / f"{kind}.parquet", kind, {key: ids, "key": names, "label": names, **rest}, provenance)
 
 
 def write_features(
-    path: Path, hidden: Planted, name: str, have: np.ndarray, width: int, generator: np.random.Generator, made_by: dict
+    path: Path,
+    hidden: Planted,
+    name: str,
+    have: np.ndarray,
+    width: int,
+    generator: np.random.Generator,
+    provenance: dict,
 ) -> None:
     """Two coordinates as angles: cosines and sines through a random (4, width) matrix, and noise as large as they."""
     mixing = generator.standard_normal((4, width), dtype=np.float32)
-    with tables.TableWriter(path, "features", made_by, width) as writer:
+    with tables.TableWriter(path, "features", provenance, width) as writer:
         for start in range(0, len(have), ROWS):
             ids = have[start : start + ROWS]
             angle = (hidden.place[ids][:, AXES[name]] * (2 * np.pi / hidden.side)).astype(np.float32)
@@ -108,7 +114,7 @@ def write_features(
 
 
 def write_tokens(
-    folder: Path, hidden: Planted, name: str, have: np.ndarray, generator: np.random.Generator, made_by: dict
+    folder: Path, hidden: Planted, name: str, have: np.ndarray, generator: np.random.Generator, provenance: dict
 ) -> None:
     """Three times each of two tokens that name the coordinates, and as many random ones of the same codebook."""
     codes = 2 * hidden.side + 64
@@ -117,10 +123,10 @@ def write_tokens(
     values = np.concatenate([np.repeat(told, 3, axis=1), noise], axis=1)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
     columns = {"entity_id": have, "image_ix": np.zeros_like(have), "token_ids": lists.cast(pa.list_(pa.int32()))}
-    tables.write(folder / "tokens.parquet", "tokens", columns, made_by)
+    tables.write(folder / "tokens.parquet", "tokens", columns, provenance)
     codebook = generator.standard_normal((codes, CODE_WIDTH), dtype=np.float32)
     ids = np.arange(codes, dtype=np.int32)
-    tables.write(folder / "codebook.parquet", "codebook", {"token_id": ids, "embedding": codebook}, made_by)
+    tables.write(folder / "codebook.parquet", "codebook", {"token_id": ids, "embedding": codebook}, provenance)
 
 
 def chance(entities: int) -> float:

@@ -1,6 +1,6 @@
 """The Parquet tables that the rooms hand to one another: their schemas, writing them whole, reading them as arrays.
 
-Every table names in its file metadata what made it (`made_by`), so that a file found years later still says which
+Every table names in its file metadata what made it (`provenance`), so that a file found years later still says which
 encoder, weights, preprocessing and code it came from. Nothing here needs this project to be read: plain Parquet.
 """
 
@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 
-MADE_BY = b"tessera.made_by"
+PROVENANCE = b"tessera.provenance"
+_EARLIER = b"tessera.made_by"  # the key that files written by version 0.1 have
 KIND = b"tessera.kind"
 
 
@@ -128,12 +129,12 @@ class TableWriter:
     Raises UserError when the disk is full or the folder cannot be written.
     """
 
-    def __init__(self, path: str | Path, kind: str, made_by: Mapping[str, object], width: int | None = None):
+    def __init__(self, path: str | Path, kind: str, provenance: Mapping[str, object], width: int | None = None):
         self.path = Path(path)
         self.kind = kind
         self.rows = 0
         self._schema = schema(kind, width).with_metadata(
-            {KIND: kind.encode(), MADE_BY: json.dumps(dict(made_by), sort_keys=True, ensure_ascii=False).encode()}
+            {KIND: kind.encode(), PROVENANCE: json.dumps(dict(provenance), sort_keys=True, ensure_ascii=False).encode()}
         )
         self._stack = ExitStack()
         self._writer: pq.ParquetWriter | None = None
@@ -175,14 +176,16 @@ class TableWriter:
             self._stack.close()
 
 
-def write(path: str | Path, kind: str, columns: pa.Table | Mapping[str, object], made_by: Mapping[str, object]) -> None:
+def write(
+    path: str | Path, kind: str, columns: pa.Table | Mapping[str, object], provenance: Mapping[str, object]
+) -> None:
     """Write a whole table at once (see TableWriter). An `embedding` column may be an (N, D) float32 array."""
     width = None
     if not isinstance(columns, pa.Table) and "embedding" in columns:
         matrix = np.ascontiguousarray(columns["embedding"], dtype=np.float32)
         width = matrix.shape[1]
         columns = {**columns, "embedding": embedding_column(matrix)}
-    with TableWriter(path, kind, made_by, width) as writer:
+    with TableWriter(path, kind, provenance, width) as writer:
         writer.write(columns)
 
 
@@ -261,7 +264,7 @@ def unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"{path} cannot be read as Parquet ({reason}); delete it and run the stage that makes it again.")
 
 
-def made_by(path: str | Path) -> dict:
+def provenance(path: str | Path) -> dict:
     """What the file says made it; empty if it says nothing. Raises UserError if it is missing or no Parquet."""
     try:
         found = pq.read_schema(path).metadata or {}
@@ -269,7 +272,7 @@ def made_by(path: str | Path) -> dict:
         raise UserError(f"{path} is not there; run the stage that writes it (dvc repro).") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise unreadable(Path(path), error) from error
-    return json.loads(found.get(MADE_BY, b"{}"))
+    return json.loads(found.get(PROVENANCE) or found.get(_EARLIER, b"{}"))
 
 
 @dataclass(frozen=True)

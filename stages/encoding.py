@@ -88,14 +88,14 @@ def into(
     stores = Stores(params.store, SCRATCH / f"{graph}-{kind}", kind, encoder.fingerprint, params.encode.store_failure)
     if params.encode.executor == "ray":
         _on_ray(params, inputs, recipe)
-    made_by = {"stage": f"encode_{modality}", "encoder": choice.encoder, "settings": settings, **encoder.fingerprint}
+    provenance = {"stage": f"encode_{modality}", "encoder": choice.encoder, "settings": settings, **encoder.fingerprint}
     with tqdm(unit=" rows", desc=f"encode {modality} {graph}", disable=None) as bar:
         return encode.run(
             inputs,
             encoder,
             stores,
             out,
-            made_by=made_by,
+            provenance=provenance,
             batch_size=params.encode.batch_size,
             streams=encode.pick_streams(encoders.pick_device(params.encode.device)),
             share=share,

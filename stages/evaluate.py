@@ -25,7 +25,7 @@ def main() -> None:
     triples = data.load(graph, graph.parent / "encoded", name=options.graph)
     known = known_facts(triples)
     protocol = PROTOCOLS.get(params.evaluate.reference_protocol)
-    made_by = {key: value for key, value in run.about.items() if key not in NOT_BESIDE_FIGURES}
+    provenance = {key: value for key, value in run.about.items() if key not in NOT_BESIDE_FIGURES}
     ranks = {}
     for split in ("dev", "test"):
         ranks[split] = ranking.rank(
@@ -36,7 +36,7 @@ def main() -> None:
             memory_bytes=params.evaluate.memory << 20,
             device=device,
         )
-    ranking.write(folder / "ranks.parquet", ranks, {**made_by, "kind": "ranks"})
+    ranking.write(folder / "ranks.parquet", ranks, {**provenance, "kind": "ranks"})
     for split, one in ranks.items():
         found = {**ranking.metrics(one), "intervals": significance.intervals(one)}
         if protocol and split == "test":
@@ -44,7 +44,7 @@ def main() -> None:
                 **run.about.get("reference_protocol", {}),
                 "same_weights": protocol_metrics(protocol, one),
             }
-        tables.write_json(folder / f"{split}.json", {**found, "made_by": made_by})
+        tables.write_json(folder / f"{split}.json", {**found, "provenance": provenance})
         print(f"{options.model} on {options.graph}, {split}: MRR {found['mrr']:.4f}, Hits@1 {found['hits_at_1']:.4f}, "
               f"Hits@10 {found['hits_at_10']:.4f} over {found['queries']:,} queries")  # fmt: skip
 

@@ -42,9 +42,9 @@ def main() -> None:
             )
             with _Bars(graph) as bars:
                 keys = fetch(wanted, store, _manners(params), _addresses(params), bars)
-        made_by = {"stage": "fetch", "text": texts, "images": images, "width": params.images.width}
-        made_by["code"] = code_version(fetching, answers)
-        rows = web_store.publish(store, keys, folder / "web", made_by)
+        provenance = {"stage": "fetch", "text": texts, "images": images, "width": params.images.width}
+        provenance["code_version"] = code_version(fetching, answers)
+        rows = web_store.publish(store, keys, folder / "web", provenance)
     log.info("%s: %s answers from the web", graph, f"{rows:,}")
 
 

@@ -33,13 +33,13 @@ def main() -> None:
     source = params.graph[graph].images.source
     entities = tables.read(folder / "graph" / "entities.parquet", "entities").sort_by("entity_id")
     about: dict[str, object] = {"source": source}
-    made_by = {
+    provenance = {
         "stage": "images", "source": source, "short_side": params.images.short_side, "quality": params.images.quality,
-        "max_pixels": params.images.max_pixels, "code": code_version(pictures, drawings, images),
+        "max_pixels": params.images.max_pixels, "code_version": code_version(pictures, drawings, images),
     }  # fmt: skip
     counts = Counts(entities.num_rows)
     pictured: set[int] = set()
-    with Parts(folder / "images", made_by) as parts:
+    with Parts(folder / "images", provenance) as parts:
         rows = _rows(params, graph, folder, entities, about)
         for one in tqdm(rows, unit=" pictures", desc=f"images {graph}", disable=None):
             parts.add(one)

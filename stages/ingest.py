@@ -23,9 +23,9 @@ def main() -> None:
     used, done = choose(released.splits, settings.split, dev_share=settings.dev_share, seed=settings.split_seed)
     found = audit(released, used, done, settings.split)
     folder = Path("data") / name / "graph"
-    made_by = {"stage": "ingest", "form": settings.form, "split": settings.split, "dev_share": settings.dev_share}
-    made_by |= {"split_seed": settings.split_seed, "code": code_version(formats, splits)}
-    formats.write(folder, released.with_splits(used), made_by)
+    provenance = {"stage": "ingest", "form": settings.form, "split": settings.split, "dev_share": settings.dev_share}
+    provenance |= {"split_seed": settings.split_seed, "code_version": code_version(formats, splits)}
+    formats.write(folder, released.with_splits(used), provenance)
     tables.write_json(folder / "audit.json", found)
     rows = " / ".join(f"{found['used']['rows'][split]:,}" for split in formats.SPLITS)
     log.info("%s (%s): %s entities, %s relations, %s triples in train / dev / test", name, settings.split,

@@ -34,9 +34,9 @@ def bring_in(params: Params, graph: str, kind: str, counts_path: Path) -> None:
     )
     entities = tables.read(folder / "graph" / "entities.parquet", "entities").sort_by("entity_id")
     names = Names(entities["key"].to_pylist(), entities["label"].to_pylist())
-    made_by = {"stage": f"encode_{kind}", "encoder": "released", "settings": block.model_dump()}
-    made_by["code"] = code_version(released, released_files)
-    counts = released.bring_in(files, names, entities.num_rows, folder / "encoded" / kind, made_by)
+    provenance = {"stage": f"encode_{kind}", "encoder": "released", "settings": block.model_dump()}
+    provenance["code_version"] = code_version(released, released_files)
+    counts = released.bring_in(files, names, entities.num_rows, folder / "encoded" / kind, provenance)
     tables.write_json(counts_path, {"encoder": "released", **counts})
     log.info("%s: released %s brought in: %s", graph, kind, ", ".join(sorted(counts["files"])))
 

@@ -28,10 +28,10 @@ def main() -> None:
         entities["label"].to_pylist(), found, fields=params.text.fields, joined_by=params.text.joined_by,
         unfound=settings.unfound,
     )  # fmt: skip
-    made_by = {"stage": "text", "source": settings.source, "unfound": settings.unfound}
-    made_by |= {"fields": list(params.text.fields), "joined_by": params.text.joined_by}
-    made_by["code"] = code_version(texts, web_texts)
-    tables.write(folder / "text.parquet", "text", columns, made_by)
+    provenance = {"stage": "text", "source": settings.source, "unfound": settings.unfound}
+    provenance |= {"fields": list(params.text.fields), "joined_by": params.text.joined_by}
+    provenance["code_version"] = code_version(texts, web_texts)
+    tables.write(folder / "text.parquet", "text", columns, provenance)
     tables.write_json(folder / "text.json", {"source": settings.source, **counts})
     log.info("%s: %s of %s entities found, %s with a description, %s with a text", name,
              *(f"{counts[key]:,}" for key in ("found", "entities", "with_description", "with_text")))  # fmt: skip

@@ -94,7 +94,7 @@ def publish(
     usable: np.ndarray,
     stores: Stores,
     encoder: Encoder,
-    made_by: dict[str, object],
+    provenance: dict[str, object],
 ) -> tuple[int, int, int] | None:
     """Write tokens, features and codebook of the usable rows; returns how many rows each has.
 
@@ -108,17 +108,17 @@ def publish(
         with Spool(len(keep), out) as spool:
             if not _gather(spool, inputs.keys[keep], stores):
                 return None
-            return _write(out, inputs.entity[keep], inputs.image_ix[keep], spool, encoder, made_by)
+            return _write(out, inputs.entity[keep], inputs.image_ix[keep], spool, encoder, provenance)
     except OSError as error:
         raise UserError(
             f"{out} cannot be written ({error.strerror or error}); free space or rights, then run again."
         ) from error
 
 
-def publish_nothing(out: str | Path, made_by: dict[str, object]) -> None:
+def publish_nothing(out: str | Path, provenance: dict[str, object]) -> None:
     """Write the three tables without a row, for a graph none of whose entities has the modality."""
     for kind in ("tokens", "features", "codebook"):
-        with tables.TableWriter(Path(out) / f"{kind}.parquet", kind, made_by):
+        with tables.TableWriter(Path(out) / f"{kind}.parquet", kind, provenance):
             pass
 
 
@@ -145,16 +145,16 @@ def _gather(spool: Spool, keys: np.ndarray, stores: Stores) -> bool:
 
 
 def _write(
-    out: Path, entity: np.ndarray, image_ix: np.ndarray, spool: Spool, encoder: Encoder, made_by: dict[str, object]
+    out: Path, entity: np.ndarray, image_ix: np.ndarray, spool: Spool, encoder: Encoder, provenance: dict[str, object]
 ) -> tuple[int, int, int]:
     used = _used(spool)
     with ExitStack() as stack:
-        tokens = stack.enter_context(tables.TableWriter(out / "tokens.parquet", "tokens", made_by))
+        tokens = stack.enter_context(tables.TableWriter(out / "tokens.parquet", "tokens", provenance))
         width = spool.width or None
-        features = stack.enter_context(tables.TableWriter(out / "features.parquet", "features", made_by, width))
+        features = stack.enter_context(tables.TableWriter(out / "features.parquet", "features", provenance, width))
         codebook = encoder.codebook(used) if len(used) else None
         width = None if codebook is None else codebook.shape[1]
-        codes = stack.enter_context(tables.TableWriter(out / "codebook.parquet", "codebook", made_by, width))
+        codes = stack.enter_context(tables.TableWriter(out / "codebook.parquet", "codebook", provenance, width))
         if codebook is not None:
             codes.write({"token_id": used, "embedding": tables.embedding_column(codebook)})
         with_tokens = np.flatnonzero(spool.length > 0)  # an encoder without tokens, or a text of stop words, has no row

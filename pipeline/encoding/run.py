@@ -55,7 +55,7 @@ def run(
     stores: Stores,
     out: str | Path | None,
     *,
-    made_by: dict[str, object],
+    provenance: dict[str, object],
     batch_size: int = 64,
     streams: int = 1,
     share: tuple[int, int] | None = None,
@@ -85,7 +85,7 @@ def run(
             break
         started = time.perf_counter()
         usable = ~np.isin(inputs.keys, np.array(list(refused), dtype=KEY))
-        published = publish(out, inputs, usable, stores, encoder, made_by)
+        published = publish(out, inputs, usable, stores, encoder, provenance)
         counts.seconds["write"] += time.perf_counter() - started
         if published is not None:
             counts.rows, counts.entities, counts.codes = published

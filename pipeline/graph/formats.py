@@ -137,19 +137,19 @@ def categories(train: np.ndarray, relations: int, threshold: float = 1.5) -> lis
     return found
 
 
-def write(folder: str | Path, graph: Graph, made_by: Mapping[str, object]) -> None:
+def write(folder: str | Path, graph: Graph, provenance: Mapping[str, object]) -> None:
     """Write entities, relations and triples as Parquet into `folder`. Raises UserError if the disk is full."""
     folder = Path(folder)
     columns = {"entity_id": np.arange(len(graph.entity_keys), dtype=np.int32), "key": graph.entity_keys}
-    tables.write(folder / "entities.parquet", "entities", {**columns, "label": graph.entity_labels}, made_by)
+    tables.write(folder / "entities.parquet", "entities", {**columns, "label": graph.entity_labels}, provenance)
     columns = {"relation_id": np.arange(len(graph.relation_keys), dtype=np.int32), "key": graph.relation_keys}
     counted = categories(graph.splits["train"], len(graph.relation_keys))
     columns |= {"label": graph.relation_labels, "category": counted}
-    tables.write(folder / "relations.parquet", "relations", columns, made_by)
+    tables.write(folder / "relations.parquet", "relations", columns, provenance)
     rows = np.concatenate([graph.splits[split] for split in SPLITS]).astype(np.int32)
     names = np.repeat(SPLITS, [len(graph.splits[split]) for split in SPLITS])
     columns = {"head": rows[:, 0], "relation": rows[:, 1], "tail": rows[:, 2], "split": names}
-    tables.write(folder / "triples.parquet", "triples", columns, made_by)
+    tables.write(folder / "triples.parquet", "triples", columns, provenance)
 
 
 def lines(path: Path, longest: int = _LONGEST_LINE) -> Iterator[tuple[int, str]]:

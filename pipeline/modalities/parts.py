@@ -84,9 +84,9 @@ class Parts:
     Raises UserError when the disk is full or the folder cannot be written; what stood there before stays.
     """
 
-    def __init__(self, folder: str | Path, made_by: Mapping[str, object], part_bytes: int = PART_BYTES):
+    def __init__(self, folder: str | Path, provenance: Mapping[str, object], part_bytes: int = PART_BYTES):
         self.folder = Path(folder)
-        self._made_by, self._part_bytes = made_by, part_bytes
+        self._provenance, self._part_bytes = provenance, part_bytes
         self._temporary = self.folder.with_name(f".{self.folder.name}.{secrets.token_hex(4)}.part")
         self._part: tables.TableWriter | None = None
         self._parts, self._in_part, self._in_batch = 0, 0, 0
@@ -111,7 +111,7 @@ class Parts:
     def _flush(self) -> None:
         if self._part is None:
             path = self._temporary / f"part-{self._parts:05d}.parquet"
-            self._part = tables.TableWriter(path, "images", self._made_by).__enter__()
+            self._part = tables.TableWriter(path, "images", self._provenance).__enter__()
             self._parts += 1
         names = tables.SCHEMAS["images"].names
         self._part.write({name: [one.get(name) for one in self._batch] for name in names})

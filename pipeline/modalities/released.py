@@ -47,7 +47,7 @@ class Files:
     keep_placeholders: bool = False
 
 
-def bring_in(files: Files, names: Names, entities: int, out: Path, made_by: Mapping[str, object]) -> dict:
+def bring_in(files: Files, names: Names, entities: int, out: Path, provenance: Mapping[str, object]) -> dict:
     """Write `out`/{features,tokens,codebook}.parquet, those for which there are files; returns counts and checksums.
 
     Raises UserError if a file cannot be read without running its code, has a wrong number of rows, tokens beyond its
@@ -60,7 +60,7 @@ def bring_in(files: Files, names: Names, entities: int, out: Path, made_by: Mapp
     if files.tokens is not None and files.codebook is None:
         raise UserError(f"{files.tokens} holds token ids, which mean nothing without their codebook; name it too.")
     counts: dict[str, object] = {"files": {name: _about(path) for name, path in given.items()}}
-    made_by = {**made_by, "released": counts["files"]}
+    provenance = {**provenance, "released": counts["files"]}
     features = tokens = codebook = None
     # Everything is read and checked before anything is written.
     if files.features is not None:
@@ -69,11 +69,11 @@ def bring_in(files: Files, names: Names, entities: int, out: Path, made_by: Mapp
         codebook, padding, counts["codebook"] = _codebook(files)
         tokens, counts["tokens"] = _tokens(files, names, len(codebook), padding)
     if features is not None:
-        tables.write(out / "features.parquet", "features", features, made_by)
+        tables.write(out / "features.parquet", "features", features, provenance)
     if tokens is not None:
         ids = np.arange(len(codebook), dtype=np.int32)
-        tables.write(out / "codebook.parquet", "codebook", {"token_id": ids, "embedding": codebook}, made_by)
-        tables.write(out / "tokens.parquet", "tokens", tokens, made_by)
+        tables.write(out / "codebook.parquet", "codebook", {"token_id": ids, "embedding": codebook}, provenance)
+        tables.write(out / "tokens.parquet", "tokens", tokens, provenance)
     return counts
 
 

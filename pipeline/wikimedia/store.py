@@ -129,7 +129,7 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def publish(store: WebStore, wanted: Iterable[tuple[str, str]], folder: Path, made_by: Mapping[str, object]) -> int:
+def publish(store: WebStore, wanted: Iterable[tuple[str, str]], folder: Path, provenance: Mapping[str, object]) -> int:
     """Write the wanted answers, ordered by (kind, key), as `folder`/answers-00000.parquet, …; how many there were.
 
     Only `wanted` counts: a work store may hold answers of an earlier setting. Raises UserError when the disk is full.
@@ -142,7 +142,7 @@ def publish(store: WebStore, wanted: Iterable[tuple[str, str]], folder: Path, ma
     more = True
     while more or part == 0:
         more, size = False, 0
-        with tables.TableWriter(folder / f"answers-{part:05d}.parquet", "web", made_by) as writer:
+        with tables.TableWriter(folder / f"answers-{part:05d}.parquet", "web", provenance) as writer:
             for batch, batch_size in _batches(store, waiting):
                 writer.write(batch)
                 rows, size = rows + batch.num_rows, size + batch_size

@@ -159,7 +159,7 @@ def _read_pictures(parts: Iterable[Path], entities: int) -> tuple[np.ndarray, Co
     outcome: dict[int, str] = {}
     pictures, drawn = 0, False
     for part in parts:
-        drawn = drawn or "drawing" in json.dumps(tables.made_by(part)).lower()
+        drawn = drawn or "drawing" in json.dumps(tables.provenance(part)).lower()
         table = tables.read(part, "images", ["entity_id", "sha256", "status", "error"])
         for row in table.to_pylist():
             entity, fine = row["entity_id"], row["sha256"] is not None

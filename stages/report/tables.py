@@ -115,11 +115,12 @@ def encoders(run: Run) -> str:
     return ", ".join(f"{modality} by {_encoder(value)}" for modality, value in sorted(named.items())) or "none"
 
 
-def _encoder(made_by: object) -> str:
+def _encoder(provenance: object) -> str:
     """The name in what a table says of its encoder: the first of these keys that it has."""
-    while isinstance(made_by, dict):
-        made_by = next((made_by[key] for key in ("encoder", "name", "family", "model") if made_by.get(key)), "unnamed")
-    return str(made_by)
+    found = provenance
+    while isinstance(found, dict):
+        found = next((found[key] for key in ("encoder", "name", "family", "model") if found.get(key)), "unnamed")
+    return str(found)
 
 
 def results(runs: Sequence[Run], audit_says: str) -> dict:

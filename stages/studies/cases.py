@@ -215,7 +215,7 @@ def _attention(model: torch.nn.Module, data: Data, folder: Path) -> Case:
 
 def _spelt(path: Path, ids: np.ndarray) -> dict[int, str]:
     """What text tokens spell, if a language model's tokenizer made them and its files are on this machine."""
-    made = tables.made_by(path)
+    made = tables.provenance(path)
     if made.get("family") != "language":
         return {}
     from transformers import AutoTokenizer  # takes seconds to import
@@ -299,7 +299,7 @@ def _grid(tokens: Tokens, entity: int) -> Tensor | None:
 
 def _picture_word(folder: Path) -> str:
     """What this graph's pictures are called: what code has drawn is never called a picture."""
-    parts = [json.dumps(tables.made_by(path)) for path in sorted((folder / "images").glob("part-*.parquet"))]
+    parts = [json.dumps(tables.provenance(path)) for path in sorted((folder / "images").glob("part-*.parquet"))]
     return "drawing" if any("drawing" in part.lower() for part in parts) else "picture"
 
 

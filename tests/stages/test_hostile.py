@@ -261,7 +261,7 @@ def test_a_table_cut_short(share, tmp_path):
     pq.write_table(pa.table(GOOD), path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    for read in (tables.features, tables.made_by):
+    for read in (tables.features, tables.provenance):
         with pytest.raises(UserError, match="cannot be read as Parquet") as error:
             read(path)
         one_sentence(error, path)

@@ -76,8 +76,8 @@ def test_a_graph_whose_texts_and_pictures_come_from_the_web(folder):
     assert ids.tolist() == [n for n in range(90) if n % 3]
     assert json.loads((folder / "data/mini/text.json").read_text())["with_text"] == 90
     for path in [*(folder / "data/mini").rglob("*.parquet"), *(folder / "runs").rglob("*.parquet")]:
-        told = tables.made_by(path)
-        assert told.get("code") or told["code_version"], f"{path} does not say which code made it"
+        told = tables.provenance(path)
+        assert told["code_version"], f"{path} does not say which code made it"
     for model in MODELS:
         assert 0 < json.loads((folder / f"runs/mini/{model}/test.json").read_text())["mrr"] < 1
 
@@ -105,8 +105,8 @@ def test_a_graph_whose_features_and_tokens_were_released(folder):
         ids, matrix = tables.features(folder / f"data/mini/encoded/{kind}/features.parquet")
         assert (len(ids), matrix.shape[1]) == (len(names) - 20, width)
         assert np.array_equal(matrix[-1], torch.load(given / f"mini-{kind}.pth", weights_only=True)[-1].numpy())
-        made_by = tables.made_by(folder / f"data/mini/encoded/{kind}/features.parquet")
-        assert made_by["encoder"] == "released"
+        provenance = tables.provenance(folder / f"data/mini/encoded/{kind}/features.parquet")
+        assert provenance["encoder"] == "released"
     for model in MODELS:
         assert 0 < json.loads((folder / f"runs/mini/{model}/test.json").read_text())["mrr"] < 1
     history = pd.read_csv(folder / "runs/mini/mygo/history.csv")

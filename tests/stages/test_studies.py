@@ -339,7 +339,7 @@ def test_encoders_are_tried_on_the_graphs_own_texts_and_pictures_once(workplace,
     folder = encoders.encoded(params, "tiny", "none", "patches_coarse")
     table_ = pq.read_table(folder / "image" / "features.parquet")
     assert table_["entity_id"].to_pylist() == tiny().features["image"].entity.tolist()
-    assert tables.made_by(folder / "image" / "features.parquet")["encoder"] == "patches_coarse"
+    assert tables.provenance(folder / "image" / "features.parquet")["encoder"] == "patches_coarse"
     assert not (folder / "text").exists()
     encoders.encoded(params, "tiny", "none", "patches_coarse")
     assert made == ["patches_coarse"]

@@ -259,12 +259,12 @@ def summary(rank_: np.ndarray, candidates: np.ndarray) -> dict[str, float]:
     }
 
 
-def write(path: str | Path, splits: Mapping[str, Mapping[str, np.ndarray]], made_by: Mapping[str, object]) -> None:
+def write(path: str | Path, splits: Mapping[str, Mapping[str, np.ndarray]], provenance: Mapping[str, object]) -> None:
     """Write ranks.parquet: the ranks of each split ("dev", "test"), one below the other.
 
     Raises UserError when the disk is full or the folder cannot be written.
     """
-    with tables.TableWriter(path, "ranks", made_by) as writer:
+    with tables.TableWriter(path, "ranks", provenance) as writer:
         for split, ranks in splits.items():
             writer.write({**ranks, "split": [split] * len(ranks["realistic"])})
 

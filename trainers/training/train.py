@@ -244,12 +244,12 @@ def test_ranks(data: Data, device: torch.device) -> Callable[[nn.Module], rankin
 def encoders(encoded: Path, needs: tuple[str, ...], modalities: list[str]) -> dict:
     """What made each modality's table, from the table itself."""
     kind = "features" if "features" in needs else "tokens"
-    return {name: tables.made_by(encoded / name / f"{kind}.parquet") for name in modalities if needs}
+    return {name: tables.provenance(encoded / name / f"{kind}.parquet") for name in modalities if needs}
 
 
 def split_of(graph: Path) -> str:
     """`clean` or `released`, as the triples' table says."""
-    return str(tables.made_by(graph / "triples.parquet").get("split", "unknown"))
+    return str(tables.provenance(graph / "triples.parquet").get("split", "unknown"))
 
 
 def _tables_read(graph: Path, encoded: Path, needs: tuple[str, ...], modalities: list[str]) -> list[Path]:

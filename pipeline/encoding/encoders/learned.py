@@ -26,7 +26,7 @@ def learned(
     if not hasattr(family, "learn"):
         return {}
     keys = np.unique(inputs.keys)[: settings.sample]
-    digest = {"settings": repr(settings), "code": code_version(family), "inputs": _hex(keys)}
+    digest = {"settings": repr(settings), "code_version": code_version(family), "inputs": _hex(keys)}
     store, content = None, None
     try:
         store = Store(address, "learned", digest)

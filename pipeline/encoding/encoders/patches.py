@@ -50,7 +50,7 @@ class Patches:
             "patch": settings.patch,
             "preprocessing": f"{pictures.PREPROCESSING}, squeezed to a square",
             "precision": "float32",
-            "code": code_version(__file__, pictures),
+            "code_version": code_version(__file__, pictures),
         }
 
     def prepare(self, raw: Sequence[bytes]) -> list[np.ndarray | Refused]:

@@ -33,7 +33,7 @@ def go(tmp_path):
         encoder = encoder or Letters()
         address = str(tmp_path / store) if store else None
         stores = Stores(address, tmp_path / f"scratch-{graph}", "text", encoder.fingerprint)
-        counts = encode.run(Texts(path), encoder, stores, tmp_path / out, made_by=encoder.fingerprint, **options)
+        counts = encode.run(Texts(path), encoder, stores, tmp_path / out, provenance=encoder.fingerprint, **options)
         return tmp_path / out, counts
 
     return run
@@ -121,7 +121,7 @@ class Slow(Letters):
 base = Path(sys.argv[1])
 encoder = Slow()
 stores = Stores(str(base / "store"), base / "scratch", "text", encoder.fingerprint)
-encode.run(Texts(base / "text.parquet"), encoder, stores, base / "out", made_by=encoder.fingerprint, batch_size=8)
+encode.run(Texts(base / "text.parquet"), encoder, stores, base / "out", provenance=encoder.fingerprint, batch_size=8)
 """
 
 
@@ -157,7 +157,7 @@ def test_many_rows_of_one_entity_are_averaged(tmp_path):
     inputs = Pictures(zoo.write_pictures(tmp_path / "images", pictures))
     encoder = zoo.load("patches", {"family": "patches", "codes": 16, "size": 16}, inputs)
     stores = Stores(str(tmp_path / "store"), tmp_path / "scratch", "image", encoder.fingerprint)
-    counts = encode.run(inputs, encoder, stores, tmp_path / "out", made_by={})
+    counts = encode.run(inputs, encoder, stores, tmp_path / "out", provenance={})
     assert counts.distinct == 7
     features = tables.read(tmp_path / "out" / "features.parquet", "features")
     assert features["count"].to_pylist() == [CHUNK + 10, 1, 1, 1, 1]
@@ -196,7 +196,7 @@ def test_a_picture_that_cannot_be_used_gets_no_row(content, reason, tmp_path, ca
     inputs = Pictures(zoo.write_pictures(tmp_path / "images", [(7, 0, content), (8, 0, zoo.picture(1))]))
     encoder = zoo.load("patches", {"family": "patches", "codes": 16, "size": 16}, inputs)
     stores = Stores(str(tmp_path / "store"), tmp_path / "scratch", "image", encoder.fingerprint)
-    counts = encode.run(inputs, encoder, stores, tmp_path / "out", made_by={})
+    counts = encode.run(inputs, encoder, stores, tmp_path / "out", provenance={})
     assert counts.refused == 1
     assert "entity 7" in caplog.text
     assert reason in caplog.text

@@ -32,7 +32,7 @@ def world(tmp_path, kind):
 
 def publish(inputs, encoder, kind, store, out):
     stores = Stores(str(store), store.parent / "scratch", kind, encoder.fingerprint)
-    counts = encode.run(inputs, encoder, stores, out, made_by=encoder.fingerprint)
+    counts = encode.run(inputs, encoder, stores, out, provenance=encoder.fingerprint)
     return counts, [(out / f"{name}.parquet").read_bytes() for name in TABLES]
 
 

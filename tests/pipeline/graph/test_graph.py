@@ -244,7 +244,7 @@ def test_the_tables_hold_what_was_read(tmp_path):
     assert triples.to_pylist()[4] == {"head": 0, "relation": 1, "tail": 2, "split": "dev"}
     relations = tables.read(tmp_path / "graph/relations.parquet", "relations").to_pylist()
     assert relations[0] == {"relation_id": 0, "key": "birthPlace", "label": "birth place", "category": "1-1"}
-    assert tables.made_by(tmp_path / "graph/entities.parquet") == {"stage": "ingest"}
+    assert tables.provenance(tmp_path / "graph/entities.parquet") == {"stage": "ingest"}
 
 
 RELEASED = {

@@ -57,7 +57,7 @@ def test_a_tensor_in_the_order_of_entities(tmp_path, names, width, wrap):
     assert found.entity.tolist() == list(range(E))
     assert np.array_equal(found.matrix.numpy(), rows)
     assert counts["features"]["dropped"] == 0
-    told = tables.made_by(tmp_path / "out" / "features.parquet")["released"]
+    told = tables.provenance(tmp_path / "out" / "features.parquet")["released"]
     assert told["features"]["sha256"] == counts["files"]["features"]["sha256"]
     assert not (tmp_path / "out" / "tokens.parquet").exists()
 

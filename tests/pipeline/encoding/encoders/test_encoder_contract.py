@@ -71,13 +71,13 @@ class World:
     ) -> tuple[Path, encode.Counts]:
         encoder = self.encoder()
         stores = Stores(str(self.folder / store), self.folder / "scratch", self.kind, encoder.fingerprint)
-        made_by = {"encoder": self.name, **encoder.fingerprint}
+        provenance = {"encoder": self.name, **encoder.fingerprint}
         counts = encode.run(
             inputs or self.inputs(),
             encoder,
             stores,
             self.folder / out,
-            made_by=made_by,
+            provenance=provenance,
             batch_size=batch_size,
             streams=streams,
         )
@@ -171,8 +171,8 @@ def check_readers(folder: Path) -> None:
 
 def check_metadata(world: World, folder: Path) -> None:
     for name in TABLES:
-        made_by = tables.made_by(folder / f"{name}.parquet")
-        assert made_by["encoder"] == world.name
-        assert len(made_by["weights"]) >= 40, "sha256 or revision"
-        assert len(made_by["code"]) >= 12, "the code's version"
-        assert {"family", "precision"} <= set(made_by)
+        provenance = tables.provenance(folder / f"{name}.parquet")
+        assert provenance["encoder"] == world.name
+        assert len(provenance["weights"]) >= 40, "sha256 or revision"
+        assert len(provenance["code_version"]) >= 12, "the code's version"
+        assert {"family", "precision"} <= set(provenance)
