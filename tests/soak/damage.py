@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fault_tools import Row, build, clone, differs, fresh, kill, litter, must, set_key, snapshot, start, ugly
+from tests.soak.tools import Row, build, clone, differs, fresh, kill, litter, must, set_key, snapshot, start, ugly
 
 
 def damages(work: Path, times: int, seed: int) -> list[Row]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fault_tools import Row, build, clone, copy, differs, litter, must, set_key, snapshot, ugly
+from tests.soak.tools import Row, build, clone, copy, differs, litter, must, set_key, snapshot, ugly
 
 SIZE = 256 << 20  # bytes of the disk
 # What is tried to be built with too little room, and what must stand before it.

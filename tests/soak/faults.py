@@ -1,7 +1,7 @@
 """Faults, as they happen to users: kills, two at once, full disks, damaged files, months of use. Nothing may be lost.
 
-    python tests/soak/faults.py                        all of it, with the numbers below; hours
-    python tests/soak/faults.py kill --times 5         one part, fewer times
+    python -m tests.soak.faults                        all of it, with the numbers below; hours
+    python -m tests.soak.faults kill --times 5         one part, fewer times
 
 Each part works in a clone of this tree with the embedded graph, TransE and few epochs, and compares what it ends with
 with an undisturbed run: contents of tables, bytes of weights, JSON without times and memory. Prints the table: fault,
@@ -21,10 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import fault_damage
-import fault_disk
-import fault_soak
-from fault_tools import (
+from tests.soak import damage, disk, soak
+from tests.soak.tools import (
     Row,
     build,
     clone,
@@ -120,9 +118,9 @@ def shares(work: Path, times: int, seed: int) -> list[Row]:
 PARTS = {
     "kill": kills,
     "share": shares,
-    "full": fault_disk.full,
-    "damage": fault_damage.damages,
-    "soak": fault_soak.soak,
+    "full": disk.full,
+    "damage": damage.damages,
+    "soak": soak.soak,
 }
 
 

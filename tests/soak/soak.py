@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fault_tools import Row, build, clone, environment, must, set_key, size
+from tests.soak.tools import Row, build, clone, environment, must, set_key, size
 
 FLAT = ("data/.store", "data/.work", "data/mini", "runs", "reports", ".dvc/tmp")
 ALLOWED = 0.1  # of growth, over that of the first tenth, which fills caches

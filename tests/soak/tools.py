@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,10 +15,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
-
-from tests.helpers.clones import attempt, clone, environment, set_key  # noqa: E402
+from tests.helpers.clones import ROOT, attempt, clone, environment, set_key
 
 MAKE = ("make", "repro", "VENV=")
 # What two runs may differ in: how long they took, how much memory, which rows the store knew already.
