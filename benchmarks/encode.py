@@ -24,9 +24,9 @@ from PIL import Image
 
 from pipeline import tables
 from pipeline.encoding import encoders
-from pipeline.encoding import run as encode
 from pipeline.encoding.encoders import Rows, language, timm
 from pipeline.encoding.inputs import Pictures, Texts
+from pipeline.encoding.run import Counts, encode_modality, in_batches, pick_streams
 from pipeline.encoding.store import Stores
 
 CPU = torch.device("cpu")
@@ -45,18 +45,18 @@ def say(figure: str, **values: object) -> None:
     print(json.dumps({"figure": figure, **rounded}), flush=True)
 
 
-def stage(inputs, encoder, kind: str, folder: Path, batch_size: int) -> tuple[float, encode.Counts]:
+def stage(inputs, encoder, kind: str, folder: Path, batch_size: int) -> tuple[float, Counts]:
     """Seconds of one run into an empty store, tables published."""
     started = time.perf_counter()
     stores = Stores(str(folder / "store"), folder / "scratch", kind, encoder.fingerprint)
-    counts = encode.run(
+    counts = encode_modality(
         inputs,
         encoder,
         stores,
         folder / "out",
         provenance=encoder.fingerprint,
         batch_size=batch_size,
-        streams=encode.pick_streams(CPU),
+        streams=pick_streams(CPU),
     )
     return time.perf_counter() - started, counts
 
@@ -84,7 +84,7 @@ def distinct(inputs) -> list:
 
 
 def sorted_batches(encoder: language.Language, items: list[language.Item]) -> list[list[language.Item]]:
-    pairs = encode.in_batches([(b"", item) for item in items], encoder, BATCH)
+    pairs = in_batches([(b"", item) for item in items], encoder, BATCH)
     return [batch for _, batch in pairs]
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.graph.filter_index import KnownFacts
+from pipeline.graph.filter_index import FilterIndex
 from trainers import MODELS
 from trainers.evaluation import ranking
 from trainers.training.data import Data, Features, Tokens
@@ -107,7 +107,7 @@ def measure(model: str, threads: int, repeat: int, memory: int) -> dict:
     """Rank the test set `repeat` times in this process."""
     torch.set_num_threads(threads)
     train, test, source = triples()
-    known = KnownFacts.build(np.concatenate([train, test]), ENTITIES, RELATIONS)
+    known = FilterIndex.build(np.concatenate([train, test]), ENTITIES, RELATIONS)
     make = prepared(model, train, test)
     before, seconds, busy = resident(), [], []
     for _ in range(repeat):

@@ -20,7 +20,7 @@ from pathlib import Path
 from pipeline.modalities.pictures import Picture, clean, clean_many
 from pipeline.wikimedia import store as web_store
 from pipeline.wikimedia.answers import PICTURE
-from pipeline.wikimedia.client import Manners
+from pipeline.wikimedia.client import CrawlPolicy
 from pipeline.wikimedia.fetching import Addresses, Wanted, fetch
 from pipeline.wikimedia.store import WebStore
 
@@ -61,7 +61,7 @@ def main() -> None:
     if options.server is None or not options.server.is_file():
         sys.exit("name the stand-in's program with --server or TESSERA_WIKIMEDIA_SERVER")
     subjects = _subjects(options)[: options.entities]
-    manners = Manners("benchmark@example.org", rate=options.rate, concurrency=options.concurrency)
+    policy = CrawlPolicy("benchmark@example.org", rate=options.rate, concurrency=options.concurrency)
     with serving(options.server, options.rate) as address, tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         with WebStore(path / "web.sqlite") as store:
@@ -74,7 +74,7 @@ def main() -> None:
 
             wanted = Wanted(subjects, pictures=8, licences=False)
             processor = time.process_time()
-            keys = fetch(wanted, store, manners, Addresses(address, address, None), note)
+            keys = fetch(wanted, store, policy, Addresses(address, address, None), note)
             processor = time.process_time() - processor
             statuses = list(store.known(PICTURE).values())
             web_store.publish(store, keys, path / "web", {})

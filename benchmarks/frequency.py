@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.graph.filter_index import KnownFacts
+from pipeline.graph.filter_index import FilterIndex
 from trainers.evaluation import ranking
 from trainers.training.data import Data, load
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a run's folder, to compare with")
     options = parser.parse_args()
     data = load(options.graph, options.graph, name=options.graph.parent.name)
-    known = KnownFacts.build(torch.cat([data.train, data.dev, data.test]), data.entities, data.relations)
+    known = FilterIndex.build(torch.cat([data.train, data.dev, data.test]), data.entities, data.relations)
     found = ranking.metrics(ranking.rank(frequency(data), data.test, known, entities=data.entities))
     shown = ", ".join(f"{key} {found[key]:.4f}" for key in ("mrr", "hits_at_1", "hits_at_3", "hits_at_10"))
     print(f"{data.name}, frequency, test: {shown}")

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from pipeline.encoding import torchvision_repair  # noqa: F401
-from pipeline.graph.filter_index import KnownFacts
+from pipeline.graph.filter_index import FilterIndex
 from trainers.evaluation import ranking, significance
 from trainers.models import rotate
 from trainers.training import data as reading
@@ -118,7 +118,7 @@ def one(kind: str, data: reading.Data, settings: rotate.Settings, seed: int) -> 
     """Train once and rank test."""
     train = train_ours if kind == OURS else lambda *rest: train_pykeens(kind, *rest)
     score, step = train(data, settings, seed)
-    known = KnownFacts.build(torch.cat([data.train, data.dev, data.test]), data.entities, data.relations)
+    known = FilterIndex.build(torch.cat([data.train, data.dev, data.test]), data.entities, data.relations)
     # PyKEEN's scores of a batch hold (B, E, D) numbers on the way, hence the small batches.
     ranks = ranking.rank(score, data.test, known, entities=data.entities, memory_bytes=32 * 8 * data.entities)
     return {**ranking.metrics(ranks), "step": step}

@@ -34,7 +34,7 @@ from trainers import MODELS
 from trainers.evaluation import ranking
 from trainers.training.data import Data
 from trainers.training.runs import peak_memory
-from trainers.training.train import known_facts, read
+from trainers.training.train import filter_index, read
 
 # What suits a large graph, and rates at which a few hundred steps show learning.
 SETTINGS = {
@@ -121,7 +121,7 @@ def measure(arguments: argparse.Namespace, model: str, entities: int) -> dict:
             model, settings, graph=folder / "graph", encoded=folder / "encoded", mapped=arguments.work / "tables"
         )
     )
-    known, index_seconds = timed(lambda: known_facts(data))
+    known, index_seconds = timed(lambda: filter_index(data))
     built, build_seconds = timed(lambda: module.build(data, settings, torch.Generator().manual_seed(0)))
     learner, learner_seconds = timed(
         lambda: module.Learner(built, data, settings, device=torch.device("cpu"), precision=torch.float32, seed=0)
@@ -184,7 +184,7 @@ def mrr(model: nn.Module, data: Data, triples: Tensor, *, queries: int, known=No
     asked = triples[order[: max(1, queries // 2)]]
     training = model.training
     model.eval()
-    ranks = ranking.rank(scorer or model.scorer(), asked, known or known_facts(data), entities=data.entities)
+    ranks = ranking.rank(scorer or model.scorer(), asked, known or filter_index(data), entities=data.entities)
     model.train(training)
     return float(ranking.metrics(ranks)["mrr"])
 

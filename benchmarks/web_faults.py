@@ -30,7 +30,7 @@ from pipeline.modalities.pictures import Picture, clean, clean_many
 from pipeline.wikimedia import fetching
 from pipeline.wikimedia import store as web_store
 from pipeline.wikimedia.answers import ENTITY, PICTURE, TITLE, picture_key, subject
-from pipeline.wikimedia.client import Manners
+from pipeline.wikimedia.client import CrawlPolicy
 from pipeline.wikimedia.store import WebStore
 
 WIDTH = 500
@@ -74,14 +74,14 @@ def main() -> int:
     entities = tables.read(options.graph / "entities.parquet", "entities", ["entity_id", "key"]).sort_by("entity_id")
     subjects = list(dict.fromkeys(subject(key) for key in entities["key"].to_pylist()))
     truth = Truth(options.server, options)
-    manners = Manners("benchmark@example.org", rate=options.client_rate or 0.95 * options.rate,
+    policy = CrawlPolicy("benchmark@example.org", rate=options.client_rate or 0.95 * options.rate,
                       concurrency=options.concurrency, timeout=60)  # fmt: skip
     arguments = {"faults": options.faults, "seed": options.seed, "pictured": options.pictured}
     with serving(options.server, options.rate, **arguments) as address, tempfile.TemporaryDirectory() as folder:
         with WebStore(Path(folder) / "web.sqlite") as store:
             wanted = fetching.Wanted(subjects, pictures=options.pictures, width=WIDTH, licences=False)
             began = time.monotonic()
-            keys = fetching.fetch(wanted, store, manners, fetching.Addresses(address, address, None), _tell())
+            keys = fetching.fetch(wanted, store, policy, fetching.Addresses(address, address, None), _tell())
             seconds = time.monotonic() - began
             had = _had(subjects, store, truth, options.pictures)
             web_store.publish(store, keys, Path(folder) / "web", {})

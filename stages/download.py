@@ -17,7 +17,7 @@ def main() -> None:
     name = arguments(__doc__, "graph").parse_args().graph
     params = load_params()
     settings = params.graph[name]
-    patience = sources.Patience(params.sources.timeout, params.sources.retries)
+    retry = sources.RetryPolicy(params.sources.timeout, params.sources.retries)
     raw = Path("data") / name / "raw"
     if settings.folder is not None:
         copied = sources.copy_folder(settings.folder, raw)
@@ -26,7 +26,7 @@ def main() -> None:
         fetched = sources.fetch(
             pinned.address, pinned.sha256, raw / file, work=Path("data/.work/download"),
             mirror=sources.chosen_mirror(params.sources.mirror), record=Path("data") / name / "checksums.json",
-            patience=patience,
+            retry=retry,
         )  # fmt: skip
         log.info("%s: %s, %s bytes from %s", name, file, f"{fetched.size:,}", fetched.origin)
 

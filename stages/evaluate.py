@@ -8,7 +8,7 @@ from stages.params import load_params
 from trainers.evaluation import ranking, significance
 from trainers.evaluation.protocols import PROTOCOLS, protocol_metrics
 from trainers.training import data, runs
-from trainers.training.train import known_facts, resolve_device
+from trainers.training.train import filter_index, resolve_device
 
 # What run.json holds beyond that which each figure carries.
 NOT_BESIDE_FIGURES = ("shapes", "settings", "inputs", "mapped", "reference_protocol")
@@ -23,7 +23,7 @@ def main() -> None:
     folder = Path("runs") / options.graph / options.model
     run = runs.load_run(folder, device)
     triples = data.load(graph, graph.parent / "encoded", name=options.graph)
-    known = known_facts(triples)
+    known = filter_index(triples)
     protocol = PROTOCOLS.get(params.evaluate.reference_protocol)
     provenance = {key: value for key, value in run.about.items() if key not in NOT_BESIDE_FIGURES}
     ranks = {}

@@ -11,7 +11,7 @@ from pipeline.versions import code_version
 from pipeline.wikimedia import answers, fetching
 from pipeline.wikimedia import store as web_store
 from pipeline.wikimedia.answers import subject
-from pipeline.wikimedia.client import Manners
+from pipeline.wikimedia.client import CrawlPolicy
 from pipeline.wikimedia.fetching import Addresses, Progress, Wanted, fetch
 from pipeline.wikimedia.store import WebStore
 from stages.cli import arguments, stage
@@ -41,16 +41,16 @@ def main() -> None:
                 introductions=texts == "wikipedia",
             )
             with _Bars(graph) as bars:
-                keys = fetch(wanted, store, _manners(params), _addresses(params), bars)
+                keys = fetch(wanted, store, _policy(params), _addresses(params), bars)
         provenance = {"stage": "fetch", "text": texts, "images": images, "width": params.images.width}
         provenance["code_version"] = code_version(fetching, answers)
         rows = web_store.publish(store, keys, folder / "web", provenance)
     log.info("%s: %s answers from the web", graph, f"{rows:,}")
 
 
-def _manners(params: Params) -> Manners:
+def _policy(params: Params) -> CrawlPolicy:
     web = params.web
-    return Manners(
+    return CrawlPolicy(
         contact=web.contact or "", rate=web.rate, concurrency=web.concurrency, attempts=web.attempts,
         timeout=web.timeout, backoff=web.backoff,
     )  # fmt: skip

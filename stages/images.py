@@ -15,7 +15,7 @@ from pipeline.modalities import drawings, pictures
 from pipeline.modalities.archives import Archive, TooLarge, open_archive
 from pipeline.modalities.drawings import draw, skipped
 from pipeline.modalities.parts import NONE, Counts, Parts, absent, row
-from pipeline.modalities.pictures import Refused, clean, clean_many
+from pipeline.modalities.pictures import InvalidImage, clean, clean_many
 from pipeline.versions import code_version
 from pipeline.wikimedia import images
 from pipeline.wikimedia.images import from_commons
@@ -108,7 +108,7 @@ def _from_archive(
     for name, result in clean_many(members(), work):
         yield row(*places[name], name, result)
     for name, reason in too_large:
-        yield row(*places[name], name, Refused(str(reason)))
+        yield row(*places[name], name, InvalidImage(str(reason)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def asked_for(params: Params, graph: str, kind: str) -> bool:
     return block.encoded == "released" and getattr(block.released, kind) is not None
 
 
-def bring_in(params: Params, graph: str, kind: str, counts_path: Path) -> None:
+def import_released(params: Params, graph: str, kind: str, counts_path: Path) -> None:
     """Write data/<graph>/encoded/<kind> from the released files, and what there is to know of them."""
     folder = Path("data") / graph
     block: ReleasedFiles = getattr(params.graph[graph].released, kind)
@@ -36,7 +36,7 @@ def bring_in(params: Params, graph: str, kind: str, counts_path: Path) -> None:
     names = Names(entities["key"].to_pylist(), entities["label"].to_pylist())
     provenance = {"stage": f"encode_{kind}", "encoder": "released", "settings": block.model_dump()}
     provenance["code_version"] = code_version(released, released_files)
-    counts = released.bring_in(files, names, entities.num_rows, folder / "encoded" / kind, provenance)
+    counts = released.import_released(files, names, entities.num_rows, folder / "encoded" / kind, provenance)
     tables.write_json(counts_path, {"encoder": "released", **counts})
     log.info("%s: released %s brought in: %s", graph, kind, ", ".join(sorted(counts["files"])))
 
@@ -48,6 +48,6 @@ def _path(params: Params, folder: Path, name: str | None) -> Path | None:
     if "://" not in name:
         return Path(name) if Path(name).exists() or not (folder / "raw" / name).exists() else folder / "raw" / name
     into = Path("data/.work/released") / folder.name / PurePosixPath(urlsplit(name).path).name
-    patience = sources.Patience(params.sources.timeout, params.sources.retries)
+    retry = sources.RetryPolicy(params.sources.timeout, params.sources.retries)
     mirror = sources.chosen_mirror(params.sources.mirror)
-    return sources.fetch(name, None, into, mirror=mirror, record=into.parent / "checksums.json", patience=patience).path
+    return sources.fetch(name, None, into, mirror=mirror, record=into.parent / "checksums.json", retry=retry).path

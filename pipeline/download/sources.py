@@ -50,7 +50,7 @@ class Fetched:
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """timeout: seconds without a byte; retries after a passing fault; wait(seconds) is how it waits between them."""
 
     timeout: float = 30.0
@@ -90,7 +90,7 @@ def fetch(
     work: str | Path | None = None,
     mirror: str | None = None,
     record: str | Path | None = None,
-    patience: Patience | None = None,
+    retry: RetryPolicy | None = None,
 ) -> Fetched:
     """Bring the file at `address` (http or https) to the path `into`, unless it is there already.
 
@@ -99,7 +99,7 @@ def fetch(
     time and demanded ever after.
     Raises UserError if no place gives the file, its checksum is another, or the disk is full.
     """
-    into, patience = Path(into), patience or Patience()
+    into, retry = Path(into), retry or RetryPolicy()
     work = Path(work) if work is not None else into.parent
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname or ".." in parts.path.split("/"):
@@ -112,7 +112,7 @@ def fetch(
     with _locked(work / f"{name}.part") as part:
         if expected and into.is_file() and _sha256(into) == expected:
             return Fetched(into, into.stat().st_size, expected, "where it was already")
-        origin = _from_somewhere(_places(parts, mirror), part, address, expected, patience)
+        origin = _from_somewhere(_places(parts, mirror), part, address, expected, retry)
         part.seek(0)
         found, size = hashlib.file_digest(part, "sha256").hexdigest(), part.seek(0, os.SEEK_END)
         with _writable(into):
@@ -152,13 +152,13 @@ def _places(parts, mirror: str | None) -> list[str]:
     return [str(Path(mirror) / host / unquote(path).lstrip("/")), parts.geturl()]
 
 
-def _from_somewhere(places: list[str], part: FileIO, address: str, expected: str | None, patience: Patience) -> str:
+def _from_somewhere(places: list[str], part: FileIO, address: str, expected: str | None, retry: RetryPolicy) -> str:
     """Fill `part` from the first place that gives the right file, and say which it was."""
     reasons = []
     for place in places:
         try:
             if "://" in place:
-                _from_address(place, part, expected, patience)
+                _from_address(place, part, expected, retry)
             else:
                 _from_file(Path(place), part)
                 _verify(part, expected)
@@ -186,12 +186,12 @@ def _from_file(path: Path, part: FileIO) -> None:
         raise _Final(error.strerror) from error
 
 
-def _from_address(url: str, part: FileIO, expected: str | None, patience: Patience) -> None:
+def _from_address(url: str, part: FileIO, expected: str | None, retry: RetryPolicy) -> None:
     """Download with resumption and retries, and verify; an unfinished body from an earlier process is gone on from."""
     if expected is None:
         part.truncate(0)  # without a checksum nobody could tell whether old bytes belong to this file
     version, failures = _Version(), 0
-    limits = httpx.Timeout(patience.timeout)
+    limits = httpx.Timeout(retry.timeout)
     headers = {"User-Agent": _AGENT, "Accept-Encoding": "identity"}
     with httpx.Client(timeout=limits, headers=headers, follow_redirects=True) as client:
         while True:
@@ -203,11 +203,11 @@ def _from_address(url: str, part: FileIO, expected: str | None, patience: Patien
             except _Passing as fault:
                 progress = part.seek(0, os.SEEK_END) - before
                 failures = 1 if progress >= _CHUNK else failures + 1
-                if failures > (patience.retries if fault.reached else min(patience.retries, _UNREACHABLE_RETRIES)):
+                if failures > (retry.retries if fault.reached else min(retry.retries, _UNREACHABLE_RETRIES)):
                     raise _Final(f"{fault}, after {failures} tries") from fault
                 seconds = max(fault.wait, random.uniform(0.5, 1) * min(2.0 ** (failures - 1), _LONGEST_WAIT))
                 log.info("%s: %s; trying again in %.1f s", url, fault, seconds)
-                patience.wait(seconds)
+                retry.wait(seconds)
             except _Final:
                 if not before:
                     raise

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipeline import tables
 from pipeline.encoding.encoders import Encoder
 from pipeline.encoding.inputs import Inputs
-from pipeline.encoding.store import Damaged, Stores, ragged_column
+from pipeline.encoding.store import CorruptPart, Stores, ragged_column
 from pipeline.errors import UserError
 
 CHUNK = 4096  # rows of a row group
@@ -136,7 +136,7 @@ def _gather(spool: Spool, keys: np.ndarray, stores: Stores) -> bool:
                 continue
             try:
                 table = stores.read(store, name)
-            except Damaged:
+            except CorruptPart:
                 sound = False
                 continue
             spool.put(at, table.take(pa.array(hits.row[at])))

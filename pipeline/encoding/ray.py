@@ -16,9 +16,9 @@ import pyarrow as pa
 import pipeline
 from pipeline import tables
 from pipeline.encoding import encoders
-from pipeline.encoding import run as encode
-from pipeline.encoding.encoders import Refused
+from pipeline.encoding.encoders import InvalidInput
 from pipeline.encoding.inputs import Inputs, Texts
+from pipeline.encoding.run import PART_ROWS, in_batches, rows_of
 from pipeline.encoding.store import Store, key_of, ragged_column
 from pipeline.errors import UserError
 
@@ -58,10 +58,10 @@ class Worker:
         raws = table["raw"].to_pylist()
         keys = [key_of(raw) for raw in raws]
         items = self._encoder.prepare(raws)
-        window = [pair for pair in zip(keys, items, strict=True) if not isinstance(pair[1], Refused)]
+        window = [pair for pair in zip(keys, items, strict=True) if not isinstance(pair[1], InvalidInput)]
         made: list[tuple[list[bytes], encoders.Rows]] = []
-        for some, batch in encode.in_batches(window, self._encoder, self._batch_size):
-            rows = encode.rows_of(self._encoder, batch)
+        for some, batch in in_batches(window, self._encoder, self._batch_size):
+            rows = rows_of(self._encoder, batch)
             if not np.isfinite(rows.features).all():
                 raise UserError("The encoder gives a feature that is not a finite number; its weights are damaged.")
             made.append((some, rows))
@@ -157,7 +157,7 @@ def _flow(ray, inputs: Inputs, recipe: Recipe, store: str, places: np.ndarray, b
         _write,
         fn_kwargs={"address": store, "kind": recipe.kind, "fingerprint": dict(recipe.fingerprint)},
         batch_format="pyarrow",
-        batch_size=encode.PART_ROWS,
+        batch_size=PART_ROWS,
     )
     return int(parts.sum("rows") or 0)
 

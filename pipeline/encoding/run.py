@@ -1,8 +1,8 @@
 """Reader -> encoder -> writer: the rows of a graph's texts or pictures, through the feature store, into Parquet.
 
 A run looks up which inputs the store knows, encodes the rest and adds them part by part, then publishes the graph's
-tables from the store alone. So a run that was killed goes on from its last part, n processes may each fill a share
-(`share`), and the tables depend on the inputs and the encoder only, byte for byte.
+tables from the store alone. So a run that was killed goes on from its last part, n processes may each fill a
+shard, and the tables depend on the inputs and the encoder only, byte for byte.
 """
 
 import logging
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.encoding.encoders import Encoder, Refused, Rows
+from pipeline.encoding.encoders import Encoder, InvalidInput, Rows
 from pipeline.encoding.inputs import Inputs
 from pipeline.encoding.publish import publish
 from pipeline.encoding.store import KEY, Stores
@@ -49,7 +49,7 @@ class Counts:
     seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "encode": 0.0, "write": 0.0})
 
 
-def run(
+def encode_modality(
     inputs: Inputs,
     encoder: Encoder,
     stores: Stores,
@@ -58,18 +58,18 @@ def run(
     provenance: dict[str, object],
     batch_size: int = 64,
     streams: int = 1,
-    share: tuple[int, int] | None = None,
+    shard: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> Counts:
     """Encode what the store lacks, then publish `<out>/{tokens,features,codebook}.parquet`.
 
-    `streams` batches are encoded at once, each on its share of the cores (see `pick_streams`).
-    With `share` = (i, n), encodes only the i-th of n shares of the inputs (by their keys) and publishes nothing.
+    `streams` batches are encoded at once, each on its own part of the cores (see `pick_streams`).
+    With `shard` = (i, n), encodes only the i-th of n shards of the inputs (split by their keys) and publishes nothing.
     Raises UserError if an input table is damaged, the encoder gives a NaN, or nothing at all could be encoded.
     """
     counts = Counts(inputs=len(inputs.keys), missing=inputs.missing)
-    if share is not None and not 0 <= share[0] < share[1]:
-        raise UserError(f"--shard {share[0]}/{share[1]}: shards count from 0 to n - 1.")
+    if shard is not None and not 0 <= shard[0] < shard[1]:
+        raise UserError(f"--shard {shard[0]}/{shard[1]}: shards count from 0 to n - 1.")
     refused: dict[bytes, str] = {}
     for attempt in range(3):  # a damaged part sends its rows through once more
         known = np.zeros(len(inputs.keys), dtype=bool)
@@ -77,11 +77,11 @@ def run(
             known |= found.known
         if attempt == 0:
             counts.found = int(known.sum())
-        wanted = ~known & _in_share(inputs.keys, share)
+        wanted = ~known & _in_shard(inputs.keys, shard)
         if refused:
             wanted &= ~np.isin(inputs.keys, np.array(list(refused), dtype=KEY))
         _encode(inputs, wanted, encoder, stores, batch_size, streams, counts, refused, progress)
-        if share is not None:
+        if shard is not None:
             break
         started = time.perf_counter()
         usable = ~np.isin(inputs.keys, np.array(list(refused), dtype=KEY))
@@ -97,12 +97,12 @@ def run(
     return counts
 
 
-def _in_share(keys: np.ndarray, share: tuple[int, int] | None) -> np.ndarray:
-    """(N,) bool: which keys belong to the share. Keys are hashes, so shares are even whatever the order."""
-    if share is None:
+def _in_shard(keys: np.ndarray, shard: tuple[int, int] | None) -> np.ndarray:
+    """(N,) bool: which keys belong to the shard. Keys are hashes, so shards are even in any order."""
+    if shard is None:
         return np.ones(len(keys), dtype=bool)
     head = keys.view(np.uint8).reshape(len(keys), KEY.itemsize)[:, :8].copy().view(">u8").ravel()
-    return head % np.uint64(share[1]) == np.uint64(share[0])
+    return head % np.uint64(shard[1]) == np.uint64(shard[0])
 
 
 def _tell(counts: Counts, inputs: Inputs, refused: dict[bytes, str]) -> None:
@@ -252,7 +252,7 @@ def _batches(
     for raws in inputs.read(wanted, max(batch_size, min(encoder.window, 1024))):
         items = encoder.prepare([raw for _, raw in raws])
         for (key, _), item in zip(raws, items, strict=True):
-            if isinstance(item, Refused):
+            if isinstance(item, InvalidInput):
                 refused[key] = str(item)
             else:
                 window.append((key, item))

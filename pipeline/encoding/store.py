@@ -6,7 +6,7 @@ Layout below the address, one folder for each encoder's fingerprint::
         fingerprint.json                 what the rows depend on, for people to read
         parts/<sha256>.parquet           rows: key, token_ids, embedding, count; named by the sha256 of the file
         parts/<sha256>.json              the manifest of that part, written after it: rows, bytes, version
-        damaged/                         parts that were found torn or changed, set aside
+        quarantine/                      parts that were found cut short or changed
 
 Nothing is ever edited. A part counts from the moment its manifest is there, so readers never see half a part; writers
 never share a file, so any number of them may write at once. What a reader takes out of a part it has checked against
@@ -41,7 +41,7 @@ class StoreFailure(UserError):
     """The store cannot be reached, read or written."""
 
 
-class Damaged(Exception):
+class CorruptPart(Exception):
     """A part does not hold what its name says; it has been set aside, and its rows must be made again."""
 
     def __init__(self, part: str):
@@ -89,7 +89,7 @@ class Store:
         self._root = f"{root.rstrip('/')}/{kind}/{fingerprint_id(fingerprint)}"
         self._keys: dict[str, np.ndarray] = {}  # parts never change, so their keys are read once
         self._described = False
-        self._ignored: set[str] = set()  # damaged parts of a store that may not be written
+        self._ignored: set[str] = set()  # corrupt parts of a store that may not be written
 
     # ------------------------------------------------------------------------------------------------- reading
     def parts(self) -> list[str]:
@@ -107,7 +107,7 @@ class Store:
         for name in self.parts():
             try:
                 held = self._part_keys(name)
-            except Damaged:
+            except CorruptPart:
                 continue
             at = np.searchsorted(unique, held)
             at[at == len(unique)] = 0
@@ -118,25 +118,25 @@ class Store:
         return Found(names, part[inverse], row[inverse])
 
     def read(self, part: str) -> pa.Table:
-        """All rows of a part, checked. Raises Damaged, after setting it aside, if it is not what it was."""
+        """All rows of a part, checked. Raises CorruptPart, after setting it aside, if it is not what it was."""
         try:
             content = self._cat(f"parts/{part}.parquet")
             if hashlib.sha256(content).hexdigest() == part:
                 return pq.read_table(io.BytesIO(content))
         except (FileNotFoundError, pa.ArrowInvalid):
             pass
-        self._set_aside(part)
-        raise Damaged(part)
+        self._quarantine(part)
+        raise CorruptPart(part)
 
     def verify(self) -> tuple[int, list[str]]:
-        """Read everything: (sound rows, names of the damaged parts, which are set aside)."""
-        rows, damaged = 0, []
+        """Read everything: (sound rows, names of the corrupt parts, which go to quarantine)."""
+        rows, corrupt = 0, []
         for part in self.parts():
             try:
                 rows += self.read(part).num_rows
-            except Damaged:
-                damaged.append(part)
-        return rows, damaged
+            except CorruptPart:
+                corrupt.append(part)
+        return rows, corrupt
 
     def status(self) -> dict[str, int]:
         """Counts of parts, rows and bytes; `orphans` are parts without a manifest (torn, or being written)."""
@@ -148,7 +148,7 @@ class Store:
             "rows": sum(manifest.get("rows", 0) for manifest in manifests),
             "bytes": sum(manifest.get("bytes", 0) for manifest in manifests),
             "orphans": sum(name.endswith(".parquet") for name in files) - len(parts),
-            "damaged": sum(name.endswith(".parquet") for name in self._list("damaged")),
+            "quarantined": sum(name.endswith(".parquet") for name in self._list("quarantine")),
         }
 
     # ------------------------------------------------------------------------------------------------- writing
@@ -203,13 +203,13 @@ class Store:
                 with self._fs.open(f"{self._root}/parts/{part}.parquet", "rb") as handle:
                     column = pq.read_table(handle, columns=["key"])["key"]
             except (pa.ArrowInvalid, FileNotFoundError, KeyError) as error:
-                self._set_aside(part)
-                raise Damaged(part) from error
+                self._quarantine(part)
+                raise CorruptPart(part) from error
             except UNREACHABLE as error:  # Arrow says OSError of a torn file, as the file system does of a lost one
                 if not self._exists(f"parts/{part}.parquet"):
                     raise self._failure("read", error) from error
-                self._set_aside(part)
-                raise Damaged(part) from error
+                self._quarantine(part)
+                raise CorruptPart(part) from error
             self._keys[part] = np.array(column.to_pylist(), dtype=KEY)
         return self._keys[part]
 
@@ -219,14 +219,14 @@ class Store:
         except (FileNotFoundError, ValueError):
             return {}
 
-    def _set_aside(self, part: str) -> None:
+    def _quarantine(self, part: str) -> None:
         """Move a part out of sight, manifest first, so that it stops counting at once."""
         self._keys.pop(part, None)
-        log.warning("store: part %s… is damaged; its rows will be made again.", part[:12])
+        log.warning("store: part %s… is corrupt; its rows will be made again.", part[:12])
         for suffix in (".json", ".parquet"):
-            source, target = f"{self._root}/parts/{part}{suffix}", f"{self._root}/damaged/{part}{suffix}"
+            source, target = f"{self._root}/parts/{part}{suffix}", f"{self._root}/quarantine/{part}{suffix}"
             try:
-                self._fs.makedirs(f"{self._root}/damaged", exist_ok=True)
+                self._fs.makedirs(f"{self._root}/quarantine", exist_ok=True)
                 self._fs.mv(source, target)
             except FileNotFoundError:
                 continue  # another reader was first
@@ -302,14 +302,14 @@ class Stores:
         return [*found, (self._local, self._local.find(keys))]
 
     def read(self, store: Store, part: str) -> pa.Table:
-        """A part of one of the stores. Raises Damaged if it must be made again."""
+        """A part of one of the stores. Raises CorruptPart if it must be made again."""
         try:
             return store.read(part)
         except StoreFailure as failure:
             if store is not self._shared:
                 raise
             self._give_up(failure)
-            raise Damaged(part) from failure
+            raise CorruptPart(part) from failure
 
     def write(
         self, keys: Sequence[bytes], tokens: Sequence[np.ndarray], features: np.ndarray, count: np.ndarray

@@ -1,8 +1,8 @@
-"""The index of known facts: which answers of a query are already true, and whether a triple is a fact.
+"""The filter index: which answers of a query are known facts.
 
-Evaluation filters known answers out of a ranking (Bordes et al. 2013, section 4.1, "filtered"); training filters them
-out of the drawn negatives. Both ask many times, so the index is a few sorted arrays that live on any device, and a
-question about a whole batch is a handful of tensor operations with no loop over its rows.
+Evaluation filters known answers out of a ranking (Bordes et al. 2013, section 4.1, "filtered"). It
+asks many times, so the index is a few sorted arrays that live on any device, and a question about a whole batch takes a
+handful of tensor operations and no loop over its rows.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,6 @@ from torch import Tensor
 from pipeline.errors import UserError
 
 SIDES = ("head", "tail")
-_SIEVE = 64  # slots of the sieve a fact: a negative that is no fact passes it with a chance of about 1/64
-_SIEVE_BITS = 26  # and never more than 2^26 slots (64 MiB)
-_SPREAD = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / golden ratio, as a signed number: Knuth's multiplicative hashing
 
 
 @dataclass(frozen=True)
@@ -32,21 +29,19 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class KnownFacts:
-    """All known facts of one graph, each counted once. Build it with `KnownFacts.build`.
+class FilterIndex:
+    """The known facts of one graph, each counted once. Build it with `FilterIndex.build`.
 
-    Ids given to `answers` and `contains` must lie within the graph; they are not checked there.
+    Ids given to `answers` must lie within the graph; they are not checked.
     """
 
     entities: int
     relations: int
     tails: Answers  # (h, r) -> tails
     heads: Answers  # (t, r) -> heads
-    facts: Tensor  # (F,) int64, ascending: (h * relations + r) * entities + t
-    sieve: Tensor  # (2^k,) bool: False where no fact hashes to
 
     @classmethod
-    def build(cls, triples: Tensor | np.ndarray, entities: int, relations: int) -> "KnownFacts":
+    def build(cls, triples: Tensor | np.ndarray, entities: int, relations: int) -> "FilterIndex":
         """Index `triples` (n, 3) of head, relation, tail; repeated rows count once. The index lies on the CPU.
 
         Raises UserError if an id lies outside the graph, or the graph is too large for 64-bit keys.
@@ -65,19 +60,15 @@ class KnownFacts:
         head, relation, tail = triples.unbind(dim=1)
         facts = torch.unique((head * relations + relation) * entities + tail)
         reverse = torch.unique((tail * relations + relation) * entities + head)
-        bits = min(_SIEVE_BITS, max(6, (len(facts) * _SIEVE).bit_length()))
-        sieve = torch.zeros(1 << bits, dtype=torch.bool)
-        sieve[_slot(facts, 1 << bits)] = True
-        return cls(entities, relations, _grouped(facts, entities), _grouped(reverse, entities), facts, sieve)
+        return cls(entities, relations, _grouped(facts, entities), _grouped(reverse, entities))
 
     def __len__(self) -> int:
         """Number of distinct facts."""
-        return len(self.facts)
+        return len(self.tails.entity)
 
-    def to(self, device: torch.device | str) -> "KnownFacts":
+    def to(self, device: torch.device | str) -> "FilterIndex":
         """The same index on another device."""
-        parts = (self.tails.to(device), self.heads.to(device), self.facts.to(device), self.sieve.to(device))
-        return KnownFacts(self.entities, self.relations, *parts)
+        return FilterIndex(self.entities, self.relations, self.tails.to(device), self.heads.to(device))
 
     def answers(self, known: Tensor, relation: Tensor, side: str) -> tuple[Tensor, Tensor]:
         """The known answers of B queries: side "tail" asks (known, relation, ?), "head" asks (?, relation, known).
@@ -97,31 +88,6 @@ class KnownFacts:
         place = torch.arange(len(row), device=row.device) + shift[row]
         return row, index.entity[place].long()
 
-    def queries(self, side: str) -> tuple[Tensor, Tensor]:
-        """All queries that have an answer: (known (G,) int64, relation (G,) int64), ascending."""
-        query = self._side(side).query
-        return query // self.relations, query % self.relations
-
-    def contains(self, head: Tensor, relation: Tensor, tail: Tensor) -> Tensor:
-        """Whether each triple is a known fact: bool, of the shape to which the three integer tensors broadcast.
-
-        On the CPU a hashed sieve settles nearly all questions with one look-up, and only what passes it is searched
-        among the sorted facts. On a GPU all are searched: picking the few would make the host wait for the device.
-        """
-        key = (head.long() * self.relations + relation.long()) * self.entities + tail.long()
-        if not len(self.facts):
-            return torch.zeros_like(key, dtype=torch.bool)
-        if key.device.type != "cpu":
-            return self._searched(key)
-        found = self.sieve[_slot(key, len(self.sieve))]
-        passed = found.nonzero(as_tuple=True)
-        found[passed] = self._searched(key[passed])
-        return found
-
-    def _searched(self, key: Tensor) -> Tensor:
-        place = torch.searchsorted(self.facts, key.contiguous()).clamp_(max=len(self.facts) - 1)
-        return self.facts[place] == key
-
     def _side(self, side: str) -> Answers:
         if side not in SIDES:
             raise ValueError(f"side is {side!r}, not one of {SIDES}")
@@ -133,9 +99,3 @@ def _grouped(keys: Tensor, entities: int) -> Answers:
     query, count = torch.unique_consecutive(torch.div(keys, entities, rounding_mode="floor"), return_counts=True)
     offsets = torch.cat([count.new_zeros(1), count.cumsum(0)])
     return Answers(query, offsets, (keys % entities).to(torch.int32))
-
-
-def _slot(key: Tensor, slots: int) -> Tensor:
-    """A slot of the sieve (a power of two) for each key: the top bits of the product, sign bit masked away."""
-    shift = 64 - (slots.bit_length() - 1)
-    return ((key * _SPREAD) >> shift) & (slots - 1)

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from pipeline import tables
 from pipeline.errors import UserError
-from pipeline.modalities.pictures import Picture, Refused
+from pipeline.modalities.pictures import InvalidImage, Picture
 
 PART_BYTES = 64 * 2**20
 _BATCH_BYTES = 8 * 2**20  # one row group, which is what a reader of one batch holds in memory
@@ -20,7 +20,7 @@ _BATCH_ROWS = 4096
 OK, REFUSED, MISSING, FAILED, NONE = "ok", "refused", "missing", "failed", "none"
 
 
-def row(entity: int, image_ix: int, source: str | None, result: Picture | Refused, **more: object) -> dict:
+def row(entity: int, image_ix: int, source: str | None, result: Picture | InvalidImage, **more: object) -> dict:
     """A row for a picture that came: clean, or refused with its reason. `more`: other columns of `images`."""
     common = {"entity_id": entity, "image_ix": image_ix, "source": source, "attempts": 1, **more}
     if isinstance(result, Picture):

@@ -52,7 +52,7 @@ _DAMAGE = (
 Key = TypeVar("Key")
 
 
-class Refused(ValueError):
+class InvalidImage(ValueError):
     """These bytes cannot become a picture; the message is the reason, for the row's `error`."""
 
 
@@ -74,33 +74,33 @@ def clean(
     A picture smaller than `short_side` is not enlarged. The result is PNG where the source is lossless and has few
     colours (drawings, flags), else JPEG of `quality`; it carries no metadata. The same bytes give the same bytes.
 
-    Raises Refused if `data` is no picture, is cut short, or has more than `max_pixels` pixels.
+    Raises InvalidImage if `data` is no picture, is cut short, or has more than `max_pixels` pixels.
     """
     _refuse_by_first_bytes(data)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise Refused(f"too large: more than {max_pixels:,} pixels") from error
+        raise InvalidImage(f"too large: more than {max_pixels:,} pixels") from error
     except _DAMAGE as error:
-        raise Refused("no picture that can be read") from error
+        raise InvalidImage("no picture that can be read") from error
     width, height = image.size
     if width * height > max_pixels:
-        raise Refused(f"too large: {width} x {height} is more than {max_pixels:,} pixels")
+        raise InvalidImage(f"too large: {width} x {height} is more than {max_pixels:,} pixels")
     source = image.format
     try:
         small = _reduced(image, short_side)
         small = _turned(small, _orientation(image))
         small = _on_white(_in_srgb(small, image.info.get("icc_profile")))
     except _DAMAGE as error:
-        raise Refused(_what_is_damaged(source, error)) from error
+        raise InvalidImage(_what_is_damaged(source, error)) from error
     except MemoryError as error:
-        raise Refused("too large for this machine's memory") from error
+        raise InvalidImage("too large for this machine's memory") from error
     return _encoded(small, source not in _LOSSY, quality)
 
 
 def clean_many(
     items: Iterable[tuple[Key, bytes]], work: Callable[[bytes], Picture] = clean, *, workers: int | None = None
-) -> Iterator[tuple[Key, Picture | Refused]]:
+) -> Iterator[tuple[Key, Picture | InvalidImage]]:
     """Clean pictures in parallel, in the order of `items`; a refusal comes back as the exception.
 
     Threads, since Pillow lets go of the interpreter's lock while it decodes, resizes and encodes. No more than four
@@ -123,26 +123,26 @@ def clean_many(
                 future.cancel()
 
 
-def _attempt(work: Callable[[bytes], Picture], data: bytes) -> Picture | Refused:
+def _attempt(work: Callable[[bytes], Picture], data: bytes) -> Picture | InvalidImage:
     try:
         return work(data)
-    except Refused as refusal:
+    except InvalidImage as refusal:
         return refusal
 
 
 def _refuse_by_first_bytes(data: bytes) -> None:
     """Say what is plainly something else, since "cannot be identified" helps nobody."""
     if not data:
-        raise Refused("no picture: 0 bytes")
+        raise InvalidImage("no picture: 0 bytes")
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if b"<svg" in start or (start.startswith(b"<?xml") and b"<svg" in data[:65536].lower()):
-        raise Refused("no picture: SVG is a drawing program, not pixels")
+        raise InvalidImage("no picture: SVG is a drawing program, not pixels")
     if start.startswith((b"<!doctype html", b"<html")):
-        raise Refused("no picture: an HTML page")
+        raise InvalidImage("no picture: an HTML page")
     if start.startswith(b"%pdf"):
-        raise Refused("no picture: a PDF document")
+        raise InvalidImage("no picture: a PDF document")
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > _MAX_SCANS:
-        raise Refused(f"a JPEG of more than {_MAX_SCANS} scans")
+        raise InvalidImage(f"a JPEG of more than {_MAX_SCANS} scans")
 
 
 def _reduced(image: Image.Image, short_side: int) -> Image.Image:

@@ -47,7 +47,7 @@ class Files:
     keep_placeholders: bool = False
 
 
-def bring_in(files: Files, names: Names, entities: int, out: Path, provenance: Mapping[str, object]) -> dict:
+def import_released(files: Files, names: Names, entities: int, out: Path, provenance: Mapping[str, object]) -> dict:
     """Write `out`/{features,tokens,codebook}.parquet, those for which there are files; returns counts and checksums.
 
     Raises UserError if a file cannot be read without running its code, has a wrong number of rows, tokens beyond its

@@ -29,7 +29,7 @@ _LATE = 0.02  # seconds that a late start may catch up; more would let requests 
 
 
 @dataclass(frozen=True)
-class Manners:
+class CrawlPolicy:
     """How the client behaves.
 
     Attributes: contact, an e-mail address or URL that goes into the User-Agent; rate, requests a second and host;
@@ -94,21 +94,21 @@ class _Passing(Exception):
 
 
 class Client:
-    """An async context manager that makes polite GET requests. Raises UserError if the manners name no contact."""
+    """An async context manager that makes polite GET requests. Raises UserError if the policy name no contact."""
 
-    def __init__(self, manners: Manners, *, seed: int | None = None):
-        manners.check()
-        self._manners = manners
+    def __init__(self, policy: CrawlPolicy, *, seed: int | None = None):
+        policy.check()
+        self._policy = policy
         self._random = random.Random(seed)
         self._hosts: dict[str, _Host] = {}
-        self._slots = asyncio.Semaphore(manners.concurrency)
+        self._slots = asyncio.Semaphore(policy.concurrency)
         self.requests = 0
 
     async def __aenter__(self) -> "Client":
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._manners.concurrency),
-            timeout=aiohttp.ClientTimeout(total=self._manners.timeout),
-            headers={"User-Agent": PROJECT.format(contact=self._manners.contact), "Accept-Encoding": "gzip"},
+            connector=aiohttp.TCPConnector(limit=self._policy.concurrency),
+            timeout=aiohttp.ClientTimeout(total=self._policy.timeout),
+            headers={"User-Agent": PROJECT.format(contact=self._policy.contact), "Accept-Encoding": "gzip"},
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         # By itself aiohttp asks again where a kept connection breaks, past the host's pace and our count of attempts.
@@ -148,8 +148,8 @@ class Client:
 
     async def _insist(self, url: URL, passing: Callable[[Reply], str | None], limit: int) -> Reply:
         """One address without redirections, tried until it answers or the attempts are spent."""
-        host = self._hosts.setdefault(url.authority, _Host(self._manners.rate))
-        for attempt in range(1, self._manners.attempts + 1):
+        host = self._hosts.setdefault(url.authority, _Host(self._policy.rate))
+        for attempt in range(1, self._policy.attempts + 1):
             try:
                 reply = await self._once(url, host, passing, limit, attempt)
             except _Passing as fault:
@@ -158,15 +158,15 @@ class Client:
                 host.refusals = host.dead = 0
                 self._forbidden(host, url, reply)
                 return reply
-            if wait is not None and wait > self._manners.longest_wait:
+            if wait is not None and wait > self._policy.longest_wait:
                 why = f"{why}; asked to wait {wait:.0f} s"
                 break
             if wait is None:
-                ceiling = min(self._manners.longest_wait, self._manners.backoff * 2 ** (attempt - 1))
+                ceiling = min(self._policy.longest_wait, self._policy.backoff * 2 ** (attempt - 1))
                 wait = self._random.uniform(0.1 * ceiling, ceiling)
             if host.refusals >= _REFUSALS_IN_A_ROW:
                 host.pause(wait)
-            if attempt < self._manners.attempts:
+            if attempt < self._policy.attempts:
                 await asyncio.sleep(wait)
         host.dead += 1
         if host.dead >= _DEAD_IN_A_ROW:

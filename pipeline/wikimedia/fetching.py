@@ -34,7 +34,7 @@ from pipeline.wikimedia.answers import (
     redirection,
     words,
 )
-from pipeline.wikimedia.client import Client, Manners, Reply
+from pipeline.wikimedia.client import Client, CrawlPolicy, Reply
 from pipeline.wikimedia.store import FAILED, MISSING, OK, REFUSED, Answer, WebStore, now
 
 log = logging.getLogger(__name__)
@@ -93,31 +93,31 @@ class Progress:
 def fetch(
     wanted: Wanted,
     store: WebStore,
-    manners: Manners,
+    policy: CrawlPolicy,
     addresses: Addresses = Addresses(),
     progress: Callable[[Progress], None] = lambda state: None,
 ) -> list[tuple[str, str]]:
     """Fetch what the store lacks of `wanted`; returns the (kind, key) of all the answers that belong to it.
 
-    Raises UserError if the manners name no contact, a host forbids us, or cannot be reached.
+    Raises UserError if the policy name no contact, a host forbids us, or cannot be reached.
     """
     if wanted.width not in WIDTHS:
         raise ValueError(f"width {wanted.width} is none of {WIDTHS}")
-    return asyncio.run(_Fetch(wanted, store, manners, addresses, progress).all())
+    return asyncio.run(_Fetch(wanted, store, policy, addresses, progress).all())
 
 
 class _Fetch:
     """One run: the steps in order, each over what the store lacks."""
 
-    def __init__(self, wanted, store, manners, addresses, progress):
-        self._wanted, self._store, self._manners = wanted, store, manners
+    def __init__(self, wanted, store, policy, addresses, progress):
+        self._wanted, self._store, self._policy = wanted, store, policy
         self._at, self._progress = addresses, progress
         self._told = 0.0
 
     async def all(self) -> list[tuple[str, str]]:
         subjects = list(dict.fromkeys(self._wanted.subjects))
         keys = [(ENTITY, one) for one in subjects]
-        async with Client(self._manners) as self._client:
+        async with Client(self._policy) as self._client:
             await self._entities(subjects)
             if self._at.wikipedia:
                 keys += await self._redirections(subjects)
@@ -318,7 +318,7 @@ class _Fetch:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(8 * self._manners.concurrency):
+                for _ in range(8 * self._policy.concurrency):
                     group.create_task(worker())
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None

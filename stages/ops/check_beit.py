@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from pipeline.download.sources import Patience
-from pipeline.encoding.encoders import Refused, beit, pictures
+from pipeline.download.sources import RetryPolicy
+from pipeline.encoding.encoders import InvalidInput, beit, pictures
 from pipeline.encoding.encoders.weights import fetched
 from pipeline.errors import UserError
 from stages.cli import stage
@@ -45,13 +45,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.weights is None:
         params = load_params()
-        patience = Patience(timeout=params.sources.timeout, retries=params.sources.retries)
-        block = fetched(params.encoders["beit"], WEIGHTS, mirror=params.sources.mirror, patience=patience)
+        retry = RetryPolicy(timeout=params.sources.timeout, retries=params.sources.retries)
+        block = fetched(params.encoders["beit"], WEIGHTS, mirror=params.sources.mirror, retry=retry)
         options.weights = Path(block["weights"])
     if not options.picture.is_file():
         raise UserError(f"There is no picture at {options.picture}.")
     picture = pictures.decode(options.picture.read_bytes())
-    if isinstance(picture, Refused):
+    if isinstance(picture, InvalidInput):
         raise UserError(f"{options.picture}: {picture}")
     model = beit.tokenizer(options.weights, heads=12)
     with torch.inference_mode():

@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 import torch
 from PIL import Image
 
-from pipeline.graph.filter_index import KnownFacts
+from pipeline.graph.filter_index import FilterIndex
 from stages.report.inputs import Graph, Run, picture_parts
 from trainers.training.runs import load_run
 
@@ -66,8 +66,8 @@ def predictions(
     """
     test = np.unique(graph.triples[graph.split == "test"], axis=0)
     asked = choose(test, seed)
-    known = KnownFacts.build(graph.triples[graph.split != "test"], len(graph.labels), len(graph.relations))
-    true = KnownFacts.build(test, len(graph.labels), len(graph.relations))
+    known = FilterIndex.build(graph.triples[graph.split != "test"], len(graph.labels), len(graph.relations))
+    true = FilterIndex.build(test, len(graph.labels), len(graph.relations))
     answers = {run.model: _answers(load(run.folder), asked, known, true) for run in runs}
     queries = []
     for place, (triple, side) in enumerate(asked):
@@ -96,7 +96,7 @@ def choose(test: np.ndarray, seed: int) -> list[tuple[np.ndarray, str]]:
     return [(test[row], "tail" if place % 2 == 0 else "head") for place, row in enumerate(chosen)]
 
 
-def _answers(run: object, asked: Sequence[tuple[np.ndarray, str]], known: KnownFacts, true: KnownFacts) -> list[list]:
+def _answers(run: object, asked: Sequence[tuple[np.ndarray, str]], known: FilterIndex, true: FilterIndex) -> list[list]:
     """For each query the TOP (entity, whether test says it is right), facts of train and dev left out."""
     found = []
     with torch.inference_mode():

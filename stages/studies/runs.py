@@ -24,7 +24,7 @@ from trainers.parts.replace_modality import exchange
 from trainers.training import runs
 from trainers.training.data import Data
 from trainers.training.perturb import Change, covered, uncovered
-from trainers.training.train import Schedule, fingerprint, inputs_of, known_facts, read, resolve_device, train
+from trainers.training.train import Schedule, filter_index, fingerprint, inputs_of, read, resolve_device, train
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Bench:
         found = ranking.rank(
             score,
             given.test,
-            known_facts(given),
+            filter_index(given),
             entities=given.entities,
             memory_bytes=self.memory_bytes,
             device=device,

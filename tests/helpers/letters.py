@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.encoding.encoders import Refused, Rows
+from pipeline.encoding.encoders import InvalidInput, Rows
 from tests.helpers import encoder_zoo as zoo
 
 
@@ -18,7 +18,7 @@ class Letters:
     fingerprint: dict = field(default_factory=lambda: {"family": "letters", "weights": "0" * 64})
 
     def prepare(self, raw):
-        return [one if one.strip() else Refused("the text is empty.") for one in raw]
+        return [one if one.strip() else InvalidInput("the text is empty.") for one in raw]
 
     def size(self, item):
         return len(item) // 8

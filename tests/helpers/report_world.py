@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from pipeline import tables
 from pipeline.graph.audit import audit
-from pipeline.graph.filter_index import KnownFacts
+from pipeline.graph.filter_index import FilterIndex
 from pipeline.graph.formats import Graph, categories
 from pipeline.modalities.parts import NONE, Parts, absent, row
 from pipeline.modalities.pictures import clean
@@ -24,7 +24,7 @@ WORDS = "river city singer album village country actor film lake mountain"
 class Scorer:
     """Answers like a model that knows the graph a little: noise, and a gain on true answers."""
 
-    def __init__(self, truth: KnownFacts, seed: int, gain: float):
+    def __init__(self, truth: FilterIndex, seed: int, gain: float):
         generator = torch.Generator().manual_seed(seed)
         self.noise = torch.randn(RELATIONS, ENTITIES, ENTITIES, generator=generator)
         for side in ranking.DIRECTIONS:
@@ -53,7 +53,7 @@ def build(root: Path, name: str = "DB15K", models=MODELS, *, drawn: bool = True,
     _write_text(folder, labels)
     _write_pictures(folder, drawn)
     _write_encoded(folder / "encoded")
-    known = KnownFacts.build(np.concatenate(list(used.values())), ENTITIES, RELATIONS)
+    known = FilterIndex.build(np.concatenate(list(used.values())), ENTITIES, RELATIONS)
     scorers = {}
     for place, model in enumerate(models):
         scorer = Scorer(known, place, 2.6 + 0.3 * place)
@@ -127,7 +127,7 @@ def _write_encoded(folder: Path) -> None:
         tables.write(folder / modality / "features.parquet", "features", columns, {"encoder": "minilm"})
 
 
-def write_run(folder: Path, graph: str, model: str, scorer: Scorer, used: dict, known: KnownFacts, place: int) -> None:
+def write_run(folder: Path, graph: str, model: str, scorer: Scorer, used: dict, known: FilterIndex, place: int) -> None:
     """A run folder as train and evaluate leave it, without weights."""
     epochs = 40 + 10 * place
     about = {
@@ -150,7 +150,7 @@ def write_run(folder: Path, graph: str, model: str, scorer: Scorer, used: dict, 
         tables.write_json(folder / "test.json", {**test, "reference_protocol": protocol})
 
 
-def evaluate(folder: Path, scorer: object, triples: dict, known: KnownFacts) -> None:
+def evaluate(folder: Path, scorer: object, triples: dict, known: FilterIndex) -> None:
     """What the stage evaluate adds to a run folder."""
     ranks = {one: ranking.rank(scorer.score, triples[one], known, entities=ENTITIES) for one in ("dev", "test")}
     ranking.write(folder / "ranks.parquet", ranks, {})

@@ -2,7 +2,7 @@
 
 import torch
 
-from pipeline.graph.filter_index import KnownFacts
+from pipeline.graph.filter_index import FilterIndex
 from trainers.evaluation import ranking
 
 ENTITIES, RELATIONS = 37, 4
@@ -42,4 +42,4 @@ def facts_and_test(seed=1, entities=ENTITIES):
 
 
 def ranked(score, test, facts, entities=ENTITIES, **options):
-    return ranking.rank(score, test, KnownFacts.build(facts, entities, RELATIONS), entities=entities, **options)
+    return ranking.rank(score, test, FilterIndex.build(facts, entities, RELATIONS), entities=entities, **options)

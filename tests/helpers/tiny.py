@@ -7,7 +7,7 @@ import torch
 from trainers.evaluation import ranking
 from trainers.training import loop
 from trainers.training.data import Data, Features, Tokens
-from trainers.training.train import known_facts
+from trainers.training.train import filter_index
 
 ENTITIES, RELATIONS, CODES = 23, 3, 19
 
@@ -57,7 +57,7 @@ def learner_of(module, data: Data, settings, seed: int = 0):
 
 
 def fit(learner, data: Data, work, epochs: int, **changes) -> loop.Progress:
-    known = known_facts(data)
+    known = filter_index(data)
 
     def measure(model):
         return ranking.metrics(ranking.rank(model.eval().scorer(), data.train, known, entities=ENTITIES))["mrr"]

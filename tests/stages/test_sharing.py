@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.encoding.store import KEY, Damaged, Store, StoreFailure, key_of
+from pipeline.encoding.store import KEY, CorruptPart, Store, StoreFailure, key_of
 from tests.helpers.clones import clone, command, ran, repro, set_key, share
 
 CHEAP = {"check", "describe"}  # they have no output in the cache, so each clone runs them once, in seconds
@@ -193,9 +193,9 @@ def test_a_feature_store_on_webdav(tmp_path, webdav, monkeypatch):
     assert other.read(part)["token_ids"].to_pylist() == [[1, 2], [3]]
     path = next((tmp_path / "files").rglob(f"{part}.parquet"))
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(Damaged):
+    with pytest.raises(CorruptPart):
         other.read(part)
-    assert other.status()["damaged"] == 1
+    assert other.status()["quarantined"] == 1
     login["auth"] = ["me", "wrong"]
     with pytest.raises(StoreFailure, match="Cannot list the store webdav://"):
         Store(f"{webdav}/store", "text", {"family": "f"}).find(keys)

@@ -245,9 +245,9 @@ def test_seeds_give_deviations_and_the_mean_is_theirs(workplace):
 def test_wrong_links_in_train_are_no_facts_that_ranking_filters_by(workplace, monkeypatch):
     subject, bench = subject_of("transe")
     seen = []
-    really = training.known_facts
+    really = training.filter_index
     for module in (training, runs):  # in training for the choice on dev, here for test
-        monkeypatch.setattr(module, "known_facts", lambda data: seen.append(data.train) or really(data))
+        monkeypatch.setattr(module, "filter_index", lambda data: seen.append(data.train) or really(data))
     change = Change("wrong_links", 1.0)
     bench.ask(Point({}, subject.settings, change, change), 0)
     assert len(seen) == 2

@@ -49,7 +49,7 @@ _BYTES_A_SCORE = 8
 
 
 class Known(Protocol):
-    """What the filter asks of `pipeline.graph.filter_index.KnownFacts`."""
+    """What the filter asks of `pipeline.graph.filter_index.FilterIndex`."""
 
     def answers(self, known: Tensor, relation: Tensor, side: str) -> tuple[Tensor, Tensor]:
         """Known answers of queries (B,): (row (M,) int64 ascending, entity (M,) int64)."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from pipeline import tables
 from pipeline.errors import UserError
-from pipeline.graph.filter_index import KnownFacts
+from pipeline.graph.filter_index import FilterIndex
 from trainers.evaluation import ranking
 from trainers.evaluation.protocols import Looks, Protocol
 from trainers.training import data as reading
@@ -210,14 +210,14 @@ def check(data: Data) -> None:
             raise UserError(f"The graph {data.name} has no {name} triples; look at its split in params.yaml.")
 
 
-def known_facts(data: Data) -> KnownFacts:
+def filter_index(data: Data) -> FilterIndex:
     """All facts of all splits: what filtered ranking leaves out."""
-    return KnownFacts.build(torch.cat([data.train, data.dev, data.test]), data.entities, data.relations)
+    return FilterIndex.build(torch.cat([data.train, data.dev, data.test]), data.entities, data.relations)
 
 
 def dev_measure(data: Data, device: torch.device, sample: int | None, seed: int):
     """A function of the model that gives its filtered realistic MRR on dev, or on a seeded sample of dev."""
-    known = known_facts(data)
+    known = filter_index(data)
     dev = data.dev
     if sample is not None and sample < len(dev):
         dev = dev[np.sort(np.random.default_rng(seed).choice(len(dev), sample, replace=False))]
@@ -232,7 +232,7 @@ def dev_measure(data: Data, device: torch.device, sample: int | None, seed: int)
 
 def test_ranks(data: Data, device: torch.device) -> Callable[[nn.Module], ranking.Ranks]:
     """A function of the model that ranks test, for the papers' protocols only."""
-    known = known_facts(data)
+    known = filter_index(data)
 
     def ranks(model: nn.Module) -> ranking.Ranks:
         model.eval()

@@ -33,7 +33,7 @@ import torch
 from pipeline.errors import UserError
 
 
-class Refused(UserError):
+class InvalidInput(UserError):
     """This one input cannot be encoded (no picture, nothing to read). Its row is left out, and the log says why."""
 
 
@@ -53,7 +53,7 @@ class Encoder(Protocol):
     window: int  # how many prepared inputs may be sorted by `size` together; 0: order does not matter
 
     def prepare(self, raw: Sequence[str | bytes]) -> list[object]:
-        """Raw inputs as what the model reads, on the CPU. An input that cannot be used gives a Refused in its place."""
+        """Raw inputs as what the model reads, on the CPU. An input that cannot be used becomes an InvalidInput."""
 
     def size(self, item: object) -> int:
         """What a prepared input costs; inputs of equal size stand in one batch."""

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pipeline.encoding import torchvision_repair  # noqa: F401  (before timm)
-from pipeline.encoding.encoders import Refused, Rows, checkpoints, file_sha256, pictures
+from pipeline.encoding.encoders import InvalidInput, Rows, checkpoints, file_sha256, pictures
 from pipeline.errors import UserError
 from pipeline.versions import code_version
 
@@ -152,7 +152,7 @@ class Beit:
     def _model(self) -> Tokenizer:
         return tokenizer(self._settings.weights, self._settings.heads).to(self._device)
 
-    def prepare(self, raw: Sequence[bytes]) -> list[Tensor | Refused]:
+    def prepare(self, raw: Sequence[bytes]) -> list[Tensor | InvalidInput]:
         """Short side to 8/7 of the size (256 of 224), bicubic; the square in the middle."""
         size = self._model.shape.image
         return pictures.prepare(raw, lambda picture: cut(picture, size))

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from pipeline.encoding import torchvision_repair  # noqa: F401  (before transformers)
-from pipeline.encoding.encoders import Refused, Rows, file_sha256, stop_words
+from pipeline.encoding.encoders import InvalidInput, Rows, file_sha256, stop_words
 from pipeline.encoding.encoders.hub import first_line, locate
 from pipeline.errors import UserError
 from pipeline.versions import code_version
@@ -97,7 +97,7 @@ class Language:
     def _folder_is_given(self) -> bool:
         return self._settings.model.startswith("package:") or Path(self._settings.model).is_dir()
 
-    def prepare(self, raw: Sequence[str]) -> list[Item | Refused]:
+    def prepare(self, raw: Sequence[str]) -> list[Item | InvalidInput]:
         """Tokenise texts, once for the tokens and once for the feature."""
         if not raw:
             return []
@@ -109,7 +109,7 @@ class Language:
         return [
             Item(np.asarray(t, dtype=np.int32), i, stop_words.words(text))
             if text.strip()
-            else Refused("the text is empty; give it a text or leave it null.")
+            else InvalidInput("the text is empty; give it a text or leave it null.")
             for text, t, i in zip(raw, tokens, ids, strict=True)
         ]
 

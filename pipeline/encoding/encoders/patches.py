@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.encoding.encoders import Refused, Rows, pictures
+from pipeline.encoding.encoders import InvalidInput, Rows, pictures
 from pipeline.errors import UserError
 from pipeline.versions import code_version
 
@@ -53,7 +53,7 @@ class Patches:
             "code_version": code_version(__file__, pictures),
         }
 
-    def prepare(self, raw: Sequence[bytes]) -> list[np.ndarray | Refused]:
+    def prepare(self, raw: Sequence[bytes]) -> list[np.ndarray | InvalidInput]:
         """Each picture as its patches (T, 3·patch²) float32."""
         return [_patches(one, self._settings) for one in raw]
 
@@ -97,7 +97,7 @@ def learn(settings: Settings, raws: Iterable[bytes], progress: Callable[[int], N
     found = []
     for raw in raws:
         patches = _patches(raw, settings)
-        if not isinstance(patches, Refused):
+        if not isinstance(patches, InvalidInput):
             found.append(patches)
             if progress:
                 progress(len(found))
@@ -110,9 +110,9 @@ def learn(settings: Settings, raws: Iterable[bytes], progress: Callable[[int], N
     return means.cluster_centers_.astype(np.float32)
 
 
-def _patches(raw: bytes, settings: Settings) -> np.ndarray | Refused:
+def _patches(raw: bytes, settings: Settings) -> np.ndarray | InvalidInput:
     picture = pictures.decode(raw)
-    if isinstance(picture, Refused):
+    if isinstance(picture, InvalidInput):
         return picture
     side, patch = settings.size, settings.patch
     square = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR), dtype=np.float32) / 255

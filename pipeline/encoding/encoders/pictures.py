@@ -11,23 +11,23 @@ import PIL
 import torch
 from PIL import Image
 
-from pipeline.encoding.encoders import Refused
+from pipeline.encoding.encoders import InvalidInput
 
 PREPROCESSING = f"pillow {PIL.__version__.split('.')[0]}"  # decoders and resampling may change with its major version
 THREADS = min(16, len(os.sched_getaffinity(0)))
 MAX_PIXELS = 64_000_000  # more than any picture cleaned by the images stage has
 
 
-def decode(raw: bytes) -> Image.Image | Refused:
+def decode(raw: bytes) -> Image.Image | InvalidInput:
     """An RGB picture, or why there is none. Transparent pixels become white."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(raw))
             if picture.width * picture.height > MAX_PIXELS:
-                return Refused(f"the picture has {picture.width}×{picture.height} pixels; clean it first.")
+                return InvalidInput(f"the picture has {picture.width}×{picture.height} pixels; clean it first.")
             if picture.width < 2 or picture.height < 2:
-                return Refused(
+                return InvalidInput(
                     f"the picture has {picture.width}×{picture.height} pixels: there is nothing to see in it."
                 )
             if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
@@ -36,7 +36,7 @@ def decode(raw: bytes) -> Image.Image | Refused:
                 picture = Image.alpha_composite(white, picture)
             return picture.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return Refused(f"the bytes are no picture that can be read ({error}).")
+        return InvalidInput(f"the bytes are no picture that can be read ({error}).")
 
 
 def short_side(picture: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
@@ -57,17 +57,17 @@ def pixels(picture: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(picture, dtype=np.uint8).transpose(2, 0, 1).copy())
 
 
-def prepare(raw: Sequence[bytes], cut: Callable[[Image.Image], Image.Image]) -> list[torch.Tensor | Refused]:
+def prepare(raw: Sequence[bytes], cut: Callable[[Image.Image], Image.Image]) -> list[torch.Tensor | InvalidInput]:
     """Decode and cut pictures to (3, H, W) uint8."""
     return several(raw, lambda picture: pixels(cut(picture)))
 
 
-def several(raw: Sequence[bytes], make: Callable[[Image.Image], torch.Tensor]) -> list[torch.Tensor | Refused]:
+def several(raw: Sequence[bytes], make: Callable[[Image.Image], torch.Tensor]) -> list[torch.Tensor | InvalidInput]:
     """Decode pictures and make of each what a model reads, several at once: Pillow lets other threads run."""
 
-    def one(content: bytes) -> torch.Tensor | Refused:
+    def one(content: bytes) -> torch.Tensor | InvalidInput:
         picture = decode(content)
-        return picture if isinstance(picture, Refused) else make(picture)
+        return picture if isinstance(picture, InvalidInput) else make(picture)
 
     if len(raw) < 2 or THREADS < 2:
         return [one(content) for content in raw]

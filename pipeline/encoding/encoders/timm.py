@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.encoding import torchvision_repair  # noqa: F401  (before timm)
-from pipeline.encoding.encoders import Refused, Rows, checkpoints, file_sha256, pictures
+from pipeline.encoding.encoders import InvalidInput, Rows, checkpoints, file_sha256, pictures
 from pipeline.encoding.encoders.hub import locate
 from pipeline.errors import UserError
 from pipeline.versions import code_version
@@ -97,7 +97,7 @@ class Timm:
 
         return create_transform(**_preprocessing(self._bare), is_training=False)
 
-    def prepare(self, raw: Sequence[bytes]) -> list[Tensor | Refused]:
+    def prepare(self, raw: Sequence[bytes]) -> list[Tensor | InvalidInput]:
         """The model's own preprocessing: (3, H, W) float32."""
         return pictures.several(raw, self._transform)
 

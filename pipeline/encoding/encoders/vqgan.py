@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pipeline.encoding.encoders import Refused, Rows, checkpoints, file_sha256, pictures
+from pipeline.encoding.encoders import InvalidInput, Rows, checkpoints, file_sha256, pictures
 from pipeline.errors import UserError
 from pipeline.versions import code_version
 
@@ -132,7 +132,7 @@ class Vqgan:
             )
         return model.to(self._device)
 
-    def prepare(self, raw: Sequence[bytes]) -> list[Tensor | Refused]:
+    def prepare(self, raw: Sequence[bytes]) -> list[Tensor | InvalidInput]:
         """Short side to the size, bicubic; the square in the middle."""
         size = self._settings.size
         return pictures.prepare(

@@ -11,7 +11,7 @@ RECORD = "sha256.json"  # checksums of files for which none is published, taken 
 
 
 def fetched(
-    block: Mapping[str, object], folder: str | Path, *, mirror: str | None, patience: sources.Patience
+    block: Mapping[str, object], folder: str | Path, *, mirror: str | None, retry: sources.RetryPolicy
 ) -> dict[str, object]:
     """An encoder's block of params.yaml with the address under `weights` replaced by the path of the fetched file.
 
@@ -31,6 +31,6 @@ def fetched(
         "&", "-"
     )
     sources.fetch(
-        address, sha256, into, mirror=sources.chosen_mirror(mirror), record=Path(folder) / RECORD, patience=patience
+        address, sha256, into, mirror=sources.chosen_mirror(mirror), record=Path(folder) / RECORD, retry=retry
     )
     return {**block, "weights": str(into)}

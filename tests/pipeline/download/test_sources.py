@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.download.sources import Patience, chosen_mirror, copy_folder, fetch
+from pipeline.download.sources import RetryPolicy, chosen_mirror, copy_folder, fetch
 from pipeline.errors import UserError
 
 BODY = bytes(range(256)) * 20_000  # 5 MB
@@ -85,34 +85,34 @@ def waits() -> list[float]:
 
 
 @pytest.fixture
-def patience(waits) -> Patience:
-    return Patience(timeout=5, retries=4, wait=waits.append)
+def retry(waits) -> RetryPolicy:
+    return RetryPolicy(timeout=5, retries=4, wait=waits.append)
 
 
 def only(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_file_comes_whole_and_a_second_fetch_asks_nobody(server, tmp_path, patience):
-    got = fetch(server.url, SHA, tmp_path / "raw/a.bin", work=tmp_path / "work", patience=patience)
+def test_a_file_comes_whole_and_a_second_fetch_asks_nobody(server, tmp_path, retry):
+    got = fetch(server.url, SHA, tmp_path / "raw/a.bin", work=tmp_path / "work", retry=retry)
     assert (tmp_path / "raw/a.bin").read_bytes() == BODY
     assert (got.size, got.sha256, got.origin) == (len(BODY), SHA, server.url)
     assert only(tmp_path) == ["a.bin"]
-    fetch(server.url, SHA, tmp_path / "raw/a.bin", work=tmp_path / "work", patience=patience)
+    fetch(server.url, SHA, tmp_path / "raw/a.bin", work=tmp_path / "work", retry=retry)
     assert len(server.asked) == 1
     (tmp_path / "raw/a.bin").write_bytes(b"edited")
-    fetch(server.url, SHA, tmp_path / "raw/a.bin", work=tmp_path / "work", patience=patience)
+    fetch(server.url, SHA, tmp_path / "raw/a.bin", work=tmp_path / "work", retry=retry)
     assert (tmp_path / "raw/a.bin").read_bytes() == BODY
 
 
-def test_a_redirect_is_followed(server, tmp_path, patience):
-    fetch(server.url.replace("/file", "/moved"), SHA, tmp_path / "a", patience=patience)
+def test_a_redirect_is_followed(server, tmp_path, retry):
+    fetch(server.url.replace("/file", "/moved"), SHA, tmp_path / "a", retry=retry)
     assert (tmp_path / "a").read_bytes() == BODY
 
 
-def test_cut_bodies_are_gone_on_from(server, tmp_path, patience, waits):
+def test_cut_bodies_are_gone_on_from(server, tmp_path, retry, waits):
     server.faults = ["cut 2000000", "cut 1000000", 503]
-    fetch(server.url, SHA, tmp_path / "a", patience=patience)
+    fetch(server.url, SHA, tmp_path / "a", retry=retry)
     assert (tmp_path / "a").read_bytes() == BODY
     assert [range_ for _, range_, _ in server.asked] == [None, "bytes=2000000-", "bytes=3000000-", "bytes=3000000-"]
     assert len(waits) == 3
@@ -122,7 +122,7 @@ def test_a_flaky_line_that_brings_some_each_time_is_not_given_up(server, tmp_pat
     server.body = BODY * 2
     server.faults = ["cut 1200000"] * 7
     sha256 = hashlib.sha256(server.body).hexdigest()
-    fetch(server.url, sha256, tmp_path / "a", patience=Patience(retries=2, wait=waits.append))
+    fetch(server.url, sha256, tmp_path / "a", retry=RetryPolicy(retries=2, wait=waits.append))
     assert len(waits) == 7
     assert max(waits) <= 1
     assert (tmp_path / "a").read_bytes() == server.body
@@ -134,7 +134,7 @@ def test_an_interrupted_process_leaves_what_came_and_the_next_goes_on(server, tm
 
     server.faults = ["cut 3000000"]
     with pytest.raises(KeyboardInterrupt):
-        fetch(server.url, SHA, tmp_path / "raw/a", work=tmp_path / "work", patience=Patience(wait=give_up))
+        fetch(server.url, SHA, tmp_path / "raw/a", work=tmp_path / "work", retry=RetryPolicy(wait=give_up))
     assert not (tmp_path / "raw/a").exists()
     fetch(server.url, SHA, tmp_path / "raw/a", work=tmp_path / "work")
     assert server.asked[-1][1] == "bytes=3000000-"
@@ -142,46 +142,46 @@ def test_an_interrupted_process_leaves_what_came_and_the_next_goes_on(server, tm
     assert only(tmp_path / "work") == []
 
 
-def test_a_server_without_ranges_sends_all_again(server, tmp_path, patience):
+def test_a_server_without_ranges_sends_all_again(server, tmp_path, retry):
     server.ranges, server.faults = False, ["cut 2000000"]
-    fetch(server.url, SHA, tmp_path / "a", patience=patience)
+    fetch(server.url, SHA, tmp_path / "a", retry=retry)
     assert (tmp_path / "a").read_bytes() == BODY
 
 
-def test_an_unfinished_file_of_something_else_is_dropped(server, tmp_path, patience):
+def test_an_unfinished_file_of_something_else_is_dropped(server, tmp_path, retry):
     part = tmp_path / f"{hashlib.sha256(server.url.encode()).hexdigest()[:20]}.part"
     for stale in (b"z" * 1000, b"z" * len(BODY), b"z" * (len(BODY) + 5)):
         part.write_bytes(stale)
-        fetch(server.url, SHA, tmp_path / "a", patience=patience)
+        fetch(server.url, SHA, tmp_path / "a", retry=retry)
         assert (tmp_path / "a").read_bytes() == BODY
         (tmp_path / "a").unlink()
 
 
-def test_waits_double_with_jitter_and_heed_the_server(server, tmp_path, patience, waits):
+def test_waits_double_with_jitter_and_heed_the_server(server, tmp_path, retry, waits):
     server.faults = [503, 500, 429]
-    fetch(server.url, SHA, tmp_path / "a", patience=patience)
+    fetch(server.url, SHA, tmp_path / "a", retry=retry)
     assert all(2**place / 2 <= wait <= 2**place for place, wait in enumerate(waits))
     (tmp_path / "a").unlink()
     waits.clear()
     server.faults, server.retry_after = [503, 429], "17"
-    fetch(server.url, SHA, tmp_path / "a", patience=patience)
+    fetch(server.url, SHA, tmp_path / "a", retry=retry)
     assert waits == [17, 17]
 
 
-def test_a_server_that_stays_down_is_given_up(server, tmp_path, patience, waits):
+def test_a_server_that_stays_down_is_given_up(server, tmp_path, retry, waits):
     server.faults = [503] * 100
     with pytest.raises(
         UserError, match=r"the server answers 503, after 5 tries\); expected the file with sha256 " + SHA
     ):
-        fetch(server.url, SHA, tmp_path / "a", patience=patience)
+        fetch(server.url, SHA, tmp_path / "a", retry=retry)
     assert len(server.asked) == 5
     assert only(tmp_path) == []
 
 
-def test_a_wrong_checksum_names_both_and_leaves_nothing(server, tmp_path, patience):
+def test_a_wrong_checksum_names_both_and_leaves_nothing(server, tmp_path, retry):
     server.body = b"<html>log in first</html>"
     with pytest.raises(UserError) as caught:
-        fetch(server.url, SHA, tmp_path / "a", patience=patience)
+        fetch(server.url, SHA, tmp_path / "a", retry=retry)
     assert SHA in str(caught.value)
     assert hashlib.sha256(server.body).hexdigest() in str(caught.value)
     assert server.url in str(caught.value)
@@ -190,20 +190,20 @@ def test_a_wrong_checksum_names_both_and_leaves_nothing(server, tmp_path, patien
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_a_refusal_is_not_asked_again(server, tmp_path, patience, status):
+def test_a_refusal_is_not_asked_again(server, tmp_path, retry, status):
     server.faults = [status]
     with pytest.raises(UserError, match=f"the server answers {status}"):
-        fetch(server.url, SHA, tmp_path / "a", patience=patience)
+        fetch(server.url, SHA, tmp_path / "a", retry=retry)
     assert len(server.asked) == 1
     assert only(tmp_path) == []
 
 
-def test_no_network_is_one_sentence_after_few_tries(tmp_path, patience, waits):
+def test_no_network_is_one_sentence_after_few_tries(tmp_path, retry, waits):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}/x"
     with pytest.raises(UserError, match=r"no connection .*check the address and the network, or put the file into a"):
-        fetch(address, SHA, tmp_path / "a", patience=patience)
+        fetch(address, SHA, tmp_path / "a", retry=retry)
     assert len(waits) == 2
     assert only(tmp_path) == []
 
@@ -212,37 +212,37 @@ def test_a_silent_server_times_out(tmp_path, waits):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
         with pytest.raises(UserError, match="no answer in time, after 2 tries"):
-            fetch(address, SHA, tmp_path / "a", patience=Patience(timeout=0.2, retries=1, wait=waits.append))
+            fetch(address, SHA, tmp_path / "a", retry=RetryPolicy(timeout=0.2, retries=1, wait=waits.append))
 
 
-def test_a_full_disk_is_told_apart_from_the_network(server, tmp_path, patience):
+def test_a_full_disk_is_told_apart_from_the_network(server, tmp_path, retry):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, limits[1]))  # writing beyond fails as on a full disk
     try:
         with pytest.raises(UserError, match=r"There is no room for .*\.part on the disk \(File too large\)"):
-            fetch(server.url, SHA, tmp_path / "a", patience=patience)
+            fetch(server.url, SHA, tmp_path / "a", retry=retry)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not (tmp_path / "a").exists()
-    fetch(server.url, SHA, tmp_path / "a", patience=patience)
+    fetch(server.url, SHA, tmp_path / "a", retry=retry)
     assert [range_ for _, range_, _ in server.asked] == [None, "bytes=3000000-"]
     assert (tmp_path / "a").read_bytes() == BODY
 
 
-def test_a_place_that_cannot_be_written_is_named(server, tmp_path, patience):
+def test_a_place_that_cannot_be_written_is_named(server, tmp_path, retry):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"file/a cannot be written"):
-        fetch(server.url, SHA, tmp_path / "file/a", patience=patience)
+        fetch(server.url, SHA, tmp_path / "file/a", retry=retry)
     assert server.asked == []
 
 
-def test_two_processes_do_not_write_one_file(server, tmp_path, patience):
+def test_two_processes_do_not_write_one_file(server, tmp_path, retry):
     import fcntl
 
     with open(tmp_path / f"{hashlib.sha256(server.url.encode()).hexdigest()[:20]}.part", "ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="being written by another process"):
-            fetch(server.url, SHA, tmp_path / "a", patience=patience)
+            fetch(server.url, SHA, tmp_path / "a", retry=retry)
 
 
 @pytest.mark.parametrize("address", ["data/file", "ftp://x.org/a", "https://", "https://x.org/../../etc/passwd"])
@@ -251,34 +251,34 @@ def test_what_is_no_address_is_refused(tmp_path, address):
         fetch(address, SHA, tmp_path / "a")
 
 
-def test_a_mirror_folder_is_asked_first_and_needs_no_network(tmp_path, patience):
+def test_a_mirror_folder_is_asked_first_and_needs_no_network(tmp_path, retry):
     mirror = tmp_path / "mirror"
     (mirror / "nowhere.invalid/some dir").mkdir(parents=True)
     (mirror / "nowhere.invalid/some dir/file").write_bytes(BODY)
-    got = fetch("https://nowhere.invalid/some%20dir/file", SHA, tmp_path / "a", mirror=str(mirror), patience=patience)
+    got = fetch("https://nowhere.invalid/some%20dir/file", SHA, tmp_path / "a", mirror=str(mirror), retry=retry)
     assert (tmp_path / "a").read_bytes() == BODY
     assert got.origin.startswith(str(mirror))
 
 
-def test_a_mirror_address_is_asked_first_with_host_and_path(server, tmp_path, patience):
+def test_a_mirror_address_is_asked_first_with_host_and_path(server, tmp_path, retry):
     mirror = server.url.replace("/file", "/pub/")
-    fetch("https://nowhere.invalid/some/file", SHA, tmp_path / "a", mirror=mirror, patience=patience)
+    fetch("https://nowhere.invalid/some/file", SHA, tmp_path / "a", mirror=mirror, retry=retry)
     assert server.asked[0][0] == "/pub/nowhere.invalid/some/file"
     assert (tmp_path / "a").read_bytes() == BODY
 
 
 @pytest.mark.parametrize("content", [None, b"old version"])
-def test_a_mirror_without_the_right_file_is_passed_over(server, tmp_path, patience, content):
+def test_a_mirror_without_the_right_file_is_passed_over(server, tmp_path, retry, content):
     host = tmp_path / "mirror" / server.url.split("/")[2]
     host.mkdir(parents=True)
     if content:
         (host / "file").write_bytes(content)
-    got = fetch(server.url, SHA, tmp_path / "a", mirror=str(tmp_path / "mirror"), patience=patience)
+    got = fetch(server.url, SHA, tmp_path / "a", mirror=str(tmp_path / "mirror"), retry=retry)
     assert got.origin == server.url
     assert (tmp_path / "a").read_bytes() == BODY
     server.faults = [404]
     with pytest.raises(UserError) as caught:
-        fetch(server.url, SHA, tmp_path / "b", mirror=str(tmp_path / "mirror"), patience=patience)
+        fetch(server.url, SHA, tmp_path / "b", mirror=str(tmp_path / "mirror"), retry=retry)
     assert "the mirror's" in str(caught.value)
     assert "the server answers 404" in str(caught.value)
 
@@ -296,26 +296,26 @@ def test_the_variable_goes_before_the_setting(monkeypatch):
     assert chosen_mirror("configured") == "of the variable"
 
 
-def test_a_file_without_a_checksum_is_held_to_its_first(server, tmp_path, patience):
+def test_a_file_without_a_checksum_is_held_to_its_first(server, tmp_path, retry):
     record = tmp_path / "checksums.json"
-    fetch(server.url, None, tmp_path / "a", record=record, patience=patience)
+    fetch(server.url, None, tmp_path / "a", record=record, retry=retry)
     assert json.loads(record.read_text()) == {server.url: SHA}
     (tmp_path / "a").unlink()
     server.body = b"moved on"
     with pytest.raises(UserError, match=f"expected the file with sha256 {SHA}"):
-        fetch(server.url, None, tmp_path / "a", record=record, patience=patience)
+        fetch(server.url, None, tmp_path / "a", record=record, retry=retry)
     record.write_text("[")
     with pytest.raises(UserError, match="is no JSON"):
-        fetch(server.url, None, tmp_path / "a", record=record, patience=patience)
+        fetch(server.url, None, tmp_path / "a", record=record, retry=retry)
 
 
-def test_without_a_checksum_a_changed_file_is_not_patched_together(server, tmp_path, patience):
+def test_without_a_checksum_a_changed_file_is_not_patched_together(server, tmp_path, retry):
     server.tag, server.faults = '"one"', ["cut 2000000"]
 
     def change(_):
         server.tag, server.body = '"two"', BODY[::-1]
 
-    fetch(server.url, None, tmp_path / "a", patience=Patience(wait=change))
+    fetch(server.url, None, tmp_path / "a", retry=RetryPolicy(wait=change))
     assert server.asked[-1][2] == '"one"'
     assert (tmp_path / "a").read_bytes() == BODY[::-1]
 

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from pipeline import tables
-from pipeline.encoding import run as encode
+from pipeline.encoding import run
 from pipeline.encoding.inputs import Pictures, Texts
 from pipeline.encoding.publish import CHUNK
+from pipeline.encoding.run import encode_modality
 from pipeline.encoding.store import Store, Stores
 from pipeline.errors import UserError
 from tests.helpers import encoder_zoo as zoo
@@ -33,7 +34,9 @@ def go(tmp_path):
         encoder = encoder or Letters()
         address = str(tmp_path / store) if store else None
         stores = Stores(address, tmp_path / f"scratch-{graph}", "text", encoder.fingerprint)
-        counts = encode.run(Texts(path), encoder, stores, tmp_path / out, provenance=encoder.fingerprint, **options)
+        counts = encode_modality(
+            Texts(path), encoder, stores, tmp_path / out, provenance=encoder.fingerprint, **options
+        )
         return tmp_path / out, counts
 
     return run
@@ -70,7 +73,7 @@ def test_shares_fill_the_store_and_the_stage_finds_everything(go):
     sizes = []
     for share in range(3):
         encoder = Letters()
-        folder, counts = go(given, encoder, out="nothing", share=(share, 3))
+        folder, counts = go(given, encoder, out="nothing", shard=(share, 3))
         sizes.append(counts.encoded)
         assert not folder.exists()
     assert sum(sizes) == 500
@@ -80,7 +83,7 @@ def test_shares_fill_the_store_and_the_stage_finds_everything(go):
     assert (counts.found, counts.encoded, encoder.worked) == (500, 0, [])
     assert contents(out) == contents(whole)
     with pytest.raises(UserError, match="shard"):
-        go(given, share=(3, 3))
+        go(given, shard=(3, 3))
 
 
 def test_without_a_store(go, tmp_path):
@@ -92,7 +95,7 @@ def test_without_a_store(go, tmp_path):
 
 
 def test_a_damaged_part_costs_its_rows_and_no_more(go, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "PART_ROWS", 100)
+    monkeypatch.setattr(run, "PART_ROWS", 100)
     first, _ = go(texts(0, 1000))
     before = contents(first)
     path = sorted((tmp_path / "store").rglob("parts/*.parquet"))[2]
@@ -108,11 +111,12 @@ def test_a_damaged_part_costs_its_rows_and_no_more(go, tmp_path, monkeypatch):
 KILLED = """
 import sys, time; sys.path[:0] = sys.argv[3:]
 from pathlib import Path
-from pipeline.encoding import run as encode
+from pipeline.encoding import run
+from pipeline.encoding.run import encode_modality
 from pipeline.encoding.inputs import Texts
 from pipeline.encoding.store import Stores
 from tests.helpers.letters import Letters
-encode.PART_ROWS = 50
+run.PART_ROWS = 50
 class Slow(Letters):
     def encode(self, items):
         time.sleep(0.01)
@@ -121,7 +125,8 @@ class Slow(Letters):
 base = Path(sys.argv[1])
 encoder = Slow()
 stores = Stores(str(base / "store"), base / "scratch", "text", encoder.fingerprint)
-encode.run(Texts(base / "text.parquet"), encoder, stores, base / "out", provenance=encoder.fingerprint, batch_size=8)
+texts = Texts(base / "text.parquet")
+encode_modality(texts, encoder, stores, base / "out", provenance=encoder.fingerprint, batch_size=8)
 """
 
 
@@ -157,7 +162,7 @@ def test_many_rows_of_one_entity_are_averaged(tmp_path):
     inputs = Pictures(zoo.write_pictures(tmp_path / "images", pictures))
     encoder = zoo.load("patches", {"family": "patches", "codes": 16, "size": 16}, inputs)
     stores = Stores(str(tmp_path / "store"), tmp_path / "scratch", "image", encoder.fingerprint)
-    counts = encode.run(inputs, encoder, stores, tmp_path / "out", provenance={})
+    counts = encode_modality(inputs, encoder, stores, tmp_path / "out", provenance={})
     assert counts.distinct == 7
     features = tables.read(tmp_path / "out" / "features.parquet", "features")
     assert features["count"].to_pylist() == [CHUNK + 10, 1, 1, 1, 1]
@@ -196,7 +201,7 @@ def test_a_picture_that_cannot_be_used_gets_no_row(content, reason, tmp_path, ca
     inputs = Pictures(zoo.write_pictures(tmp_path / "images", [(7, 0, content), (8, 0, zoo.picture(1))]))
     encoder = zoo.load("patches", {"family": "patches", "codes": 16, "size": 16}, inputs)
     stores = Stores(str(tmp_path / "store"), tmp_path / "scratch", "image", encoder.fingerprint)
-    counts = encode.run(inputs, encoder, stores, tmp_path / "out", provenance={})
+    counts = encode_modality(inputs, encoder, stores, tmp_path / "out", provenance={})
     assert counts.refused == 1
     assert "entity 7" in caplog.text
     assert reason in caplog.text

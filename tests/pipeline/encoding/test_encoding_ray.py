@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.encoding import encoders
 from pipeline.encoding import ray as encode_ray
-from pipeline.encoding import run as encode
 from pipeline.encoding.inputs import Pictures, Texts
+from pipeline.encoding.run import encode_modality
 from pipeline.encoding.store import Stores
 from pipeline.errors import UserError
 from tests.helpers import encoder_zoo as zoo
@@ -32,7 +32,7 @@ def world(tmp_path, kind):
 
 def publish(inputs, encoder, kind, store, out):
     stores = Stores(str(store), store.parent / "scratch", kind, encoder.fingerprint)
-    counts = encode.run(inputs, encoder, stores, out, provenance=encoder.fingerprint)
+    counts = encode_modality(inputs, encoder, stores, out, provenance=encoder.fingerprint)
     return counts, [(out / f"{name}.parquet").read_bytes() for name in TABLES]
 
 

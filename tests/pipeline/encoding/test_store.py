@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.encoding.store import KEY, Damaged, Store, StoreFailure, Stores, fingerprint_id, statuses
+from pipeline.encoding.store import KEY, CorruptPart, Store, StoreFailure, Stores, fingerprint_id, statuses
 from tests.helpers.store_rows import FINGERPRINT, keys, rows
 
 
@@ -37,7 +37,7 @@ def test_what_was_written_is_found_and_nothing_else(store, tmp_path):
     read_back(again, 0, 50)
     assert again.status() == {
         "parts": 2, "rows": 50, "bytes": sum(p.stat().st_size for p in tmp_path.rglob("*.parquet")), "orphans": 0,
-        "damaged": 0,
+        "quarantined": 0,
     }  # fmt: skip
 
 
@@ -86,10 +86,10 @@ def test_a_damaged_part_is_noticed_set_aside_and_made_again(harm, store, tmp_pat
     fresh = Store(str(tmp_path), "text", FINGERPRINT)
     found = fresh.find(keys(0, 9))
     if found.known.all():  # the key column may still be readable: then reading the rows must notice
-        with pytest.raises(Damaged):
+        with pytest.raises(CorruptPart):
             fresh.read(path.stem)
     assert fresh.find(keys(0, 9)).known.tolist() == [False] * 5 + [True] * 4
-    assert fresh.status()["damaged"] == 1
+    assert fresh.status()["quarantined"] == 1
     assert not path.exists()
     fresh.write(*rows(0, 5))
     read_back(fresh, 0, 9)
@@ -201,6 +201,6 @@ def test_the_store_that_vanishes_midway(tmp_path):
     store, found = stores.find(keys(0, 5))[0]
     for path in shared.rglob("*.parquet"):
         path.unlink()
-    with pytest.raises(Damaged):
+    with pytest.raises(CorruptPart):
         stores.read(store, found.names[0])
     assert not any(found.known.any() for _, found in stores.find(keys(0, 5)))

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.modalities.parts import Counts, Parts, absent, parts, row
-from pipeline.modalities.pictures import Picture, Refused, clean, clean_many
+from pipeline.modalities.pictures import InvalidImage, Picture, clean, clean_many
 
 
 def scene(width: int = 300, height: int = 200) -> Image.Image:
@@ -80,7 +80,7 @@ def test_what_is_cut_short_is_refused(kind, mode, share):
     if kind not in Image.SAVE:
         pytest.skip(f"this Pillow was built without {kind}")
     data = encoded(scene().convert(mode), kind)
-    with pytest.raises(Refused):
+    with pytest.raises(InvalidImage):
         clean(data[: int(len(data) * share)])
 
 
@@ -189,7 +189,7 @@ def test_drawings_stay_png_and_photographs_become_jpeg():
     ],
 )
 def test_what_is_no_picture_is_refused_with_the_reason(data, reason):
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(InvalidImage, match=reason):
         clean(data)
 
 
@@ -197,7 +197,7 @@ def test_a_claim_of_400_million_pixels_costs_nothing():
     bomb = png_claiming(20_000, 20_000)
     assert len(bomb) < 1_000_000
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    with pytest.raises(Refused, match="too large"):
+    with pytest.raises(InvalidImage, match="too large"):
         clean(bomb)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB; decoded it takes 400,000
     assert time.process_time() - started < 1
@@ -206,7 +206,7 @@ def test_a_claim_of_400_million_pixels_costs_nothing():
 def test_the_limit_of_pixels_is_the_callers():
     data = png_claiming(300, 300)
     assert clean(data, max_pixels=90_000).width == 256
-    with pytest.raises(Refused, match="300 x 300 is more than 89,999 pixels"):
+    with pytest.raises(InvalidImage, match="300 x 300 is more than 89,999 pixels"):
         clean(data, max_pixels=89_999)
 
 
@@ -214,7 +214,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused():
     data = encoded(scene(), "JPEG", progressive=True)
     assert clean(data).width == 300
     scan = data.index(b"\xff\xda")
-    with pytest.raises(Refused, match="scans"):
+    with pytest.raises(InvalidImage, match="scans"):
         clean(data[:scan] + data[scan:-2] * 60 + data[-2:])
 
 
@@ -227,7 +227,7 @@ def test_damage_anywhere_is_refused_or_harmless():
             where = generator.integers(0, len(data), 8)
             damaged[where] = generator.integers(0, 256, 8)
             ((_, found),) = clean_many([(0, damaged.tobytes())], partial(clean, max_pixels=1_000_000))
-            assert str(found) if isinstance(found, Refused) else found.width > 0
+            assert str(found) if isinstance(found, InvalidImage) else found.width > 0
 
 
 def test_many_keep_their_order_and_refusals_come_back():
@@ -235,7 +235,7 @@ def test_many_keep_their_order_and_refusals_come_back():
     found = list(clean_many(items, partial(clean, short_side=20), workers=2))
     assert [key for key, _ in found] == list(range(50))
     for key, result in found:
-        assert isinstance(result, Picture if key % 3 else Refused)
+        assert isinstance(result, Picture if key % 3 else InvalidImage)
         if key % 3:
             assert result == clean(items[key][1], short_side=20)
 
@@ -258,7 +258,7 @@ def test_every_photograph(photos):
     files = sorted(photos.glob("*.jpg"))
     found = list(clean_many((path.name, path.read_bytes()) for path in files))
     assert len(found) >= 100
-    assert [name for name, result in found if isinstance(result, Refused)] == []
+    assert [name for name, result in found if isinstance(result, InvalidImage)] == []
     assert all(min(result.width, result.height) <= 256 for _, result in found)
 
 
@@ -269,7 +269,7 @@ def test_parts_hold_every_row_and_appear_whole(tmp_path):
     rows = [
         row(0, 0, "a.jpg", good),
         row(0, 1, "b.jpg", good, licence="CC0"),
-        row(1, 0, "c.jpg", Refused("no picture")),
+        row(1, 0, "c.jpg", InvalidImage("no picture")),
     ]
     rows += [absent(2, 0, "none", "nothing"), absent(3, 0, "failed", "timeout")]
     with Parts(tmp_path / "images", {"stage": "test"}, part_bytes=1) as writer:

@@ -13,7 +13,7 @@ import torch
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.graph.matching import Names
-from pipeline.modalities.released import Files, bring_in, placeholders
+from pipeline.modalities.released import Files, import_released, placeholders
 from pipeline.modalities.released_files import read_hdf5, read_index, read_tensor, read_tokens
 from trainers.training.data import read_features
 from trainers.training.data import read_tokens as load_tokens
@@ -52,7 +52,7 @@ def saved(path: Path, value) -> Path:
 def test_a_tensor_in_the_order_of_entities(tmp_path, names, width, wrap):
     rows = matrix(E, width)
     path = saved(tmp_path / "DB15K-visual.pth", wrap(torch.from_numpy(rows)))
-    counts = bring_in(Files(features=path), names, E, tmp_path / "out", {"stage": "test"})
+    counts = import_released(Files(features=path), names, E, tmp_path / "out", {"stage": "test"})
     found = read_features(tmp_path / "out" / "features.parquet", E)
     assert found.entity.tolist() == list(range(E))
     assert np.array_equal(found.matrix.numpy(), rows)
@@ -87,7 +87,7 @@ def test_rows_that_stand_for_missing_are_recognised():
 def test_rows_that_stand_for_missing_are_dropped_or_kept(tmp_path, names, keep):
     rows, kinds = with_placeholders()
     path = saved(tmp_path / "visual.pth", torch.from_numpy(rows))
-    counts = bring_in(Files(features=path, keep_placeholders=keep), names, E, tmp_path, {})["features"]
+    counts = import_released(Files(features=path, keep_placeholders=keep), names, E, tmp_path, {})["features"]
     gone = kinds["not_finite"] if keep else [*chain(*kinds.values())]
     found = read_features(tmp_path / "features.parquet", E)
     assert found.entity.tolist() == sorted(set(range(E)) - set(gone))
@@ -99,7 +99,7 @@ def test_rows_that_stand_for_missing_are_dropped_or_kept(tmp_path, names, keep):
 def test_a_wrong_number_of_rows_is_said(tmp_path, names):
     path = saved(tmp_path / "x.pth", torch.zeros(E - 1, 4))
     with pytest.raises(UserError, match=r"299 rows.*300 entities"):
-        bring_in(Files(features=path), names, E, tmp_path / "out", {})
+        import_released(Files(features=path), names, E, tmp_path / "out", {})
     assert not (tmp_path / "out").exists()
 
 
@@ -149,7 +149,7 @@ def test_picture_tokens_in_multiples_of_196(tmp_path, names, end, by):
     tokens = token_file(tmp_path / f"tokens.{end}", lists)
     codebook = saved(tmp_path / "visual.pth", torch.from_numpy(matrix(50, 32)))
     files = Files(tokens=tokens, codebook=codebook, tokens_per_picture=196)
-    counts = bring_in(files, names, E, tmp_path / "out", {})
+    counts = import_released(files, names, E, tmp_path / "out", {})
     found = load_tokens(tmp_path / "out", E)
     assert sorted(set(found.entity.tolist())) == list(range(0, E, 2))
     assert np.diff(found.offsets.numpy()).tolist() == [196] * counts["tokens"]["lists"]
@@ -162,7 +162,7 @@ def test_text_tokens_are_one_list_and_nested_lists_one_a_picture(tmp_path, names
     codebook = saved(tmp_path / "c.pth", torch.from_numpy(matrix(9, 3)))
     lists = {"Entity_1": [1, 2, 3], "Entity_2": [[4, 5], [6]], "Entity_3": [], "Nobody": [1]}
     files = Files(tokens=token_file(tmp_path / "t.json", lists), codebook=codebook)
-    counts = bring_in(files, names, E, tmp_path, {})["tokens"]
+    counts = import_released(files, names, E, tmp_path, {})["tokens"]
     rows = tables.read(tmp_path / "tokens.parquet", "tokens").to_pylist()
     assert [(one["entity_id"], one["image_ix"], one["token_ids"]) for one in rows] == [
         (1, 0, [1, 2, 3]), (2, 0, [4, 5]), (2, 1, [6]),
@@ -177,7 +177,7 @@ def test_padding_is_recognised_and_dropped(tmp_path, names):
     book[10] *= 0.2
     codebook = saved(tmp_path / "c.pth", torch.from_numpy(book))
     files = Files(tokens=token_file(tmp_path / "t.json", {"Entity_1": [1, 10, 2, 10]}), codebook=codebook)
-    counts = bring_in(files, names, E, tmp_path, {})
+    counts = import_released(files, names, E, tmp_path, {})
     assert counts["codebook"]["padding_rows"] == 1
     assert counts["tokens"]["padding_dropped"] == 2
     assert tables.read(tmp_path / "tokens.parquet", "tokens")["token_ids"].to_pylist() == [[1, 2]]
@@ -187,7 +187,9 @@ def test_padding_is_recognised_and_dropped(tmp_path, names):
 def test_an_uneven_number_of_picture_tokens_is_counted(tmp_path, names):
     codebook = saved(tmp_path / "c.pth", torch.from_numpy(matrix(9, 3)))
     tokens = token_file(tmp_path / "t.json", {"Entity_1": [1] * 200})
-    counts = bring_in(Files(tokens=tokens, codebook=codebook, tokens_per_picture=196), names, E, tmp_path, {})["tokens"]
+    counts = import_released(Files(tokens=tokens, codebook=codebook, tokens_per_picture=196), names, E, tmp_path, {})[
+        "tokens"
+    ]
     assert (counts["uneven"], counts["uneven_examples"], counts["lists"]) == (1, ["Entity_1"], 2)
 
 
@@ -206,7 +208,7 @@ def test_an_uneven_number_of_picture_tokens_is_counted(tmp_path, names):
 def test_token_files_that_do_not_fit_are_said(tmp_path, names, lists, word):
     codebook = saved(tmp_path / "c.pth", torch.from_numpy(matrix(9, 3)))
     with pytest.raises(UserError, match=word):
-        bring_in(
+        import_released(
             Files(tokens=token_file(tmp_path / "t.json", lists), codebook=codebook), names, E, tmp_path / "out", {}
         )
     assert not (tmp_path / "out").exists()
@@ -220,20 +222,20 @@ def test_cut_json_is_said(tmp_path):
 
 def test_tokens_need_their_codebook(tmp_path, names):
     with pytest.raises(UserError, match="codebook"):
-        bring_in(Files(tokens=token_file(tmp_path / "t.json", {"Entity_1": [1]})), names, E, tmp_path, {})
+        import_released(Files(tokens=token_file(tmp_path / "t.json", {"Entity_1": [1]})), names, E, tmp_path, {})
     with pytest.raises(UserError, match="neither features nor tokens"):
-        bring_in(Files(), names, E, tmp_path, {})
+        import_released(Files(), names, E, tmp_path, {})
 
 
 def test_the_codebooks_that_mygo_released(mirror, tmp_path, names):
     visual, vqgan = next(mirror.rglob("visual.pth")), next(mirror.rglob("visual_vqgan.pth"))
     tokens = token_file(tmp_path / "t.json", {"Entity_1": [0, 1023, 8191, 8192]})
-    counts = bring_in(Files(tokens=tokens, codebook=visual), names, E, tmp_path / "a", {})
+    counts = import_released(Files(tokens=tokens, codebook=visual), names, E, tmp_path / "a", {})
     assert counts["codebook"] == {"rows": 8193, "width": 32, "padding_rows": 1}
     assert counts["tokens"]["padding_dropped"] == 1
     assert tables.codebook(tmp_path / "a" / "codebook.parquet")[1].shape == (8192, 32)
     tokens = token_file(tmp_path / "u.json", {"Entity_1": [0, 1023]})
-    counts = bring_in(Files(tokens=tokens, codebook=vqgan), names, E, tmp_path / "b", {})
+    counts = import_released(Files(tokens=tokens, codebook=vqgan), names, E, tmp_path / "b", {})
     assert counts["codebook"] == {"rows": 1024, "width": 256, "padding_rows": 0, "untrained": True}
 
 
@@ -255,7 +257,7 @@ def test_mmkbs_pictures_by_their_index(tmp_path, names):
         "<http://dbpedia.org/resource/Entity_5>\tDBIMG1\n<http://dbpedia.org/resource/Entity_7>\tDBIMG2\n"
         "<http://dbpedia.org/resource/Entity_7>\tDBIMG3\n"
     )
-    counts = bring_in(Files(features=path, index=index), names, E, tmp_path / "out", {})["features"]
+    counts = import_released(Files(features=path, index=index), names, E, tmp_path / "out", {})["features"]
     table = tables.read(tmp_path / "out" / "features.parquet", "features").to_pylist()
     assert [(one["entity_id"], one["count"]) for one in table] == [(5, 1), (7, 2)]
     assert np.allclose(table[1]["embedding"], rows[1:].mean(axis=0), atol=1e-6)
@@ -267,7 +269,7 @@ def test_mmrns_one_vector_a_sentence(tmp_path, names):
     rows = matrix(5, 384)
     members = {"Entity_1": rows[:3], "Entity_2/0": rows[3], "Entity_2/1": rows[4], "X": rows[:1]}
     path = hdf5(tmp_path / "MKG.h5", members)
-    counts = bring_in(Files(features=path), names, E, tmp_path / "out", {})["features"]
+    counts = import_released(Files(features=path), names, E, tmp_path / "out", {})["features"]
     table = tables.read(tmp_path / "out" / "features.parquet", "features").to_pylist()
     assert [(one["entity_id"], one["count"]) for one in table] == [(1, 3), (2, 2)]
     assert np.allclose(table[0]["embedding"], rows[:3].mean(axis=0), atol=1e-6)

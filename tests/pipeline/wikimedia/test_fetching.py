@@ -1,4 +1,4 @@
-"""The client of Wikidata, Wikipedia and Commons against a real HTTP server on loopback: manners, faults, resuming."""
+"""The client of Wikidata, Wikipedia and Commons against a real HTTP server on loopback: policy, faults, resuming."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.modalities.pictures import clean
 from pipeline.wikimedia import store as web_store
 from pipeline.wikimedia.answers import ENTITY, PICTURE, by_title, picture_key, picture_names, subject
-from pipeline.wikimedia.client import Manners
+from pipeline.wikimedia.client import CrawlPolicy
 from pipeline.wikimedia.fetching import Addresses, Wanted, fetch
 from pipeline.wikimedia.images import from_commons
 from pipeline.wikimedia.store import Answer, WebStore, publish
@@ -24,7 +24,7 @@ from pipeline.wikimedia.texts import described
 from tests.helpers.wiki_server import ENTITIES, Server
 
 ROOT = Path(__file__).parents[3]
-QUICK = Manners("someone@example.org", rate=2000, concurrency=4, timeout=1, backoff=0.02, attempts=5)
+QUICK = CrawlPolicy("someone@example.org", rate=2000, concurrency=4, timeout=1, backoff=0.02, attempts=5)
 KEYS = [
     "Q1",
     "http://www.wikidata.org/entity/Q2",
@@ -46,9 +46,9 @@ def at(server, **other) -> Addresses:
     return Addresses(**{"wikidata": server.address, "commons": server.address, "wikipedia": server.address, **other})
 
 
-def run(server, path, wanted=ALL, manners=QUICK, **more):
+def run(server, path, wanted=ALL, policy=QUICK, **more):
     with WebStore(path / "web.sqlite") as store:
-        keys = fetch(wanted, store, manners, at(server), **more)
+        keys = fetch(wanted, store, policy, at(server), **more)
         publish(store, keys, path / "web", {"stage": "test"})
         return keys
 
@@ -125,22 +125,22 @@ def test_pictures_by_rank():
     assert picture_names(entity) == ["b", "a"]
 
 
-# ------------------------------------------------------------------------------------------------ manners
+# ------------------------------------------------------------------------------------------------ policy
 @pytest.mark.parametrize("contact", ["", "nobody", None])
 def test_no_contact_no_start(server, tmp_path, contact):
     with pytest.raises(UserError, match=r"web\.contact"):
-        run(server, tmp_path, manners=Manners(contact))
+        run(server, tmp_path, policy=CrawlPolicy(contact))
     assert server.seen == []
 
 
 def test_never_more_at_once_than_configured(server, tmp_path):
     server.slow = 0.02
-    run(server, tmp_path, Wanted([f"Q{n}" for n in range(1, 500)]), Manners("a@b.org", rate=2000, concurrency=3))
+    run(server, tmp_path, Wanted([f"Q{n}" for n in range(1, 500)]), CrawlPolicy("a@b.org", rate=2000, concurrency=3))
     assert server.most == 3
 
 
 def test_the_rate_is_kept(server, tmp_path):
-    run(server, tmp_path, Wanted([f"Q{n}" for n in range(1, 1001)]), Manners("a@b.org", rate=40, concurrency=8))
+    run(server, tmp_path, Wanted([f"Q{n}" for n in range(1, 1001)]), CrawlPolicy("a@b.org", rate=40, concurrency=8))
     times = [moment for moment, _ in server.seen]
     assert len(times) == 20
     assert times[-1] - times[0] >= 19 / 40
@@ -212,10 +212,10 @@ def test_no_network_is_one_sentence(tmp_path):
 def test_killed_and_run_again_nothing_is_fetched_twice(server, tmp_path):
     server.slow = 0.05
     program = (
-        "import sys; from pipeline.wikimedia.fetching import *; from pipeline.wikimedia.client import Manners;"
+        "import sys; from pipeline.wikimedia.fetching import *; from pipeline.wikimedia.client import CrawlPolicy;"
         "from pipeline.wikimedia.store import WebStore\n"
         "with WebStore(sys.argv[1]) as store:\n"
-        "    fetch(Wanted([f'Q{n}' for n in range(1, 3001)]), store, Manners('a@b.org', rate=1000, concurrency=2),"
+        "    fetch(Wanted([f'Q{n}' for n in range(1, 3001)]), store, CrawlPolicy('a@b.org', rate=1000, concurrency=2),"
         " Addresses(sys.argv[2], sys.argv[2], None))\n"
     )
     arguments = [sys.executable, "-c", program, str(tmp_path / "web.sqlite"), server.address]
@@ -290,10 +290,10 @@ def wikimedia(mirror):
 def test_all_that_can_be_had_is_had(wikimedia, mirror, tmp_path):
     table = json.loads(next(mirror.glob("**/entity2wikidata.json")).read_text(encoding="utf-8"))
     known = sorted({row["wikidata_id"] for row in table.values()})[:120]
-    manners = Manners("a@b.org", rate=300, concurrency=4, backoff=0.1, timeout=300)
+    policy = CrawlPolicy("a@b.org", rate=300, concurrency=4, backoff=0.1, timeout=300)
     wanted = Wanted([*known, "Q1"], pictures=2, licences=False)
     with WebStore(tmp_path / "web.sqlite") as store:
-        fetch(wanted, store, manners, Addresses(wikimedia, wikimedia, None))
+        fetch(wanted, store, policy, Addresses(wikimedia, wikimedia, None))
         entities, pictures = Counter(store.known(ENTITY).values()), Counter(store.known(PICTURE).values())
     assert entities == {"ok": len(known), "missing": 1}
     assert pictures["failed"] == 0

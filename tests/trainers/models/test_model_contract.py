@@ -11,7 +11,7 @@ from trainers import MODELS
 from trainers.evaluation import ranking
 from trainers.training import loop, runs
 from trainers.training.data import Features, Tokens
-from trainers.training.train import known_facts
+from trainers.training.train import filter_index
 
 MODALITIES = [
     ("structure",),
@@ -37,7 +37,7 @@ def test_it_learns_a_tiny_graph_by_heart_in_both_directions(module, tmp_path):
     data = tiny()
     learner = learner_of(module, data, settings_of(module))
     fit(learner, data, tmp_path, 150)
-    ranks = ranking.rank(learner.model.eval().scorer(), data.train, known_facts(data), entities=ENTITIES)
+    ranks = ranking.rank(learner.model.eval().scorer(), data.train, filter_index(data), entities=ENTITIES)
     found = ranking.metrics(ranks)
     chance = float((2 / (ranks["candidates"] + 1)).mean())
     assert chance < 0.2

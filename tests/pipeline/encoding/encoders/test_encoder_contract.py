@@ -12,8 +12,8 @@ import pytest
 
 from pipeline import tables
 from pipeline.encoding import encoders
-from pipeline.encoding import run as encode
 from pipeline.encoding.inputs import Pictures, Texts
+from pipeline.encoding.run import Counts, encode_modality, rows_of
 from pipeline.encoding.store import Stores
 from tests.helpers import encoder_zoo as zoo
 
@@ -68,11 +68,11 @@ class World:
 
     def run(
         self, out: str, *, store: str = "store", batch_size: int = 16, streams: int = 1, inputs=None
-    ) -> tuple[Path, encode.Counts]:
+    ) -> tuple[Path, Counts]:
         encoder = self.encoder()
         stores = Stores(str(self.folder / store), self.folder / "scratch", self.kind, encoder.fingerprint)
         provenance = {"encoder": self.name, **encoder.fingerprint}
-        counts = encode.run(
+        counts = encode_modality(
             inputs or self.inputs(),
             encoder,
             stores,
@@ -149,9 +149,7 @@ def check_alone(world: World, folder: Path) -> None:
     raw = {key: content for some in inputs.read(np.ones(len(inputs.keys), bool), 50) for key, content in some}
     for entity in np.unique(inputs.entity)[::9]:
         rows = np.flatnonzero(inputs.entity == entity)
-        alone = [
-            encode.rows_of(encoder, encoder.prepare([raw[bytes(inputs.keys[row]).ljust(32, b"\0")]])) for row in rows
-        ]
+        alone = [rows_of(encoder, encoder.prepare([raw[bytes(inputs.keys[row]).ljust(32, b"\0")]])) for row in rows]
         if matrix is not None:
             mean = np.mean([one.features[0] for one in alone], axis=0)
             np.testing.assert_allclose(matrix[np.flatnonzero(ids == entity)[0]], mean, rtol=1e-6, atol=1e-7)

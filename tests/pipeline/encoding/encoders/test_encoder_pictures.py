@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pipeline.download.sources import Patience
+from pipeline.download.sources import RetryPolicy
 from pipeline.encoding.encoders import checkpoints, patches, pictures, vqgan, weights
 from pipeline.errors import UserError
 from tests.helpers import encoder_zoo as zoo
@@ -221,16 +221,16 @@ def test_weights_come_by_address_once_and_must_agree_later(tmp_path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         block = {"family": "beit", "weights": f"http://127.0.0.1:{server.server_port}/w.pth"}
-        patience = Patience(timeout=5, retries=0)
-        got = weights.fetched(block, tmp_path / "kept", mirror=None, patience=patience)
+        retry = RetryPolicy(timeout=5, retries=0)
+        got = weights.fetched(block, tmp_path / "kept", mirror=None, retry=retry)
         with open(got["weights"], "rb") as file:
             assert file.read() == b"first"
         (served / "w.pth").write_bytes(b"other")
         os.remove(got["weights"])
         with pytest.raises(UserError):
-            weights.fetched(block, tmp_path / "kept", mirror=None, patience=patience)
+            weights.fetched(block, tmp_path / "kept", mirror=None, retry=retry)
         wrong = {**block, "sha256": "0" * 64}
         with pytest.raises(UserError):
-            weights.fetched(wrong, tmp_path / "other", mirror=None, patience=patience)
+            weights.fetched(wrong, tmp_path / "other", mirror=None, retry=retry)
         server.shutdown()
-    assert weights.fetched({"family": "patches"}, tmp_path, mirror=None, patience=patience) == {"family": "patches"}
+    assert weights.fetched({"family": "patches"}, tmp_path, mirror=None, retry=retry) == {"family": "patches"}
