@@ -1,9 +1,11 @@
 # make repro    installs, builds everything that params.yaml asks for, prints the results
 # make test     installs what tests need, runs them
-# make lint     ruff
+# make lint     ruff, mypy
+# make install  only installs
 # make verify   compares all that DVC keeps with its checksums, sets aside what is damaged
 # make study NAME=… GRAPH=… MODEL=…   one experiment: table, figure, words (docs/studies.md); SEEDS=, EPOCHS= on wish
 # make share DIR=…   uses storage that a group shares: a folder, or an address (docs/shared-storage.md)
+# make help     prints this; python -m stages lists the stages and the commands beside them
 #
 # VENV=       uses the environment that is active instead of making .venv (nothing in it is pinned then)
 # JOBS=       tests that run at once (2)
@@ -20,13 +22,16 @@ SOURCES = pyproject.toml setup.py constraints.txt $(wildcard trainers/kernels/*.
 STAMP = $(if $(VENV),$(VENV),build)/.installed
 INSTALL = python -m pip install --quiet --disable-pip-version-check $(if $(VENV),--constraint constraints.txt) --editable
 
-.PHONY: repro test lint verify share install
+# An environment that others use too must not change hands in silence.
+NOTICE = $(if $(VENV),,@python -m stages.ops.environment)
+
+.PHONY: repro test lint install verify study share help
 .DEFAULT_GOAL := repro
 
 repro: $(STAMP)
 	python -m stages.check
 	python -m stages.ops.unlock
-	dvc repro $$(python -m stages.ops.share --pull)
+	python -m stages.ops.repro
 	python -m stages.ops.summary
 
 test: $(STAMP)-dev
@@ -48,11 +53,16 @@ share: $(STAMP)
 
 install: $(STAMP)
 
+help:
+	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
+
 $(STAMP): $(SOURCES)
 	$(if $(VENV),test -d $(VENV) || $(PYTHON) -m venv $(VENV))
+	$(NOTICE)
 	$(INSTALL) .
 	mkdir -p $(@D) && touch $@
 
 $(STAMP)-dev: $(STAMP)
+	$(NOTICE)
 	$(INSTALL) ".[dev,vqgan,ssh,s3]"
 	touch $@

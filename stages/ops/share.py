@@ -28,11 +28,7 @@ GROUP = stat.S_IRWXU | stat.S_IRWXG | stat.S_ISGID | stat.S_IROTH | stat.S_IXOTH
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("place", nargs="?", help="a folder that all machines mount, or an address")
-    parser.add_argument("--pull", action="store_true", help="print --pull if this clone has a remote")
     options = parser.parse_args()
-    if options.pull:
-        print("--pull" if _remote() else "")
-        return
     if not options.place:
         raise UserError(
             "Say where: make share DIR=/a/folder, ssh://host/folder, s3://bucket/prefix or webdavs://host/path."
@@ -113,11 +109,6 @@ def _make_for_group(folder: Path) -> None:
             f"{folder} cannot be shared ({error.strerror}); choose a folder in which you may write, or ask its owner "
             f"for `chmod g+rwxs {folder}`."
         ) from error
-
-
-def _remote() -> bool:
-    """Whether this clone has a default remote."""
-    return bool(dvc_config("core.remote"))
 
 
 def dvc_config(key: str) -> str:

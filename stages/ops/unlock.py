@@ -74,7 +74,7 @@ def _alive(locks: dict, root: Path) -> dict:
 def _is_dvc(process: psutil.Process, root: Path) -> bool:
     """Whether it may be a dvc of this project; a process that does not let itself be looked at may be."""
     try:
-        if not any("dvc" in word for word in process.cmdline()):
+        if not any("dvc" in word or word == "stages.ops.repro" for word in process.cmdline()):
             return False
         return root in (here := Path(process.cwd()), *here.parents)
     except psutil.AccessDenied:
