@@ -58,7 +58,7 @@ def write(size):
     tables.write_json(folder / "audit.json", {"rows": ["x" * 400] * size})
 """,
     "store": """
-from pipeline.store import Store
+from pipeline.encoding.store import Store
 def write(size):
     rows = np.random.default_rng(size).normal(size=(size, 100)).astype(np.float32)
     keys = [bytes([0, *divmod(one, 256)] * 10) + b"ab" for one in range(size)]
@@ -66,7 +66,7 @@ def write(size):
 """,
     "checkpoint": """
 import torch
-from trainers.checkpoint import Checkpoints
+from trainers.training.checkpoint import Checkpoints
 class Learner:
     optimizers, schedulers = {}, {}
 def write(size):
