@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from pipeline import tables
+from pipeline.graph.vocabulary import EVALUATED
 from stages.cli import arguments, stage
 from stages.params import load_params
 from trainers.evaluation import ranking, significance
+from trainers.evaluation.metrics import METRICS, headline
 from trainers.evaluation.protocols import PROTOCOLS, protocol_metrics
 from trainers.training import data, runs
 from trainers.training.train import filter_index, resolve_device
@@ -27,7 +29,7 @@ def main() -> None:
     protocol = PROTOCOLS.get(params.evaluate.reference_protocol)
     provenance = {key: value for key, value in run.about.items() if key not in NOT_BESIDE_FIGURES}
     ranks = {}
-    for split in ("dev", "test"):
+    for split in EVALUATED:
         ranks[split] = ranking.rank(
             run.score,
             getattr(triples, split),
@@ -45,8 +47,8 @@ def main() -> None:
                 "same_weights": protocol_metrics(protocol, one),
             }
         tables.write_json(folder / f"{split}.json", {**found, "provenance": provenance})
-        print(f"{options.model} on {options.graph}, {split}: MRR {found['mrr']:.4f}, Hits@1 {found['hits_at_1']:.4f}, "
-              f"Hits@10 {found['hits_at_10']:.4f} over {found['queries']:,} queries")  # fmt: skip
+        figures = ", ".join(f"{METRICS[name].label} {found[name]:.4f}" for name in headline())
+        print(f"{options.model} on {options.graph}, {split}: {figures} over {found['queries']:,} queries")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pipeline import tables
 from pipeline.graph import formats, splits
 from pipeline.graph.audit import audit
 from pipeline.graph.splits import choose
+from pipeline.graph.vocabulary import SPLITS
 from pipeline.versions import code_version
 from stages.cli import arguments, stage
 from stages.params import load_params
@@ -27,7 +28,7 @@ def main() -> None:
     provenance |= {"split_seed": settings.split_seed, "code_version": code_version(formats, splits)}
     formats.write(folder, released.with_splits(used), provenance)
     tables.write_json(folder / "audit.json", found)
-    rows = " / ".join(f"{found['used']['rows'][split]:,}" for split in formats.SPLITS)
+    rows = " / ".join(f"{found['used']['rows'][split]:,}" for split in SPLITS)
     log.info("%s (%s): %s entities, %s relations, %s triples in train / dev / test", name, settings.split,
              f"{found['entities']:,}", found["relations"], rows)  # fmt: skip
     if settings.split == "released" and any(found["used"]["overlaps"].values()):

@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.graph.formats import CATEGORIES, SPLITS, Graph, categories
+from pipeline.graph.formats import Graph, categories
 from pipeline.graph.splits import distinct, within
+from pipeline.graph.vocabulary import CATEGORIES, EVALUATED, OVERLAPS, SPLITS
 
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 
@@ -43,15 +44,12 @@ def measure(graph: Graph) -> dict:
         "rows": {split: len(splits[split]) for split in SPLITS},
         "distinct": {split: len(distinct(splits[split])) for split in SPLITS},
         "duplicates": {split: len(splits[split]) - len(distinct(splits[split])) for split in SPLITS},
-        "overlaps": {
-            f"{one}_in_{other}": int(within(splits[one], splits[other]).sum())
-            for one, other in (("dev", "train"), ("dev", "test"), ("test", "train"))
-        },
+        "overlaps": {f"{one}_in_{other}": int(within(splits[one], splits[other]).sum()) for one, other in OVERLAPS},
         "unseen": {
             "entities": int((~seen).sum()),
             "relations": int((~named).sum()),
-            **{f"{split}_with_unseen_entity": _touching(splits[split], ~seen) for split in ("dev", "test")},
-            **{f"{split}_with_unseen_relation": int((~named)[splits[split][:, 1]].sum()) for split in ("dev", "test")},
+            **{f"{split}_with_unseen_entity": _touching(splits[split], ~seen) for split in EVALUATED},
+            **{f"{split}_with_unseen_relation": int((~named)[splits[split][:, 1]].sum()) for split in EVALUATED},
         },
         "coverage": {
             "entities_in_any_split": _share(used),

@@ -17,9 +17,8 @@ import numpy as np
 
 from pipeline import tables
 from pipeline.errors import UserError
+from pipeline.graph.vocabulary import SPLITS, UNSEEN
 
-SPLITS = ("train", "dev", "test")
-CATEGORIES = ("1-1", "1-N", "N-1", "N-N", "unseen")
 LONGEST_NAME = 2000  # characters; the longest name in DB15K has 120
 _LONGEST_LINE = 6 * LONGEST_NAME  # bytes: enough for three names in UTF-8, whatever their script
 _OPENKE = {"train": "train2id.txt", "dev": "valid2id.txt", "test": "test2id.txt"}
@@ -129,7 +128,7 @@ def categories(train: np.ndarray, relations: int, threshold: float = 1.5) -> lis
     found = []
     for count, head, tail in zip(facts.tolist(), heads.tolist(), tails.tolist(), strict=True):
         if not count:
-            found.append("unseen")
+            found.append(UNSEEN)
             continue
         left = "N" if count / tail >= threshold else "1"  # heads a (relation, tail)
         right = "N" if count / head >= threshold else "1"  # tails a (head, relation)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from pipeline.errors import UserError
+from pipeline.graph.vocabulary import OVERLAPS, SPLITS
 
 BEGIN, END = "<!-- counts: written by `python -m stages.describe`, not by hand -->", "<!-- end of counts -->"
 
@@ -14,10 +15,10 @@ def counts(audit: Mapping, text: Mapping[str, int] | None = None, images: Mappin
     """
     was, now = audit["released"], audit["used"]
     rows = [("entities, relations", f"{audit['entities']:,}, {audit['relations']:,}", "the same")]
-    for split in ("train", "dev", "test"):
+    for split in SPLITS:
         rows.append((f"rows of {split}", f"{was['rows'][split]:,}", f"{now['rows'][split]:,}"))
         rows.append((f"distinct rows of {split}", f"{was['distinct'][split]:,}", f"{now['distinct'][split]:,}"))
-    for one, other in (("dev", "train"), ("dev", "test"), ("test", "train")):
+    for one, other in OVERLAPS:
         key = f"{one}_in_{other}"
         rows.append((f"rows of {one} that stand in {other}", f"{was['overlaps'][key]:,}", f"{now['overlaps'][key]:,}"))
     for key, words in (

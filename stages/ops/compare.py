@@ -9,11 +9,10 @@ from pathlib import Path
 
 from pipeline import tables
 from pipeline.errors import UserError
+from pipeline.graph.vocabulary import EVALUATED
 from stages.cli import stage
 from trainers.evaluation import ranking, significance
-from trainers.evaluation.ranking import HITS
-
-METRICS = ("mrr", *(f"hits_at_{k}" for k in HITS))
+from trainers.evaluation.metrics import METRICS, means_over_queries
 
 
 def compare(a: Path, b: Path, *, split: str, samples: int, level: float, seed: int) -> dict[str, object]:
@@ -24,11 +23,11 @@ def compare(a: Path, b: Path, *, split: str, samples: int, level: float, seed: i
     ranks = [ranking.read(_ranks_of(run), split) for run in (a, b)]
     options = {"samples": samples, "level": level, "seed": seed}
     found: dict[str, object] = {"a": str(a), "b": str(b), "split": split, **options}
-    found["both"] = significance.compare(*ranks, METRICS, **options)
+    found["both"] = significance.compare(*ranks, _compared(), **options)
     for side in ranking.DIRECTIONS:
         sides = [{name: column[run["direction"] == side] for name, column in run.items()} for run in ranks]
         if len(sides[0]["realistic"]):
-            found[side] = significance.compare(*sides, METRICS, **options)
+            found[side] = significance.compare(*sides, _compared(), **options)
     return found
 
 
@@ -53,11 +52,11 @@ def describe(found: dict) -> str:
         )
         interval = f"{found['level']:.0%} interval"
         lines.append(f"  {'':12}{'A':>8}{'B':>8}{'A - B':>9}   {interval:20}{'p':>8}")
-        for name in METRICS:
+        for name in _compared():
             row = part[name]
             low, high = row["interval"]
             lines.append(
-                f"  {_label(name):12}{row['a']:8.4f}{row['b']:8.4f}{row['difference']:+9.4f}   "
+                f"  {METRICS[name].label:12}{row['a']:8.4f}{row['b']:8.4f}{row['difference']:+9.4f}   "
                 f"{f'{low:+.4f} to {high:+.4f}':20}{row['p']:8.2g}"
             )
         lines.append("")
@@ -68,15 +67,16 @@ def describe(found: dict) -> str:
     return "\n".join(lines)
 
 
-def _label(metric: str) -> str:
-    return "MRR" if metric == "mrr" else metric.replace("hits_at_", "Hits@")
+def _compared() -> list[str]:
+    """The metrics that are compared: fractions that are means over queries."""
+    return [name for name in means_over_queries() if METRICS[name].percent]
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("a", type=Path, help="a run folder, such as runs/db15k/mygo")
     parser.add_argument("b", type=Path, help="another, evaluated on the same graph and split")
-    parser.add_argument("--split", default="test", choices=("test", "dev"))
+    parser.add_argument("--split", default="test", choices=EVALUATED)
     parser.add_argument("--samples", type=int, default=10_000, help="resamples of the bootstrap and the test")
     parser.add_argument("--level", type=float, default=0.95, help="of the intervals")
     parser.add_argument("--seed", type=int, default=0)

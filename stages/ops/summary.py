@@ -1,4 +1,4 @@
-"""Prints what `make repro` built: a line a run, and where the report lies."""
+"""Prints what `make repro` built: one line per run, and where the report lies."""
 
 import json
 import sys
@@ -8,9 +8,9 @@ from pathlib import Path
 from pipeline.errors import UserError
 from stages.cli import arguments, stage
 from stages.params import load_params
+from trainers.evaluation.metrics import METRICS, headline
 
 REPORT = Path("reports/index.html")
-HEADINGS = ("graph", "model", "MRR", "Hits@1", "Hits@3", "Hits@10", "seconds")
 
 
 def table(root: Path, graphs: Sequence[str], models: Sequence[str]) -> str:
@@ -18,13 +18,14 @@ def table(root: Path, graphs: Sequence[str], models: Sequence[str]) -> str:
 
     Raises UserError if a run has not been evaluated.
     """
-    rows = [HEADINGS]
+    shown = [METRICS[name] for name in headline()]
+    rows = [("graph", "model", *(metric.label for metric in shown), "seconds")]
     for graph in graphs:
         for model in models:
             test, about = (_read(root / "runs" / graph / model / name) for name in ("test.json", "run.json"))
-            figures = [f"{100 * test[name]:.2f}" for name in ("mrr", "hits_at_1", "hits_at_3", "hits_at_10")]
+            figures = [metric.text(test[metric.name]) for metric in shown]
             rows.append((graph, model, *figures, f"{about['seconds']:.1f}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(_line(row, widths) for row in rows)
 
 

@@ -16,6 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from stages.report.content import Result
+from trainers.evaluation.metrics import MRR
+
 _STAND_INS = {"ink": "#0a0b01", "muted": "#0a0b02", "line": "#0a0b03", "panel": "#0a0b04"}
 SERIES = 10  # colours that the style sheet knows: --s0 … --s9
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
@@ -55,24 +58,22 @@ def series(place: int) -> dict:
     }
 
 
-def intervals(rows: Sequence[Mapping], name: str) -> str:
-    """Test MRR of each model with its interval, the published figure as a hollow diamond.
-
-    A row has `label`, `place`, `mrr`, `low`, `high` (fractions) and `published` (fraction or None).
-    """
+def intervals(rows: Sequence[Result], name: str) -> str:
+    """Test MRR of each run with its interval, the published figure as a hollow diamond."""
     figure, axes = _figure(0.75 + 0.32 * len(rows))
-    for y, row in enumerate(rows):
-        look = series(row["place"])
-        axes.plot([100 * row["low"], 100 * row["high"]], [y, y], color=look["color"], solid_capstyle="round")
-        axes.plot(100 * row["mrr"], y, look["marker"], color=look["color"], markersize=6.5)
-        if row["published"] is not None:
-            axes.plot(100 * row["published"], y, "d", markeredgecolor=_STAND_INS["muted"], markerfacecolor="none")
-    axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
+    published = [row.published.figures[MRR.name] if row.published else None for row in rows]
+    for y, (row, printed) in enumerate(zip(rows, published, strict=True)):
+        look = series(row.place)
+        axes.plot([100 * row.low, 100 * row.high], [y, y], color=look["color"], solid_capstyle="round")
+        axes.plot(100 * row.mrr, y, look["marker"], color=look["color"], markersize=6.5)
+        if printed is not None:
+            axes.plot(printed, y, "d", markeredgecolor=_STAND_INS["muted"], markerfacecolor="none")
+    axes.set_yticks(range(len(rows)), [row.label for row in rows])
     axes.tick_params(axis="y", labelcolor=_STAND_INS["ink"])
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    right = max(max(row["high"], row["published"] or 0) for row in rows)
-    axes.set_xlim(0, 105 * right)
-    axes.set_xlabel("test MRR (%)")
+    right = max(max(100 * row.high, printed or 0) for row, printed in zip(rows, published, strict=True))
+    axes.set_xlim(0, 1.05 * right)
+    axes.set_xlabel(f"test {MRR.label} (%)")
     axes.grid(False, axis="y")
     return _svg(figure, name)
 

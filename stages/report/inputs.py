@@ -31,6 +31,11 @@ class Run:
     history: dict[str, np.ndarray]  # column -> float64, NaN where the file is empty
     ranks: dict[str, np.ndarray]  # the test rows of ranks.parquet
 
+    @property
+    def seconds(self) -> float:
+        """Of training."""
+        return self.about["seconds"]
+
 
 @dataclass(frozen=True)
 class Graph:

@@ -2,7 +2,7 @@
 
 import base64
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
@@ -10,17 +10,21 @@ import numpy as np
 from markupsafe import Markup
 
 from pipeline.errors import UserError
+from pipeline.graph.vocabulary import SPLITS
 from stages.report import figures, words
 from stages.report import predictions as answers
 from stages.report import tables as report
+from stages.report.content import Section, Study, Trained, Wins
 from stages.report.inputs import Graph, Run, read_graph, read_json, read_runs
+from stages.report.predictions import Scoring
+from trainers.evaluation.metrics import MRR
 from trainers.evaluation.protocols import PROTOCOLS
 from trainers.training.runs import load_run
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def page(root: Path, graphs: Sequence[str], models: Sequence[str], load: Callable[[Path], object] = load_run) -> str:
+def page(root: Path, graphs: Sequence[str], models: Sequence[str], load: Callable[[Path], Scoring] = load_run) -> str:
     """The whole page as HTML: a function of the files below `root` alone, so that DVC sees no change where none is.
 
     `load` turns a run's folder into what answers `score(known, relation, side)`.
@@ -31,54 +35,63 @@ def page(root: Path, graphs: Sequence[str], models: Sequence[str], load: Callabl
     for name in graphs:
         graph = read_graph(root, name)
         sections.append(_section(graph, [run for run in runs if run.graph == name], load))
-    environment = jinja2.Environment(
+    environment = Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters |= {"percent": _percent, "duration": _duration, "size": _size, "slug": report.plain}
-    environment.globals |= {"display": report.display, "short": words.short}
+    environment.globals |= {"display": report.display, "short": words.short, "splits": SPLITS, "mrr": MRR}
     return environment.get_template("report.html").render(
         sections=sections,
-        runs=runs,
+        models=[report.display(model) for model in models],
         studies=_studies(root),
         citations=report.citations(graphs, runs),
-        series=[figures.series(place) for place in range(len(models))],
         few=report.FEW,
     )
 
 
-def _section(graph: Graph, runs: Sequence[Run], load: Callable[[Path], object]) -> dict:
+class Environment(jinja2.Environment):
+    """Templates that may ask a dict for its keys, `about["seed"]`, but never for attributes.
+
+    `best.clear` on a dict would be the dict's method `clear`, which is true whatever the dict holds.
+    """
+
+    def getattr(self, obj: object, attribute: str) -> object:
+        if isinstance(obj, Mapping):
+            raise TypeError(f"a template asks a dict for the attribute {attribute!r}; pass it a dataclass")
+        return super().getattr(obj, attribute)
+
+
+def _section(graph: Graph, runs: list[Run], load: Callable[[Path], Scoring]) -> Section:
     """All that the page shows of one graph."""
-    bars = report.coverage(graph)
-    found = {
-        "graph": graph,
-        "runs": runs,
-        "findings": words.findings(graph.audit),
-        "coverage": Markup(figures.coverage(bars, f"coverage of {graph.name}")),
-        "missing": report.reasons_of_missing(graph),
-        "results": None,
-    }
-    if runs:
-        results = report.results(runs, words.released_dev(graph.audit))
-        queries = answers.predictions(graph, runs, load=load)
-        thumbnails = answers.Thumbnails()
-        thumbnails.read(graph, answers.entities(queries))
-        found |= {
-            "results": results,
-            "figure": Markup(_results_figure(graph.name, results["rows"])),
-            "curves": [Markup(svg) for svg in _curves(graph.name, runs)],
-            "wins": report.wins(graph, runs),
-            "by_group": report.by_group(graph, runs),
-            "queries": queries,
-            "thumbnails": thumbnails.uris,
-        }
-        found["heat"] = [Markup(svg) for svg in _heat_maps(graph, runs, found["wins"])]
-    return found
+    return Section(
+        graph=graph,
+        runs=runs,
+        counts=words.counts(graph.audit),
+        findings=words.findings(graph.audit),
+        coverage=Markup(figures.coverage(report.coverage(graph), f"coverage of {graph.name}")),
+        missing=report.reasons_of_missing(graph),
+        trained=_trained(graph, runs, load) if runs else None,
+    )
 
 
-def _results_figure(graph: str, rows: Sequence[dict]) -> str:
-    marked = [{**row, "published": row["published"] and row["published"]["mrr"] / 100} for row in rows]
-    return figures.intervals(marked, f"test MRR on {graph}")
+def _trained(graph: Graph, runs: Sequence[Run], load: Callable[[Path], Scoring]) -> Trained:
+    """What the page shows of the models that were trained on a graph."""
+    results = report.results(runs, words.released_dev(graph.audit))
+    queries = answers.predictions(graph, runs, load=load)
+    thumbnails = answers.Thumbnails()
+    thumbnails.read(graph, answers.entities(queries))
+    wins = report.wins(graph, runs)
+    return Trained(
+        results=results,
+        figure=Markup(figures.intervals(results.rows, f"test {MRR.label} on {graph.name}")),
+        curves=[Markup(svg) for svg in _curves(graph.name, runs)],
+        wins=wins,
+        heat=[Markup(svg) for svg in _heat_maps(graph, runs, wins)],
+        by_group=report.by_group(graph, runs),
+        queries=queries,
+        thumbnails=thumbnails.uris,
+    )
 
 
 def _curves(graph: str, runs: Sequence[Run]) -> list[str]:
@@ -109,21 +122,19 @@ def _looked(column: str) -> bool:
     return any(column.startswith(f"{name}_") for name in PROTOCOLS)
 
 
-def _heat_maps(graph: Graph, runs: Sequence[Run], wins: Sequence[dict]) -> list[str]:
+def _heat_maps(graph: Graph, runs: Sequence[Run], wins: Sequence[Wins]) -> list[str]:
     """A map for each model, known entity's and answer's coverage side by side, and the colour scale of all."""
     if not wins:
         return []
-    cells = np.concatenate(
-        [one["cells"] if place else one["cells"][..., :-1] for place, one in enumerate(wins)], axis=-1
-    )
+    cells = np.concatenate([one.cells if place else one.cells[..., :-1] for place, one in enumerate(wins)], axis=-1)
     finite = cells[np.isfinite(cells)]
     top = float(finite.max()) if len(finite) else 1.0
     headings = {"known": "known entity has", "answer": "answer has"}
-    parts = [(headings[one["end"]], len(one["columns"]) - 1) for one in wins]
+    parts = [(headings[one.end], len(one.columns) - 1) for one in wins]
     maps = [
         figures.heat_map(
             report.display(run.model),
-            wins[0]["rows"],
+            wins[0].rows,
             [*parts, ("", 1)],
             cells[place],
             top,
@@ -135,12 +146,12 @@ def _heat_maps(graph: Graph, runs: Sequence[Run], wins: Sequence[dict]) -> list[
     return [*maps, figures.scale(top, f"colour scale of {graph.name}")]
 
 
-def _studies(root: Path) -> list[dict]:
+def _studies(root: Path) -> list[Study]:
     """The studies that were run: each folder of studies/ that holds a study.json, with its table and its figure.
 
-    study.json: `title`, `protocol` (in words), and on wish `plot`: the columns `x`, `y`, `series`, `panel`, `deviation`
-    of table.csv with `x_label` and `y_label`, units included, and the `scale` by which y is multiplied. An x that is no
-    number makes dots. `pictures`: PNG files beside it that are shown as they are.
+    study.json: `title`, `protocol` (in words), and optionally `plot`: the columns `x`, `y`, `series`, `panel` and
+    `deviation` of table.csv with `x_label` and `y_label`, units included, and the `scale` by which y is multiplied. An
+    x that is no number makes dots. `pictures`: PNG files beside it that are shown as they are.
     """
     found = []
     for path in sorted((root / "studies").glob("**/study.json")):
@@ -149,8 +160,16 @@ def _studies(root: Path) -> list[dict]:
         rows = _rows(table) if table.exists() else []
         drawn = _study_figures(about["plot"], rows, str(about["title"]), path) if about.get("plot") and rows else []
         pictures = [_inline(path.with_name(name)) for name in about.get("pictures", ())]
-        found.append({"title": about["title"], "protocol": about.get("protocol", ""), "rows": rows,
-                      "figures": [Markup(svg) for svg in drawn], "pictures": pictures})  # fmt: skip
+        found.append(
+            Study(
+                title=about["title"],
+                protocol=about.get("protocol", ""),
+                header=list(rows[0]) if rows else [],
+                rows=[list(row.values()) for row in rows],
+                figures=[Markup(svg) for svg in drawn],
+                pictures=pictures,
+            )
+        )
     return found
 
 
@@ -168,7 +187,7 @@ def _inline(path: Path) -> str:
 
 
 def _study_figures(plot: dict, rows: Sequence[dict], title: str, path: Path) -> list[str]:
-    """A figure a panel: lines over numbers, dots over names."""
+    """One figure per panel: lines over numbers, dots over names."""
     panels: dict[str, dict[str, list[tuple]]] = {}
     scale = plot.get("scale", 1)
     try:

@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow.compute as pc
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from pipeline.graph.filter_index import FilterIndex
+from stages.report.content import Answer, Answers, Entity, Query
 from stages.report.inputs import Graph, Run, picture_parts
 from trainers.training.runs import load_run
 
@@ -21,6 +23,14 @@ TOP = 5
 SIDE = 64  # pixels of a thumbnail
 QUALITY = 55  # a WebP of about one kilobyte
 LONGEST = 110  # characters of a description
+
+
+class Scoring(Protocol):
+    """What is asked of a loaded run."""
+
+    @property
+    def score(self) -> Callable[[torch.Tensor, torch.Tensor, str], torch.Tensor]:
+        """(known (B,), relation (B,), side) -> (B, E): higher is better."""
 
 
 @dataclass
@@ -58,8 +68,8 @@ def thumbnail(data: bytes) -> str:
 
 
 def predictions(
-    graph: Graph, runs: Sequence[Run], *, seed: int = 0, load: Callable[[Path], object] = load_run
-) -> list[dict]:
+    graph: Graph, runs: Sequence[Run], *, seed: int = 0, load: Callable[[Path], Scoring] = load_run
+) -> list[Query]:
     """The queries and each model's best answers, facts of train and dev left out since a model has seen them.
 
     Queries are drawn by `seed`, half of them asking the tail, no relation twice while there are others.
@@ -73,13 +83,13 @@ def predictions(
     for place, (triple, side) in enumerate(asked):
         head, relation, tail = (int(one) for one in triple)
         queries.append(
-            {
-                "side": side,
-                "relation": graph.relations[relation],
-                "known": _entity(graph, head if side == "tail" else tail),
-                "answer": _entity(graph, tail if side == "tail" else head),
-                "models": [_column(graph, run, triple, side, answers[run.model][place]) for run in runs],
-            }
+            Query(
+                side=side,
+                relation=graph.relations[relation],
+                known=_entity(graph, head if side == "tail" else tail),
+                answer=_entity(graph, tail if side == "tail" else head),
+                models=[_column(graph, run, triple, side, answers[run.model][place]) for run in runs],
+            )
         )
     return queries
 
@@ -87,7 +97,9 @@ def predictions(
 def choose(test: np.ndarray, seed: int) -> list[tuple[np.ndarray, str]]:
     """QUERIES test triples (n, 3) with the side asked for, tail and head in turn."""
     order = np.random.default_rng(seed).permutation(len(test))
-    first, rest, used = [], [], set()
+    first: list[int] = []
+    rest: list[int] = []
+    used: set[int] = set()
     for row in order:
         relation = int(test[row, 1])
         (rest if relation in used else first).append(row)
@@ -96,7 +108,9 @@ def choose(test: np.ndarray, seed: int) -> list[tuple[np.ndarray, str]]:
     return [(test[row], "tail" if place % 2 == 0 else "head") for place, row in enumerate(chosen)]
 
 
-def _answers(run: object, asked: Sequence[tuple[np.ndarray, str]], known: FilterIndex, true: FilterIndex) -> list[list]:
+def _answers(
+    run: Scoring, asked: Sequence[tuple[np.ndarray, str]], known: FilterIndex, true: FilterIndex
+) -> list[list]:
     """For each query the TOP (entity, whether test says it is right), facts of train and dev left out."""
     found = []
     with torch.inference_mode():
@@ -112,30 +126,24 @@ def _answers(run: object, asked: Sequence[tuple[np.ndarray, str]], known: Filter
     return found
 
 
-def _column(graph: Graph, run: Run, triple: np.ndarray, side: str, best: list[tuple[int, bool]]) -> dict:
+def _column(graph: Graph, run: Run, triple: np.ndarray, side: str, best: list[tuple[int, bool]]) -> Answers:
     """One model's answers to one query, with the rank that the evaluator gave the asked answer."""
     ranks = run.ranks
     here = ranks["direction"] == side
     for name, value in zip(("head", "relation", "tail"), triple, strict=True):
         here = here & (ranks[name] == value)
     asked = int(triple[2] if side == "tail" else triple[0])
-    return {
-        "model": run.model,
-        "rank": float(ranks["realistic"][here][0]) if here.any() else None,
-        "best": [{**_entity(graph, one), "right": right, "asked": one == asked} for one, right in best],
-    }
+    rank = float(ranks["realistic"][here][0]) if here.any() else None
+    return Answers(run.model, rank, [Answer(_entity(graph, one), right, one == asked) for one, right in best])
 
 
-def _entity(graph: Graph, entity: int) -> dict:
+def _entity(graph: Graph, entity: int) -> Entity:
     text = " ".join(graph.descriptions.get(entity, "").split())
-    return {
-        "id": entity,
-        "label": graph.labels[entity],
-        "description": text if len(text) <= LONGEST else text[: LONGEST - 1].rsplit(" ", 1)[0] + " …",
-    }
+    shown = text if len(text) <= LONGEST else text[: LONGEST - 1].rsplit(" ", 1)[0] + " …"
+    return Entity(entity, graph.labels[entity], shown)
 
 
-def entities(queries: Sequence[dict]) -> list[int]:
+def entities(queries: Sequence[Query]) -> list[int]:
     """All entities that the queries and answers name, those of the queries first."""
-    asked = [query[part]["id"] for query in queries for part in ("known", "answer")]
-    return asked + [one["id"] for query in queries for model in query["models"] for one in model["best"]]
+    asked = [one.id for query in queries for one in (query.known, query.answer)]
+    return asked + [one.entity.id for query in queries for model in query.models for one in model.best]

@@ -10,8 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.report.content import (
+    Cell,
+    Citation,
+    Column,
+    GroupRow,
+    Lead,
+    Measured,
+    Missing,
+    Published,
+    Result,
+    Results,
+    Wins,
+)
 from stages.report.inputs import Graph, Run
 from trainers.evaluation import breakdown, significance
+from trainers.evaluation.metrics import METRICS, MRR, Metric, headline, in_report, per_query
 from trainers.evaluation.protocols import PROTOCOLS, protocol_metrics
 
 HERE = Path(__file__).parent
@@ -24,7 +38,6 @@ GROUPS = {
     "answer_degree": "answer's train triples",
 }
 FEW = 20  # a cell with fewer queries than this shows no figure: its MRR would be chance
-MEASURES = ("mrr", "hits_at_1", "hits_at_3", "hits_at_10")
 DISPLAY = {
     "adamf": "AdaMF",
     "adamf_mat": "AdaMF-MAT",
@@ -59,13 +72,19 @@ def plain(name: str) -> str:
 
 
 @cache
-def published() -> tuple[dict, ...]:
-    """The rows of published.csv: figures in percent as printed, None where not printed."""
+def published() -> tuple[Published, ...]:
+    """The rows of published.csv."""
     with open(HERE / "published.csv", encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle))
-    for row in rows:
-        row.update({name: float(row[name]) if row[name] else None for name in MEASURES})
-    return tuple(rows)
+    return tuple(
+        Published(
+            row["model"],
+            row["graph"],
+            row["printed_in"],
+            {name: float(row[name]) if row.get(name) else None for name in headline()},
+        )
+        for row in rows
+    )
 
 
 @cache
@@ -75,10 +94,10 @@ def protocols() -> dict[str, dict]:
         return {plain(row["model"]): row for row in csv.DictReader(handle)}
 
 
-def find_published(graph: str, model: str) -> dict | None:
+def find_published(graph: str, model: str) -> Published | None:
     """The published row of a model on a graph, if there is one."""
     wanted = (plain(graph), plain(model))
-    return next((row for row in published() if (plain(row["graph"]), plain(row["model"])) == wanted), None)
+    return next((row for row in published() if (plain(row.graph), plain(row.model)) == wanted), None)
 
 
 def why_not_comparable(run: Run, audit_says: str) -> list[str]:
@@ -98,10 +117,10 @@ def why_not_comparable(run: Run, audit_says: str) -> list[str]:
         return reasons
     reasons.append(f"Encoders: the paper has {known['encoders']}; here {encoders(run)}.")
     protocol = PROTOCOLS[known["protocol"]]
-    theirs = protocol_metrics(protocol, run.ranks)["mrr"]
+    theirs = protocol_metrics(protocol, run.ranks)[MRR.name]
     epochs = run.about["epochs"]
     text = f"Protocol: the reference code of {display(run.model)} measures thus: {protocol.words}."
-    if round(theirs, 4) != round(run.test["mrr"], 4):
+    if round(theirs, 4) != round(run.test[MRR.name], 4):
         text += f" With its ties alone, this run's MRR would be {100 * theirs:.2f}."
     if epochs < int(known["epochs"]):
         text += f" It trains {known['epochs']} epochs; this run took {epochs}."
@@ -123,25 +142,72 @@ def _encoder(provenance: object) -> str:
     return str(found)
 
 
-def results(runs: Sequence[Run], audit_says: str) -> dict:
-    """The results table of one graph: rows with figures, intervals and published figures, and the lettered reasons."""
+def results(runs: Sequence[Run], audit_says: str) -> Results:
+    """The results of one graph's runs; `audit_says` as for `why_not_comparable`."""
     letters: dict[str, str] = {}
-    rows = []
-    for place, run in enumerate(runs):
-        found = find_published(run.graph, run.model)
-        reasons = why_not_comparable(run, audit_says) if found else []
-        marks = [letters.setdefault(reason, chr(ord("a") + len(letters))) for reason in reasons]
-        intervals = run.test.get("intervals") or significance.intervals(run.ranks)
-        low, high = intervals["mrr"]
-        rows.append(
-            {"run": run, "label": display(run.model), "place": place, "published": found, "marks": marks,
-             "mrr": run.test["mrr"], "low": low, "high": high, "intervals": intervals,
-             "protocol": run.test.get("reference_protocol", {})}
-        )  # fmt: skip
+    rows = [_result(place, run, runs, audit_says, letters) for place, run in enumerate(runs)]
     shown = {plain(run.model) for run in runs}
-    here = [row for row in published() if plain(row["graph"]) == plain(runs[0].graph)]
-    others = [row for row in here if plain(row["model"]) not in shown]
-    return {"rows": rows, "reasons": {letter: reason for reason, letter in letters.items()}, "others": others}
+    here = [row for row in published() if plain(row.graph) == plain(runs[0].graph)]
+    printed = [name for name in headline() if any(row.figures[name] is not None for row in published())]
+    others = [(row, [_printed(row.figures[name]) for name in printed]) for row in here if plain(row.model) not in shown]
+    return Results(
+        headings=[*(metric.heading for metric in in_report()), f"dev {MRR.heading}"],
+        rows=rows,
+        reasons=[(letter, reason) for reason, letter in letters.items()],
+        published_headings=[METRICS[name].heading for name in printed],
+        others=others,
+    )
+
+
+def _result(place: int, run: Run, runs: Sequence[Run], audit_says: str, letters: dict[str, str]) -> Result:
+    """One row. Reasons that `letters` lacks are given the next letter there."""
+    found = find_published(run.graph, run.model)
+    reasons = why_not_comparable(run, audit_says) if found else []
+    marks = [letters.setdefault(reason, chr(ord("a") + len(letters))) for reason in reasons]
+    intervals = run.test.get("intervals") or significance.intervals(run.ranks)
+    measured = _measured(run.test.get("reference_protocol"))
+    cells = []
+    for metric in in_report():
+        ours = [one.test[metric.name] for one in runs]
+        theirs = found.figures.get(metric.name) if found else None
+        best = (max if metric.higher_is_better else min)(ours)
+        cells.append(
+            Cell(
+                metric=metric.name,
+                heading=metric.heading,
+                text=metric.text(run.test[metric.name]),
+                best=metric.shown == "headline" and len(runs) > 1 and run.test[metric.name] == best,
+                interval=_interval(intervals.get(metric.name)),
+                as_the_paper=_as_the_paper(measured, metric),
+                published="" if theirs is None else _printed(theirs),
+            )
+        )
+    cells.append(Cell("dev_mrr", f"dev {MRR.heading}", MRR.text(run.dev[MRR.name])))
+    low, high = intervals[MRR.name]
+    label = display(run.model)
+    return Result(run, label, place, run.test[MRR.name], low, high, cells, found, marks, measured)
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return "" if bounds is None else f"[{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
+
+
+def _as_the_paper(measured: Measured | None, metric: Metric) -> str:
+    if measured is None or metric.shown != "headline" or metric.name not in measured.reported:
+        return ""
+    return f"as {display(measured.name)} measures {metric.text(measured.reported[metric.name])}"
+
+
+def _printed(figure: float | None) -> str:
+    return "–" if figure is None else f"{figure:.2f}"
+
+
+def _measured(found: dict | None) -> Measured | None:
+    """What test.json says of a reference protocol; None where it says nothing, or the protocol never looked."""
+    if not found or not found.get("reported"):
+        return None
+    reported = {name: one["value"] for name, one in found["reported"].items()}
+    return Measured(found["name"], found["words"], reported)
 
 
 def coverage(graph: Graph) -> list[tuple[str, dict[str, float]]]:
@@ -164,16 +230,11 @@ def coverage(graph: Graph) -> list[tuple[str, dict[str, float]]]:
     return bars
 
 
-def reasons_of_missing(graph: Graph) -> list[dict]:
+def reasons_of_missing(graph: Graph) -> list[Missing]:
     """The statuses of texts and pictures with how many entities have each."""
     total = len(graph.labels)
     return [
-        {
-            "what": what,
-            "status": OUTCOMES.get(status, status).replace("picture", graph.picture),
-            "entities": count,
-            "share": count / total,
-        }
+        Missing(what, OUTCOMES.get(status, status).replace("picture", graph.picture), count, count / total)
         for what, counts in (("text", graph.text_status), (graph.picture, graph.picture_status))
         for status, count in sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
     ]
@@ -185,21 +246,18 @@ def groups(graph: Graph, run: Run) -> dict[str, breakdown.Groups]:
     return {one.name: one for one in breakdown.groups(run.ranks, facts)}
 
 
-def wins(graph: Graph, runs: Sequence[Run]) -> list[dict]:
+def wins(graph: Graph, runs: Sequence[Run]) -> list[Wins]:
     """Test MRR of each model by relation category × coverage, for the known entity and for the answer.
 
-    A table has `letter` (of picture or drawing), `end`, `rows`, `columns`, `cells` (models, rows, columns; NaN where
-    there are few queries), `queries` (rows, columns) and `best` (rows, columns): None, or the best model's place, its
-    lead, and whether that lead is clear.
     Empty where a modality was not encoded.
     """
     aligned = [_in_order(run.ranks) for run in runs]
     runs = [replace(run, ranks=ranks) for run, ranks in zip(runs, aligned, strict=True)]
     by = groups(graph, runs[0])
-    reciprocal = np.stack([significance.per_query(run.ranks["realistic"], "mrr") for run in runs])
+    reciprocal = np.stack([per_query(run.ranks["realistic"], MRR.name) for run in runs])
     letter = graph.picture[0].upper()
     return [
-        {"letter": letter} | _wins(by["relation_category"], by[f"{end}_coverage"], reciprocal, end)
+        _wins(by["relation_category"], by[f"{end}_coverage"], reciprocal, end, letter)
         for end in ("known", "answer")
         if f"{end}_coverage" in by
     ]
@@ -211,14 +269,18 @@ def _in_order(ranks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: column[order] for name, column in ranks.items()}
 
 
-def _wins(category: breakdown.Groups, coverage: breakdown.Groups, reciprocal: np.ndarray, end: str) -> dict:
+def _wins(
+    category: breakdown.Groups, coverage: breakdown.Groups, reciprocal: np.ndarray, end: str, letter: str
+) -> Wins:
     asked = [value for code, value in enumerate(category.values) if (category.codes == code).any()]
-    rows, columns = (*asked, "all"), (*coverage.values, "all")
+    rows, values = (*asked, "all"), (*coverage.values, "all")
+    letters = {"neither": "–", "text only": "T", "picture only": letter, "text and picture": f"T{letter}"}
+    columns = tuple(Column(value, letters.get(value, value)) for value in values)
     cells = np.full((len(reciprocal), len(rows), len(columns)), np.nan)
     queries = np.zeros(cells.shape[1:], dtype=int)
-    best: list[list[dict | None]] = [[None] * len(columns) for _ in rows]
+    best: list[list[Lead | None]] = [[None] * len(columns) for _ in rows]
     for y, row in enumerate(rows):
-        for x, column in enumerate(columns):
+        for x, column in enumerate(values):
             mask = np.ones(len(category.codes), dtype=bool)
             mask &= row == "all" or category.codes == category.values.index(row)
             mask &= column == "all" or coverage.codes == coverage.values.index(column)
@@ -226,35 +288,35 @@ def _wins(category: breakdown.Groups, coverage: breakdown.Groups, reciprocal: np
             if queries[y, x] >= FEW:
                 cells[:, y, x] = reciprocal[:, mask].mean(axis=1)
                 best[y][x] = _best(reciprocal[:, mask]) if len(reciprocal) > 1 else None
-    return {"end": end, "rows": rows, "columns": columns, "cells": cells, "queries": queries, "best": best}
+    return Wins(letter, end, rows, columns, cells, queries, best)
 
 
-def _best(reciprocal: np.ndarray) -> dict:
+def _best(reciprocal: np.ndarray) -> Lead:
     """The best of the models (models, n), its lead over the second, and whether a paired bootstrap bears it out."""
     first, second = np.argsort(-reciprocal.mean(axis=1), kind="stable")[:2]
     difference = reciprocal[first] - reciprocal[second]
     low, _ = significance.percentile_interval(significance.bootstrap_means(difference, samples=500))
-    return {"place": int(first), "lead": float(difference.mean()), "clear": bool(low[0, 0] > 0)}
+    return Lead(int(first), float(difference.mean()), bool(low[0, 0] > 0))
 
 
-def by_group(graph: Graph, runs: Sequence[Run]) -> list[dict]:
-    """Test MRR of each model by direction and by each of GROUPS: rows of a group, its queries and a figure a model."""
-    table: dict[tuple[str, str], dict] = {}
+def by_group(graph: Graph, runs: Sequence[Run]) -> list[GroupRow]:
+    """Test MRR of each model by direction and by each of GROUPS: queries, and one figure per model."""
+    table: dict[tuple[str, str], GroupRow] = {}
     for place, run in enumerate(runs):
         by = groups(graph, run)
         wanted = [by[name] for name in GROUPS if name in by]
         found = breakdown.table(run.ranks, [by["all"], *wanted], samples=1)
-        for row in found.select(["group", "value", "direction", "queries", "mrr"]).to_pylist():
+        for row in found.select(["group", "value", "direction", "queries", MRR.name]).to_pylist():
             if row["direction"] == breakdown.BOTH or row["group"] == "all":
                 what = GROUPS.get(row["group"], "direction")
                 value = {"tail": "tail asked", "head": "head asked"}.get(row["direction"], row["value"])
                 what, value = (part.replace("picture", graph.picture) for part in (what, value))
-                line = table.setdefault((what, value), {"queries": row["queries"], "mrr": [None] * len(runs)})
-                line["mrr"][place] = row["mrr"] if row["queries"] >= FEW else None
-    return [{"what": what, "value": value, **line} for (what, value), line in table.items()]
+                line = table.setdefault((what, value), GroupRow(what, value, row["queries"], [None] * len(runs)))
+                line.mrr[place] = row[MRR.name] if row["queries"] >= FEW else None
+    return list(table.values())
 
 
-def citations(graphs: Sequence[str], runs: Sequence[Run]) -> list[dict]:
+def citations(graphs: Sequence[str], runs: Sequence[Run]) -> list[Citation]:
     """The references owed for these graphs, models and encoders, as entries with their BibTeX."""
     with open(HERE / "citations.toml", "rb") as handle:
         entries = tomllib.load(handle)
@@ -265,7 +327,8 @@ def citations(graphs: Sequence[str], runs: Sequence[Run]) -> list[dict]:
         patterns = [use.removeprefix("encoder:") for use in entry["used_by"] if use.startswith("encoder:")]
         if names & set(entry["used_by"]) or any(re.search(pattern, name) for name in used for pattern in patterns):
             where = entry.get("booktitle") or entry.get("journal", "")
-            chosen.append({"key": key, **entry, "where": where, "bibtex": bibtex(key, entry)})
+            told = (entry["title"], entry["author"], where, entry["year"], entry.get("eprint", ""))
+            chosen.append(Citation(key, *told, bibtex(key, entry)))
     return chosen
 
 

@@ -3,7 +3,24 @@
 import re
 from collections.abc import Mapping
 
-SPLITS = ("train", "dev", "test")
+from pipeline.graph.vocabulary import EVALUATED
+from stages.report.content import Counts, Finding, Leak
+
+
+def counts(audit: Mapping) -> Counts | None:
+    """The counts of an audit.json; None if it is empty."""
+    if not audit:
+        return None
+    quantiles = audit["used"]["degree"].get("entity", {})
+    named = {"50": "median", "95": "one in twenty", "100": "most"}
+    return Counts(
+        split=audit["split"],
+        entities=audit["entities"],
+        relations=audit["relations"],
+        used=audit["used"]["rows"],
+        released=audit["released"]["rows"],
+        degree={word: quantiles[at] for at, word in named.items() if quantiles},
+    )
 
 
 def released_dev(audit: Mapping) -> str:
@@ -17,8 +34,8 @@ def released_dev(audit: Mapping) -> str:
     return f"of {rows:,} dev rows {overlaps['dev_in_train']:,} stand in train, {overlaps['dev_in_test']:,} in test"
 
 
-def findings(audit: Mapping) -> list[dict]:
-    """Sentences on the released files and on what is used, each with `leak`: "yes", "no" or "note"."""
+def findings(audit: Mapping) -> list[Finding]:
+    """Sentences on the released files and on what is used."""
     if not audit:
         return []
     released, used = audit["released"], audit["used"]
@@ -28,16 +45,17 @@ def findings(audit: Mapping) -> list[dict]:
         *_overlaps(used, "In use"),
         *_repetitions(released),
         *_unseen(used),
+        *_unseen_relations(used),
         *_relations(used["similar_relations"]),
         *_pairs(used),
     ]
 
 
-def _say(text: str, leak: str = "note") -> dict:
-    return {"text": text, "leak": leak}
+def _say(text: str, leak: Leak = "note") -> Finding:
+    return Finding(text, leak)
 
 
-def _overlaps(part: Mapping, who: str) -> list[dict]:
+def _overlaps(part: Mapping, who: str) -> list[Finding]:
     rows = part["rows"]
     said = []
     for name, count in part["overlaps"].items():
@@ -49,7 +67,7 @@ def _overlaps(part: Mapping, who: str) -> list[dict]:
     return said or [_say(f"{who}, no triple stands in two of train, dev and test.", "no")]
 
 
-def _done(audit: Mapping) -> list[dict]:
+def _done(audit: Mapping) -> list[Finding]:
     """What was done to the released rows."""
     done = audit.get("done", {})
     said = []
@@ -58,7 +76,7 @@ def _done(audit: Mapping) -> list[dict]:
         said.append(_say(f"The released dev set ({dropped:,} distinct rows) is dropped as a whole."))
     if done.get("test_in_train_dropped"):
         said.append(_say(f"{done['test_in_train_dropped']:,} test rows that train holds are dropped."))
-    for split in ("dev", "test"):
+    for split in EVALUATED:
         if done.get(f"carved_{split}"):
             said.append(
                 _say(
@@ -71,7 +89,7 @@ def _done(audit: Mapping) -> list[dict]:
     return said
 
 
-def _repetitions(part: Mapping) -> list[dict]:
+def _repetitions(part: Mapping) -> list[Finding]:
     repeated = {split: count for split, count in part["duplicates"].items() if count}
     if not repeated:
         return [_say("As released, no row is repeated within its file.", "no")]
@@ -80,7 +98,7 @@ def _repetitions(part: Mapping) -> list[dict]:
     return [_say(f"As released, rows are repeated within their file: {words}.", "note")]
 
 
-def _unseen(part: Mapping) -> list[dict]:
+def _unseen(part: Mapping) -> list[Finding]:
     unseen, rows = part["unseen"], part["rows"]
     if not unseen["entities"]:
         return [_say("Every entity has a fact in train.", "no")]
@@ -92,7 +110,16 @@ def _unseen(part: Mapping) -> list[dict]:
     return [_say(text)]
 
 
-def _relations(similar: Mapping) -> list[dict]:
+def _unseen_relations(part: Mapping) -> list[Finding]:
+    unseen, rows = part["unseen"], part["rows"]
+    if not unseen["relations"]:
+        return []
+    touching = unseen["test_with_unseen_relation"]
+    text = f"{unseen['relations']:,} relations have no fact in train; {touching:,} of {rows['test']:,} test triples "
+    return [_say(text + "name one. They are ranked like all others, in the category “unseen”.")]
+
+
+def _relations(similar: Mapping) -> list[Finding]:
     said = []
     for kind, one_does, many_do, leak in (
         (
@@ -119,7 +146,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}\u00a0%"
 
 
-def _pairs(part: Mapping) -> list[dict]:
+def _pairs(part: Mapping) -> list[Finding]:
     pairs, test = part["test_pairs"], part["rows"]["test"]
     if not test:
         return []

@@ -19,6 +19,7 @@ from stages.studies import cases, encoders, figures
 from stages.studies.protocols import STUDIES, Study, Subject
 from stages.studies.runs import Bench, rows
 from stages.studies.tables import about, csv_of
+from trainers.evaluation.metrics import MRR
 from trainers.training import runs
 from trainers.training.train import Schedule
 
@@ -107,12 +108,12 @@ def run(study: Study, subject: Subject, bench: Bench, folder: Path) -> None:
     plot = {
         "title": f"{study.title}: {subject.model} on {subject.graph}",
         "x": study.x,
-        "y": "mrr",
-        "deviation": "mrr_deviation",
+        "y": MRR.name,
+        "deviation": f"{MRR.name}_deviation",
         "series": study.series,
         "panel": study.panel,
         "x_label": study.x_label,
-        "y_label": "test MRR (%)",
+        "y_label": f"test {MRR.label} (%)",
         "scale": 100,
     }
     tables.write_text(folder / "table.csv", csv_of(shown))

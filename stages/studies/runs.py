@@ -20,6 +20,7 @@ import numpy as np
 from pipeline import tables
 from pipeline.errors import UserError
 from trainers.evaluation import ranking, significance
+from trainers.evaluation.metrics import headline
 from trainers.parts.replace_modality import exchange
 from trainers.training import runs
 from trainers.training.data import Data
@@ -29,7 +30,6 @@ from trainers.training.train import Schedule, filter_index, fingerprint, inputs_
 log = logging.getLogger(__name__)
 
 WORK = Path("data/.work/studies")
-METRICS = ("mrr", "hits_at_1", "hits_at_10")
 COUNTS = ("train_triples", "unseen_entities", "with_text", "with_image", "asked_with_text", "asked_with_image")
 
 
@@ -72,7 +72,7 @@ class Bench:
         found = [self.ask(point, seed) for seed in self.seeds]
         metrics = significance.over_seeds([one["metrics"] for one in found])
         row = dict(point.columns)
-        for name in METRICS:
+        for name in headline():
             row[name], row[f"{name}_deviation"] = metrics[name]["mean"], metrics[name]["deviation"]
         row |= {name: float(np.mean([one["counts"][name] for one in found])) for name in COUNTS}
         row |= {"runs": len(found), "seconds": float(np.sum([one["seconds"] for one in found]))}

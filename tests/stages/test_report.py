@@ -210,11 +210,11 @@ def test_the_audit_is_told_in_words_and_leaks_are_flagged(project):
     root, _ = project
     audit = json.loads((root / "data/DB15K/graph/audit.json").read_text())
     said = words.findings(audit)
-    leaks = [one["text"] for one in said if one["leak"] == "yes"]
+    leaks = [one.text for one in said if one.leak == "yes"]
     assert any("As released, 100 of the 100 dev rows (100.0\u00a0%) also stand in train" in one for one in leaks)
-    assert any("In use, no triple stands in two" in one["text"] for one in said if one["leak"] == "no")
+    assert any("In use, no triple stands in two" in one.text for one in said if one.leak == "no")
     audit["used"]["overlaps"]["test_in_train"] = 3
-    assert any("In use, 3 of the" in one["text"] for one in words.findings(audit) if one["leak"] == "yes")
+    assert any("In use, 3 of the" in one.text for one in words.findings(audit) if one.leak == "yes")
     assert "100 stand in train, 0 in test" in words.released_dev(audit)
 
 
@@ -281,26 +281,26 @@ def test_where_a_model_wins_is_counted_over_the_cells_queries(project):
     graph, runs = read_graph(root, "DB15K"), read_runs(root, ["DB15K"], world.MODELS)
     known, answer = report_tables.wins(graph, runs)
     for wins in (known, answer):
-        assert wins["queries"][-1, -1] == len(runs[0].ranks["head"]) == wins["queries"][:-1, :-1].sum()
+        assert wins.queries[-1, -1] == len(runs[0].ranks["head"]) == wins.queries[:-1, :-1].sum()
         for place, run in enumerate(runs):
-            assert wins["cells"][place, -1, -1] == pytest.approx(run.test["mrr"])
-    best = known["best"][-1][-1]
+            assert wins.cells[place, -1, -1] == pytest.approx(run.test["mrr"])
+    best = known.best[-1][-1]
     mrr = sorted((run.test["mrr"] for run in runs), reverse=True)
-    assert runs[best["place"]].test["mrr"] == mrr[0]
-    assert best["lead"] == pytest.approx(mrr[0] - mrr[1])
+    assert runs[best.place].test["mrr"] == mrr[0]
+    assert best.lead == pytest.approx(mrr[0] - mrr[1])
 
 
 def test_a_lead_is_clear_only_if_the_bootstrap_bears_it_out():
     draw = np.random.default_rng(0)
     base = draw.random(400)
-    assert report_tables._best(np.stack([base, base + 0.1]))["clear"]
+    assert report_tables._best(np.stack([base, base + 0.1])).clear
     noise = report_tables._best(np.stack([base, base + 0.001 + draw.normal(0, 0.5, 400)]))
-    assert not noise["clear"]
+    assert not noise.clear
 
 
 def test_citations_follow_what_was_used(project):
     root, _ = project
-    keys = {one["key"] for one in report_tables.citations(["DB15K"], read_runs(root, ["DB15K"], ["momok"]))}
+    keys = {one.key for one in report_tables.citations(["DB15K"], read_runs(root, ["DB15K"], ["momok"]))}
     assert {"zhang2025momok", "liu2019mmkg", "wang2020minilm"} <= keys
     assert not {"zhang2025mygo", "xu2022mmrns", "peng2022beitv2"} & keys
 

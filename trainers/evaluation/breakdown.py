@@ -14,16 +14,16 @@ import pyarrow as pa
 from scipy import sparse
 
 from pipeline import tables
-from trainers.evaluation.ranking import DIRECTIONS, HITS, Ranks
-from trainers.evaluation.significance import bootstrap_means, per_query, percentile_interval
+from pipeline.graph.vocabulary import CATEGORIES
+from trainers.evaluation.metrics import METRICS, combine, headline
+from trainers.evaluation.ranking import DIRECTIONS, Ranks
+from trainers.evaluation.significance import bootstrap_means, percentile_interval
 
-CATEGORIES = ("1-1", "1-N", "N-1", "N-N")
 MODALITIES = ("text", "image")
 COVERAGE = ("neither", "text only", "picture only", "text and picture")
 BOTH = "both"
 # Degrees in bins that double: an entity of degree 300 differs from one of 200 as one of 3 does from one of 2.
 _DEGREES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
-_INTERVALS_OF = ("mrr", "hits_at_10")
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,9 @@ def breakdown(
 ) -> pa.Table:
     """The metrics of the realistic rank in every group that has a query.
 
-    Columns: group (what is grouped by), value (which group), direction ("both", "tail", "head"), queries, mrr, mr,
-    hits_at_1, …, hits_at_100, amri, and mrr_low, mrr_high, hits_at_10_low, hits_at_10_high: bootstrap intervals, null
-    where a group has one query only, which tells nothing of its spread.
+    Columns: group (what is grouped by), value (which group), direction ("both", "tail", "head"), queries, every metric
+    of `METRICS`, and `<metric>_low`, `<metric>_high` of the headline metrics: bootstrap intervals, null where a group
+    has one query only, which tells nothing of its spread.
 
     Raises UserError if a table is missing or damaged.
     """
@@ -151,20 +151,18 @@ def table(ranks: Ranks, by: Sequence[Groups], *, samples: int = 1000, level: flo
     """As `breakdown`, for the given groups."""
     members, labels = _members(ranks, by)
     queries = np.diff(members.indptr)
-    names = ("mrr", "mr", *(f"hits_at_{k}" for k in HITS))
-    values = np.stack([per_query(ranks["realistic"], name) for name in names], axis=1)
-    means = (members @ values) / queries[:, None]
+    rank = np.asarray(ranks["realistic"], dtype=np.float64)
+    values = {name: metric.of_a_rank(rank) for name, metric in METRICS.items()}
     by_chance = (members @ (np.asarray(ranks["candidates"], dtype=np.float64) - 1)) / 2 / queries
-    amri = 1 - np.divide(means[:, 1] - 1, by_chance, out=np.ones_like(by_chance), where=by_chance > 0)
-    columns = {name: means[:, i] for i, name in enumerate(names)}
-    resampled = np.stack([values[:, names.index(name)] for name in _INTERVALS_OF], axis=1)
+    columns = combine({name: (members @ one) / queries for name, one in values.items()}, by_chance)
+    resampled = np.stack([values[name] for name in headline()], axis=1)
     bounds = percentile_interval(
         bootstrap_means(resampled, sparse.csr_array(members.T), samples=samples, seed=seed), level
     )
-    for i, name in enumerate(_INTERVALS_OF):
+    for i, name in enumerate(headline()):
         for suffix, bound in zip(("low", "high"), bounds, strict=True):
             columns[f"{name}_{suffix}"] = pa.array(bound[:, i], mask=queries < 2)
-    return pa.table({**labels, "queries": queries.astype(np.int64), **columns, "amri": amri})
+    return pa.table({**labels, "queries": queries.astype(np.int64), **columns})
 
 
 def _members(ranks: Ranks, by: Sequence[Groups]) -> tuple[sparse.csr_array, dict[str, list[str]]]:

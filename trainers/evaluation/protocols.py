@@ -23,12 +23,11 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
-from trainers.evaluation.ranking import HITS, Ranks, summary
+from trainers.evaluation.metrics import METRICS, MRR, means_over_queries, summary
+from trainers.evaluation.ranking import Ranks
 
 Ties = Literal["ahead", "lot", "half"]
 Choice = Literal["last", "each metric's best on test", "best MRR on test"]
-METRICS = ("mrr", "mr", *(f"hits_at_{k}" for k in HITS))
-SMALLER_IS_BETTER = ("mr",)
 
 
 @dataclass(frozen=True)
@@ -101,9 +100,9 @@ def protocol_ranks(protocol: Protocol, ranks: Mapping[str, np.ndarray], *, seed:
 
 
 def protocol_metrics(protocol: Protocol, ranks: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, float]:
-    """The metrics of one epoch's test ranks as this protocol counts them: mrr, mr, hits_at_<k>."""
+    """The metrics of one epoch's test ranks as this protocol counts them: those that are means over queries."""
     found = summary(protocol_ranks(protocol, ranks, seed=seed), ranks["candidates"])
-    return {name: found[name] for name in METRICS}
+    return {name: found[name] for name in means_over_queries()}
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ class Looks:
         """The columns `<protocol>_<metric>` of this epoch; None where the protocol does not look."""
         every = self.protocol.evaluate_every or self.evaluate_every
         if epoch % every and epoch != self.epochs:
-            return dict.fromkeys(f"{self.protocol.name}_{metric}" for metric in METRICS)
+            return dict.fromkeys(f"{self.protocol.name}_{metric}" for metric in means_over_queries())
         found = protocol_metrics(self.protocol, self.rank_test(model))
         return {f"{self.protocol.name}_{metric}": value for metric, value in found.items()}
 
@@ -128,9 +127,9 @@ class Looks:
         no metric where training stopped before the first look."""
         prefix = f"{self.protocol.name}_"
         looked = {
-            row["epoch"]: {metric: row[prefix + metric] for metric in METRICS}
+            row["epoch"]: {metric: row[prefix + metric] for metric in means_over_queries()}
             for row in history
-            if row.get(f"{prefix}mrr") is not None
+            if row.get(prefix + MRR.name) is not None
         }
         about = {"name": self.protocol.name, "words": self.protocol.words, "split": self.protocol.split}
         return {**about, "reported": reported(self.protocol, looked) if looked else {}}
@@ -150,12 +149,12 @@ def reported(protocol: Protocol, by_epoch: Mapping[int, Mapping[str, float]]) ->
     if protocol.choice == "last":
         chosen = dict.fromkeys(names, epochs[-1])
     elif protocol.choice == "best MRR on test":
-        chosen = dict.fromkeys(names, max(epochs, key=lambda epoch: by_epoch[epoch]["mrr"]))
+        chosen = dict.fromkeys(names, max(epochs, key=lambda epoch: by_epoch[epoch][MRR.name]))
     else:
         chosen = {name: _best(name, epochs, by_epoch) for name in names}
     return {name: {"value": by_epoch[epoch][name], "epoch": epoch} for name, epoch in chosen.items()}
 
 
 def _best(name: str, epochs: list[int], by_epoch: Mapping[int, Mapping[str, float]]) -> int:
-    choose = min if name in SMALLER_IS_BETTER else max
+    choose = max if METRICS[name].higher_is_better else min
     return choose(epochs, key=lambda epoch: by_epoch[epoch][name])

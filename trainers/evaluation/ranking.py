@@ -30,10 +30,10 @@ from torch import Tensor
 
 from pipeline import tables
 from pipeline.errors import UserError
+from trainers.evaluation.metrics import summary
 
 DIRECTIONS = ("tail", "head")  # the side that is asked for
 RANKS = ("optimistic", "pessimistic", "realistic")
-HITS = (1, 3, 5, 10, 100)
 
 Score = Callable[[Tensor, Tensor, str], Tensor]  # known (B,), relation (B,), direction -> (B, E) float32
 Ranks = dict[str, np.ndarray]  # one row a query: the columns of ranks.parquet but `split`
@@ -220,7 +220,7 @@ def metrics(ranks: Mapping[str, np.ndarray]) -> dict[str, object]:
     """The metrics of `ranks`, shares as fractions of 1: what dev.json and test.json hold.
 
     At the top level: `queries`, `not_finite` (truths whose score was NaN or infinite) and, of the realistic rank in
-    both directions together, `mrr`, `mr`, `hits_at_1`, …, `hits_at_100`, `amri`. The same under "optimistic" and
+    both directions together, every metric of `trainers.evaluation.metrics.METRICS`. The same under "optimistic" and
     "pessimistic", and of the realistic rank under "tail" and "head", the directions.
 
     Raises ValueError if there is no query at all.
@@ -240,23 +240,6 @@ def metrics(ranks: Mapping[str, np.ndarray]) -> dict[str, object]:
             part = summary(ranks["realistic"][mask], ranks["candidates"][mask])
             found[side] = {"queries": int(mask.sum()), **part}
     return found
-
-
-def summary(rank_: np.ndarray, candidates: np.ndarray) -> dict[str, float]:
-    """MRR, mean rank, Hits@k and the adjusted mean rank index of one kind of rank (N,) among `candidates` (N,).
-
-    The index (Berrendorf et al. 2020) is 1 - (MR - 1) / (E[MR] - 1), with E[MR] the mean rank of random scores,
-    (candidates + 1) / 2 a query: 1 is perfect, 0 is chance. Where nothing is to be chosen from, it is 0.
-    """
-    rank_ = np.asarray(rank_, dtype=np.float64)
-    mean = float(rank_.mean())
-    by_chance = float((np.asarray(candidates, dtype=np.float64) - 1).mean() / 2)
-    return {
-        "mrr": float((1 / rank_).mean()),
-        "mr": mean,
-        **{f"hits_at_{k}": float((rank_ <= k).mean()) for k in HITS},
-        "amri": 1 - (mean - 1) / by_chance if by_chance else 0.0,
-    }
 
 
 def write(path: str | Path, splits: Mapping[str, Mapping[str, np.ndarray]], provenance: Mapping[str, object]) -> None:

@@ -11,22 +11,10 @@ import numpy as np
 from scipy import sparse, stats
 
 from pipeline.errors import UserError
-from trainers.evaluation.ranking import HITS, Ranks
+from trainers.evaluation.metrics import METRICS, headline, per_query
+from trainers.evaluation.ranking import Ranks
 
-INTERVALS_OF = ("mrr", "hits_at_1", "hits_at_3", "hits_at_10")
 _DRAWN_AT_ONCE = 1 << 21  # numbers of one block of resamples: 16 MB
-
-
-def per_query(rank: np.ndarray, metric: str) -> np.ndarray:
-    """What each query adds to a metric that is a mean over queries: "mrr", "mr" or "hits_at_<k>". (N,) float64."""
-    rank = np.asarray(rank, dtype=np.float64)
-    if metric == "mrr":
-        return 1 / rank
-    if metric == "mr":
-        return rank
-    if metric.startswith("hits_at_"):
-        return (rank <= int(metric.removeprefix("hits_at_"))).astype(np.float64)
-    raise ValueError(f"{metric!r} is no mean over queries; known are mrr, mr, hits_at_<k>")
 
 
 def resamples(queries: int, samples: int, seed: int) -> Iterator[np.ndarray]:
@@ -71,13 +59,17 @@ def percentile_interval(means: np.ndarray, level: float = 0.95) -> tuple[np.ndar
 
 def intervals(
     ranks: Mapping[str, np.ndarray],
-    metrics: Sequence[str] = INTERVALS_OF,
+    metrics: Sequence[str] | None = None,
     *,
     samples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, list[float]]:
-    """[low, high] of each metric of the realistic rank, by the percentile bootstrap over queries (Efron 1979)."""
+    """[low, high] of each of `metrics` of the realistic rank, by the percentile bootstrap over queries (Efron 1979).
+
+    None: of the headline metrics.
+    """
+    metrics = headline() if metrics is None else metrics
     values = np.stack([per_query(ranks["realistic"], metric) for metric in metrics], axis=1)
     low, high = percentile_interval(bootstrap_means(values, samples=samples, seed=seed), level)
     return {metric: [float(low[0, i]), float(high[0, i])] for i, metric in enumerate(metrics)}
@@ -107,13 +99,13 @@ def _ordered(ranks: Ranks) -> Ranks:
 def compare(
     a: Ranks,
     b: Ranks,
-    metrics: Sequence[str] = INTERVALS_OF,
+    metrics: Sequence[str] | None = None,
     *,
     samples: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, object]:
-    """Compare two runs on the same queries.
+    """Compare two runs on the same queries, by `metrics`, or by the headline metrics if it is None.
 
     Returns `queries`; `better`, `equal`, `worse`: on how many queries a ranks the truth higher than b, the same, lower;
     `wilcoxon`: the p value of the signed-rank test of reciprocal ranks (Wilcoxon 1945; 1 where all are equal); and
@@ -122,6 +114,7 @@ def compare(
 
     Raises UserError if the two did not rank the same queries.
     """
+    metrics = headline() if metrics is None else metrics
     a, b = aligned(a, b)
     found: dict[str, object] = {
         "queries": len(a["realistic"]),
@@ -179,9 +172,8 @@ def over_seeds(runs: Sequence[Mapping[str, object]]) -> dict[str, dict[str, floa
     """
     if not runs:
         raise ValueError("no runs to average")
-    names = ["mrr", "mr", *(f"hits_at_{k}" for k in HITS), "amri"]
     found = {}
-    for name in names:
+    for name in METRICS:
         values = np.array([run[name] for run in runs], dtype=np.float64)
         deviation = float(values.std(ddof=1)) if len(values) > 1 else None
         found[name] = {"mean": float(values.mean()), "deviation": deviation, "runs": len(values)}

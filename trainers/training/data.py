@@ -11,9 +11,8 @@ from torch import Tensor
 
 from pipeline import tables
 from pipeline.errors import UserError
+from pipeline.graph.vocabulary import SPLITS
 from trainers.training.memmap import Mapped, open_table
-
-SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.graph.filter_index import FilterIndex
 from trainers.evaluation import ranking
+from trainers.evaluation.metrics import MRR
 from trainers.evaluation.protocols import Looks, Protocol
 from trainers.training import data as reading
 from trainers.training import loop, processes, runs
@@ -225,7 +226,7 @@ def dev_measure(data: Data, device: torch.device, sample: int | None, seed: int)
     def measure(model: nn.Module) -> float:
         model.eval()
         ranks = ranking.rank(model.scorer(), dev, known, entities=data.entities, device=device)
-        return ranking.metrics(ranks)["mrr"]
+        return ranking.metrics(ranks)[MRR.name]
 
     return measure
 

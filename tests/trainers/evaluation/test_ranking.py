@@ -16,7 +16,7 @@ from tests.helpers.score_tables import (
     ranked,
     table_of,
 )
-from trainers.evaluation import ranking
+from trainers.evaluation import metrics, ranking
 
 
 def twin(values, test, facts, entities=ENTITIES):
@@ -225,7 +225,7 @@ def test_metrics_of_ranks_worked_out_by_hand():
     assert found["amri"] == pytest.approx(1 - 26 / 75)  # chance: (101 + 51 + 51 + 101) / 4 = 76
     assert found["optimistic"]["mrr"] == pytest.approx((1 + 1 / 2 + 1 / 4 + 1 / 90) / 4)
     assert found["pessimistic"]["hits_at_3"] == 0.25
-    assert found["tail"] == {"queries": 2, **ranking.summary(np.array([1, 3]), np.array([201, 101]))}
+    assert found["tail"] == {"queries": 2, **metrics.summary(np.array([1, 3]), np.array([201, 101]))}
     assert found["head"]["mr"] == 52
     with pytest.raises(ValueError, match="no queries"):
         ranking.metrics({name: column[:0] for name, column in ranks.items()})

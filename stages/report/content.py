@@ -1,0 +1,247 @@
+"""What the templates are given: plain values, one class per kind of thing that the page shows.
+
+Never dicts: a template that asks a dict for `.clear` or `.items` gets the dict's method of that name, without a word.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from markupsafe import Markup
+
+from stages.report.inputs import Graph, Run
+
+Leak = Literal["yes", "no", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence on a graph's files, and whether it speaks of a leak."""
+
+    text: str
+    leak: Leak
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the page shows of an audit: rows of each split, as released and in use, and degrees of entities in train."""
+
+    split: str
+    entities: int
+    relations: int
+    used: dict[str, int]
+    released: dict[str, int]
+    degree: dict[str, float]  # "median", "one in twenty", "most"; empty where there is no entity
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published row. `figures`: the headline metrics in percent as printed, None where not printed."""
+
+    model: str
+    graph: str
+    printed_in: str
+    figures: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one run as the page shows it; the optional lines are empty where there is nothing to say."""
+
+    metric: str
+    heading: str
+    text: str
+    best: bool = False
+    interval: str = ""
+    as_the_paper: str = ""
+    published: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a paper's own code measured this training: `reported` is metric -> fraction."""
+
+    name: str
+    words: str
+    reported: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run's row of the results table; `low`, `high` bound the interval of its MRR."""
+
+    run: Run
+    label: str
+    place: int
+    mrr: float
+    low: float
+    high: float
+    cells: list[Cell]
+    published: Published | None
+    marks: list[str]
+    measured: Measured | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of one graph: a row per run, the lettered reasons, published rows of models that were not run."""
+
+    headings: list[str]
+    rows: list[Result]
+    reasons: list[tuple[str, str]]
+    published_headings: list[str]
+    others: list[tuple[Published, list[str]]]
+
+    @property
+    def best(self) -> Result:
+        """The run of the highest MRR."""
+        return max(self.rows, key=lambda row: row.mrr)
+
+    @property
+    def measured(self) -> list[Measured]:
+        """The papers' ways of measuring that were asked for, each once."""
+        return list({row.measured.name: row.measured for row in self.rows if row.measured}.values())
+
+
+@dataclass(frozen=True)
+class Missing:
+    """How many entities have one outcome of looking for a text, a picture."""
+
+    what: str
+    status: str
+    entities: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Lead:
+    """Which model is best in a cell, by how much, and whether a paired bootstrap bears the lead out."""
+
+    place: int
+    lead: float
+    clear: bool
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of `Wins`: what the entity has in words, and in letters."""
+
+    label: str
+    short: str
+
+
+@dataclass(frozen=True)
+class Wins:
+    """Test MRR by relation category × coverage of the known entity or of the answer (`end`).
+
+    `cells` (models, rows, columns) is NaN where there are few queries; `queries` (rows, columns); `best` (rows,
+    columns) is None where there are few queries or one model only.
+    """
+
+    letter: str
+    end: str
+    rows: tuple[str, ...]
+    columns: tuple[Column, ...]
+    cells: np.ndarray
+    queries: np.ndarray
+    best: list[list[Lead | None]]
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One group of queries and the MRR that each model has there, None where there are few queries."""
+
+    what: str
+    value: str
+    queries: int
+    mrr: list[float | None]
+
+
+@dataclass(frozen=True)
+class Citation:
+    """One entry of citations.toml as the page shows it."""
+
+    key: str
+    title: str
+    author: str
+    where: str
+    year: int
+    eprint: str
+    bibtex: str
+
+
+@dataclass(frozen=True)
+class Entity:
+    """An entity as queries and answers show it."""
+
+    id: int
+    label: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One of a model's best answers: whether test says that it is right, and whether it is the one asked for."""
+
+    entity: Entity
+    right: bool
+    asked: bool
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One model's best answers to one query; `rank` is the evaluator's of the asked one, None if it was not ranked."""
+
+    model: str
+    rank: float | None
+    best: list[Answer]
+
+
+@dataclass(frozen=True)
+class Query:
+    """One test query, the side that it asks for, and what each model answers."""
+
+    side: str
+    relation: str
+    known: Entity
+    answer: Entity
+    models: list[Answers]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study that was run: its figures as SVG, its pictures as data URIs, its table as text."""
+
+    title: str
+    protocol: str
+    header: list[str]
+    rows: list[list[str]]
+    figures: list[Markup]
+    pictures: list[str]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the page shows of one graph's runs."""
+
+    results: Results
+    figure: Markup
+    curves: list[Markup]
+    wins: list[Wins]
+    heat: list[Markup]
+    by_group: list[GroupRow]
+    queries: list[Query]
+    thumbnails: dict[int, str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """All that the page shows of one graph; `trained` is None where no model was trained on it."""
+
+    graph: Graph
+    runs: list[Run]
+    counts: Counts | None
+    findings: list[Finding]
+    coverage: Markup
+    missing: list[Missing]
+    trained: Trained | None
