@@ -10,6 +10,8 @@ MODELS = {  # name in params.yaml: module that trains it
     "momok": "trainers.models.momok",
     "transe": "trainers.models.transe",
     "distmult": "trainers.models.distmult",
+    "cp": "trainers.models.cp",
+    "rescal": "trainers.models.rescal",
     "complex": "trainers.models.complex",
     "rotate": "trainers.models.rotate",
     "tucker": "trainers.models.tucker",

@@ -46,6 +46,8 @@ DISPLAY = {
     "transe": "TransE",
     "distmult": "DistMult",
     "complex": "ComplEx",
+    "cp": "CP",
+    "rescal": "RESCAL",
     "rotate": "RotatE",
     "tucker": "TuckER",
 }

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from trainers.kernels import rotate
 from trainers.kernels.rotate import rotated
-from trainers.training import negative_sampling
+from trainers.training import structure
 from trainers.training.data import Data
-from trainers.training.negative_sampling import Learner, candidates
+from trainers.training.negative_sampling import candidates
 from trainers.training.sampling import Negatives, uniform_
+from trainers.training.structure import Learner
 
 __all__ = ["NEEDS", "Learner", "RotatE", "Settings", "build"]
 
@@ -21,8 +22,16 @@ EPSILON = 2.0  # the tables start uniform in ±(margin + 2) / D, as in the autho
 
 
 @dataclass(frozen=True)
-class Settings(negative_sampling.Settings):
+class Settings(structure.Settings):
     """The shared settings; `dimension` counts complex numbers."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # A sum of moduli is no product, so that comparing with all entities would cost a hundred times as much.
+        structure.only(
+            self, objective=("negative_sampling",), regularizer=("n3",), relation_prediction=(0.0,),
+            reciprocal=(False,), dropout=(0.0,),
+        )  # fmt: skip
 
 
 def build(data: Data, settings: Settings, generator: torch.Generator) -> "RotatE":
@@ -50,9 +59,9 @@ class RotatE(nn.Module):
         score = self.margin - rotate.distances(query, self.entity, *candidates(positive, negatives))
         return score[:, 0], score[:, 1:]
 
-    def size(self, positive: Tensor) -> Tensor:
-        """Mean cubed modulus of the batch's entities."""
-        real, imaginary = self.entity[positive[:, ::2]].chunk(2, dim=-1)
+    def n3(self, known: Tensor, relation: Tensor, row: Tensor, answer: Tensor) -> Tensor:
+        """Mean cubed modulus of the triples' entities (see trainers/training/structure.py)."""
+        real, imaginary = self.entity[torch.cat([known[row], answer])].chunk(2, dim=-1)
         return (real.square() + imaginary.square() + 1e-12).pow(1.5).mean()
 
     @torch.inference_mode()

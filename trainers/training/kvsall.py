@@ -144,11 +144,12 @@ def link_loss(
     drawn: int | Tensor | None = None,
     rows: Tensor | None = None,
     columns: Tensor | None = None,
+    smoothing: float = SMOOTHING,
 ) -> Tensor:
-    """Mean binary cross entropy of σ(query · candidate) against the smoothed labels (1 − 0.1) y + 1/E, 0-d.
+    """Mean binary cross entropy of σ(query · candidate) against the smoothed labels (1 − ε) y + 1/E, 0-d.
 
     With logits x, a pair costs softplus(x) − x y', so the loss needs no label matrix:
-    Σ_all [softplus(x) − x/E] − 0.9 Σ_known x, over the number of pairs.
+    Σ_all [softplus(x) − x/E] − (1 − ε) Σ_known x, over the number of pairs. `smoothing` ε; 0 leaves out the 1/E too.
 
     Shapes: `query` (B, D), `candidates` (C, D), known pairs `row` (M,), `answer` (M,), a row of `candidates` each.
     `entities` is E, the number of candidates there are. `sampled` n: the first n rows of `candidates` are a uniform
@@ -161,22 +162,23 @@ def link_loss(
     weight = None  # how many entities one that was drawn stands for
     if sampled is not None:
         weight = entities / (columns[:sampled].sum().clamp(min=1.0) if drawn is None else drawn)
-    return _LinkLoss.apply(query, candidates, row, answer, entities, sampled, weight, rows, columns)
+    return _LinkLoss.apply(query, candidates, row, answer, entities, sampled, weight, rows, columns, smoothing)
 
 
 class _LinkLoss(torch.autograd.Function):
     """Loss and gradients in one pass over blocks of candidates, so that the (B, C) logits never exist whole."""
 
     @staticmethod
-    def forward(ctx, query, candidates, row, answer, entities, sampled, weight, rows, columns):
+    def forward(ctx, query, candidates, row, answer, entities, sampled, weight, rows, columns, smoothing):
         compute = _precision(query)
         d_query = torch.zeros_like(query, dtype=torch.float32)
         d_candidates = torch.empty_like(candidates, dtype=torch.float32)
         on_cpu = query.device.type == "cpu"
         loss = torch.zeros((), dtype=torch.float64 if on_cpu else torch.float32, device=query.device)
         pair = rows / (rows.sum() * entities).clamp(min=1.0)  # one pair's share of the mean
-        known = (1 - SMOOTHING) * pair[row] * columns[answer]
+        known = (1 - smoothing) * pair[row] * columns[answer]
         counted = len(candidates) if sampled is None else sampled
+        even = 1.0 / entities if smoothing else 0.0
         if sampled is not None:
             pair = pair * weight
         d_candidates[counted:] = 0
@@ -185,7 +187,7 @@ class _LinkLoss(torch.autograd.Function):
         for start in range(0, counted, step):
             stop = min(start + step, counted)
             slope = (left @ right[start:stop].T).float()
-            loss += bce.cost_and_slope_(slope, pair, columns[start:stop], 1.0 / entities)
+            loss += bce.cost_and_slope_(slope, pair, columns[start:stop], even)
             slope = slope.to(compute)
             _add_product(d_query, slope, right[start:stop])
             _set_product(d_candidates[start:stop], slope.T, left)
@@ -201,7 +203,7 @@ class _LinkLoss(torch.autograd.Function):
     def backward(ctx, gradient):
         slopes = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         # In place: nobody else holds them, and a second backward pass would raise, since they were changed.
-        return *(slope.mul_(gradient).to(dtype) for slope, dtype in slopes), *[None] * 7
+        return *(slope.mul_(gradient).to(dtype) for slope, dtype in slopes), *[None] * 8
 
 
 @contextlib.contextmanager

@@ -76,16 +76,17 @@ def train(
 
     built = module.build(data, settings, torch.Generator().manual_seed(seed))
     learner = module.Learner(built.to(device), data, settings, device=device, precision=precision, seed=seed)
-    look = protocol and Looks(protocol, test_ranks(given, device), settings.epochs, schedule.evaluate_every)
+    evaluate_every = getattr(settings, "evaluate_every", None) or schedule.evaluate_every
+    look = protocol and Looks(protocol, test_ranks(given, device), settings.epochs, evaluate_every)
     with alone(folder, processes.is_first()):
         progress = loop.fit(
             learner,
             dev_measure(given, device, schedule.dev_sample, seed),
             triples=len(data.train),
             epochs=settings.epochs,
-            evaluate_every=schedule.evaluate_every,
+            evaluate_every=evaluate_every,
             patience=schedule.patience,
-            checkpoint_every=schedule.checkpoint_every,
+            checkpoint_every=min(schedule.checkpoint_every, evaluate_every),
             seed=seed,
             work=folder,
             look=look,

@@ -1,0 +1,48 @@
+"""The objectives that the structure-only models share: each one learns, and the regularisers are the papers' sums."""
+
+import pytest
+import torch
+
+from tests.helpers.tiny import ENTITIES, RELATIONS, fit, learner_of, tiny
+from trainers.evaluation import ranking
+from trainers.models import complex, cp, rescal, transe
+from trainers.training.train import known_facts
+
+FAST = {"dimension": 16, "optimizer": "adagrad", "learning_rate": 0.3, "batch_size": 16, "negatives": 16}
+
+
+@pytest.mark.parametrize(
+    ("module", "changes"),
+    [
+        (complex, {"objective": "one_vs_all"}),
+        (complex, {"objective": "one_vs_all", "reciprocal": True, "regularizer": "dura", "dropout": 0.1}),
+        (complex, {"objective": "one_vs_all", "reciprocal": True, "candidates": 8, "relation_prediction": 0.1}),
+        (complex, {"objective": "k_vs_all", "reciprocal": True, "label_smoothing": 0.1}),
+        (complex, {"objective": "negative_sampling", "regularizer": "dura", "regularization": 0.001}),
+        (rescal, {"objective": "one_vs_all", "reciprocal": True, "relation_prediction": 0.1}),
+        (cp, {"objective": "k_vs_all"}),
+        (transe, {"objective": "one_vs_all", "norm": 2, "margin": 2.0, "reciprocal": True}),
+    ],
+    ids=str,
+)
+def test_every_objective_learns(module, changes, tmp_path):
+    data = tiny()
+    learner = learner_of(module, data, module.Settings(**{**FAST, "regularization": 0.0, **changes}))
+    fit(learner, data, tmp_path, 60)
+    found = ranking.metrics(
+        ranking.rank(learner.model.eval().scorer(), data.train, known_facts(data), entities=ENTITIES)
+    )
+    assert found["mrr"] > (0.4 if module is transe else 0.8)
+
+
+def test_regularisers_are_means_over_triples():
+    settings = complex.Settings(dimension=5, reciprocal=True, init_scale=0.5)
+    model = complex.build(tiny(), settings, torch.Generator().manual_seed(0))
+    known, relation = torch.tensor([3, 4]), torch.tensor([0, RELATIONS + 1])
+    row, answer = torch.tensor([0, 0, 1]), torch.tensor([5, 6, 7])
+    h, r, t = model.entity[known][row], model.relation[relation][row], model.entity[answer]
+    h, r, t = (torch.complex(*part.chunk(2, dim=1)) for part in (h, r, t))
+    n3 = (h.abs() ** 3 / 2 + r.abs() ** 3 + t.abs() ** 3 / 2).sum(1).mean()
+    dura = (h.abs() ** 2 + (h * r).abs() ** 2 + t.abs() ** 2 + (t * r.conj()).abs() ** 2).sum(1).mean()
+    torch.testing.assert_close(model.n3(known, relation, row, answer), n3)
+    torch.testing.assert_close(model.dura(known, relation, row, answer), dura)

@@ -1,0 +1,64 @@
+"""CP (Hitchcock 1927; arXiv 1806.07297): score = Σ_j h_j r_j t′_j, an entity having one vector as the known one and
+another as the answer. Without reciprocal relations the two would hardly meet, so it always has them (section 3).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainers.parts.bilinear import Bilinear, normal
+from trainers.training import structure
+from trainers.training.data import Data
+from trainers.training.structure import Learner
+
+__all__ = ["CP", "NEEDS", "Learner", "Settings", "build"]
+
+NEEDS = ()
+
+
+@dataclass(frozen=True)
+class Settings(structure.Settings):
+    """The shared settings, with those of the paper; there is no margin in a product."""
+
+    objective: str = "one_vs_all"
+    epochs: int = 50
+    reciprocal: bool = True
+    margin: float = 0.0
+    optimizer: str = "adagrad"
+    learning_rate: float = 0.1
+    init_scale: float | None = 1e-3
+    regularization: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        structure.only(self, reciprocal=(True,))
+
+
+def build(data: Data, settings: Settings, generator: torch.Generator) -> "CP":
+    tables = [
+        normal(rows, settings.dimension, settings.init_scale, generator)
+        for rows in (data.entities, data.entities, 2 * data.relations)
+    ]
+    return CP(*tables, relations=data.relations, dropout=settings.dropout)
+
+
+class CP(Bilinear):
+    """`entity` (E, D) the known ones, `answer` (E, D) the answers, `relation` (2R, D)."""
+
+    def __init__(self, entity: Tensor, answer: Tensor, relation: Tensor, *, relations: int, dropout: float):
+        super().__init__(entity, relation, relations=relations, dropout=dropout)
+        self.answer = nn.Parameter(answer)
+
+    @property
+    def answers(self) -> Tensor:
+        return self.answer
+
+    def turn(self, x: Tensor, r: Tensor) -> Tensor:
+        return x * r
+
+    def turn_back(self, x: Tensor, r: Tensor) -> Tensor:
+        return x * r
+
+    def pair(self, x: Tensor, answer: Tensor) -> Tensor:
+        return x * answer

@@ -1,0 +1,64 @@
+"""RESCAL (Nickel et al. 2011): score = hᵀ M_r t, with a full matrix M_r for each relation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainers.parts.bilinear import Bilinear, normal
+from trainers.training import structure
+from trainers.training.data import Data
+from trainers.training.structure import Learner
+
+__all__ = ["NEEDS", "RESCAL", "Learner", "Settings", "build"]
+
+NEEDS = ()
+
+
+@dataclass(frozen=True)
+class Settings(structure.Settings):
+    """The shared settings; there is no margin in a product. A relation has D² numbers, so D is smaller."""
+
+    objective: str = "one_vs_all"
+    epochs: int = 50
+    dimension: int = 128
+    margin: float = 0.0
+    optimizer: str = "adagrad"
+    learning_rate: float = 0.1
+    regularizer: str = "dura"
+    regularization: float = 0.01
+
+
+def build(data: Data, settings: Settings, generator: torch.Generator) -> "RESCAL":
+    """By default entities start with deviation 1/√D, matrices with 1/D: a query then is as long as an entity."""
+    entity = normal(data.entities, settings.dimension, settings.init_scale, generator)
+    stored = data.relations * (2 if settings.reciprocal else 1)
+    relation = normal(stored, settings.dimension**2, settings.init_scale, generator)
+    return RESCAL(entity, relation, relations=data.relations, dropout=settings.dropout)
+
+
+class RESCAL(Bilinear):
+    """`entity` (E, D) and `relation` (R or 2R, D²): matrices, row by row."""
+
+    def turn(self, x: Tensor, r: Tensor) -> Tensor:
+        """xᵀ M."""
+        return torch.einsum("bi,bij->bj", x, r.unflatten(1, (x.shape[1], -1)))
+
+    def turn_back(self, x: Tensor, r: Tensor) -> Tensor:
+        """M x."""
+        return torch.einsum("bj,bij->bi", x, r.unflatten(1, (x.shape[1], -1)))
+
+    def pair(self, x: Tensor, answer: Tensor) -> Tensor:
+        return torch.einsum("bi,bj->bij", x, answer).flatten(1)
+
+    def _directed(self, x: Tensor, relation: Tensor, forth: Callable, back: Callable) -> Tensor:
+        """Relation by relation, so that no matrix is copied for each of its queries."""
+        order = torch.argsort(relation, stable=True)
+        distinct, counts = torch.unique_consecutive(relation[order], return_counts=True)
+        turned = []
+        for number, rows in zip(distinct.tolist(), x[order].split(counts.tolist()), strict=True):
+            way = forth if self.reciprocal or number < self.relations else back
+            matrix = self.relation[number % len(self.relation)].view(x.shape[1], -1)
+            turned.append(rows @ (matrix if way == self.turn else matrix.T))
+        return torch.cat(turned)[torch.argsort(order)] if turned else x

@@ -1,0 +1,114 @@
+"""What the bilinear models share: score(h, r, t) = q(h, r) · t, with q linear in the entity and in the relation.
+
+A model says what is its own: how a relation turns an entity (`turn`) and, the adjoint of that, how it turns the answer
+back (`turn_back`): q(h, r) · t = h · q*(t, r). From the two come queries in both directions, with or without reciprocal
+relations (arXiv 1806.07297, section 3), and the regularisers.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.training.negative_sampling import candidates, products
+from trainers.training.sampling import Negatives
+
+
+class Bilinear(nn.Module):
+    """`entity` (E, D); `relation` (R, D_r), or (2R, D_r) with reciprocal ones: (?, r, t) is asked as (t, r + R, ?).
+
+    Everywhere else a relation is a number below 2R, from R on in the direction of heads.
+    """
+
+    def __init__(self, entity: Tensor, relation: Tensor, *, relations: int, dropout: float = 0.0):
+        super().__init__()
+        self.entity, self.relation = nn.Parameter(entity), nn.Parameter(relation)
+        self.relations, self.dropout = relations, dropout
+
+    @property
+    def reciprocal(self) -> bool:
+        return len(self.relation) == 2 * self.relations
+
+    @property
+    def answers(self) -> Tensor:
+        """(E, D): what queries are compared with."""
+        return self.entity
+
+    def turn(self, x: Tensor, r: Tensor) -> Tensor:
+        """q: entities (B, D) under relations (B, D_r) to queries (B, D)."""
+        raise NotImplementedError
+
+    def turn_back(self, x: Tensor, r: Tensor) -> Tensor:
+        """q*, the adjoint of `turn`: answers (B, D) under relations (B, D_r) to (B, D)."""
+        raise NotImplementedError
+
+    def pair(self, x: Tensor, answer: Tensor) -> Tensor:
+        """(B, D_r), whose product with a relation is the score of x, that relation, and the answer (both (B, D))."""
+        raise NotImplementedError
+
+    def modulus(self, rows: Tensor) -> Tensor:
+        """(B, ·) moduli of the numbers that rows (B, D) or (B, D_r) consist of."""
+        return rows.abs()
+
+    def ask(self, x: Tensor, relation: Tensor) -> Tensor:
+        """Queries (B, D) of entities (B, D) under relations (B,) below 2R."""
+        return self._directed(x, relation, self.turn, self.turn_back)
+
+    def ask_back(self, answer: Tensor, relation: Tensor) -> Tensor:
+        """The adjoint of `ask`, (B, D)."""
+        return self._directed(answer, relation, self.turn_back, self.turn)
+
+    def _directed(self, x: Tensor, relation: Tensor, forth: Callable, back: Callable) -> Tensor:
+        if self.reciprocal:
+            return forth(x, self.relation[relation])
+        r = self.relation[relation % self.relations]
+        return torch.where((relation >= self.relations).unsqueeze(1), back(x, r), forth(x, r))
+
+    def known(self, entity: Tensor) -> Tensor:
+        """(B, D) vectors of the entities that are known in queries, with dropout in training."""
+        return F.dropout(self.entity[entity], self.dropout, self.training)
+
+    def link_scores(self, positive: Tensor, negatives: Negatives) -> tuple[Tensor, Tensor]:
+        """Scores (B,) of `positive` (B, 3) and (B, K) of its negatives."""
+        head, relation, tail = positive.unbind(1)
+        sides = self.ask(self.known(head), relation), self.ask(self.known(tail), relation + self.relations)
+        score = products(torch.stack(sides, dim=1), self.answers, *candidates(positive, negatives))
+        return score[:, 0], score[:, 1:]
+
+    def n3(self, known: Tensor, relation: Tensor, row: Tensor, answer: Tensor) -> Tensor:
+        """Nuclear 3-norm (arXiv 1806.07297, equation 6) of M triples, their mean: cubed moduli, entities by halves.
+
+        `known` (B,) and `relation` (B,) make queries; triple i is query `row[i]` (M,) with `answer[i]` (M,).
+        """
+        share = torch.bincount(row, minlength=len(known)) / len(row)
+        x, r = self.entity[known], self.relation[relation if self.reciprocal else relation % self.relations]
+        sizes = [self.modulus(part).pow(3).sum(-1) for part in (x, r, self.answers[answer])]
+        return (share * (sizes[0] / 2 + sizes[1])).sum() + sizes[2].mean() / 2
+
+    def dura(self, known: Tensor, relation: Tensor, row: Tensor, answer: Tensor) -> Tensor:
+        """DURA (arXiv 2011.05816, equation 8) of M triples, their mean: |h|² + |q(h, r)|² + |t|² + |q*(t, r)|².
+
+        Arguments as of `n3`.
+        """
+        share = torch.bincount(row, minlength=len(known)) / len(row)
+        x, t = self.entity[known], self.answers[answer]
+        heads = x.square().sum(-1) + self.ask(x, relation).square().sum(-1)
+        tails = t.square().sum(-1) + self.ask_back(t, relation[row]).square().sum(-1)
+        return (share * heads).sum() + tails.mean()
+
+    @torch.inference_mode()
+    def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
+        """(known (B,), relation (B,), "tail" | "head") -> (B, E)."""
+
+        @torch.inference_mode()
+        def score(known: Tensor, relation: Tensor, side: str) -> Tensor:
+            relation = relation + self.relations if side == "head" else relation
+            return self.ask(self.entity[known], relation) @ self.answers.T
+
+        return score
+
+
+def normal(rows: int, width: int, scale: float | None, generator: torch.Generator) -> Tensor:
+    """(rows, width) normal around 0 with deviation `scale`; None: 1/√width."""
+    return torch.randn(rows, width, generator=generator) * (width**-0.5 if scale is None else scale)

@@ -1,0 +1,200 @@
+"""What the models of the structure alone share: their settings, and a step on the objective that these name.
+
+An objective makes batches of the training triples and, of a model and a batch, the link loss. What it asks of a model:
+
+    negative_sampling   link_scores(positive, negatives) -> (B,), (B, K)
+    one_vs_all          known(entity), ask(x, relation) -> (B, D), answers (E, D), and `euclidean` if its scores are
+                        negative distances and no inner products
+    k_vs_all            the same, of inner products
+    any                 n3 and dura (known, relation, row, answer) -> 0-d, where a regulariser is asked for;
+                        `pair` and `relation` (see trainers/parts/bilinear.py) for the prediction of relations
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.training import kvsall, one_vs_all, processes
+from trainers.training.data import Data
+from trainers.training.optimizer import autocast, descend
+from trainers.training.sampling import Negatives, NegativeSampler, own_rows, self_adversarial_loss, shuffled
+
+Pairs = tuple[Tensor, Tensor, Tensor, Tensor]  # known (B,), relation (B,) below 2R, row (M,), answer (M,)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Hyperparameters of a structure-only model; widths and batch as AdaMF-MAT's, for like to be compared with like."""
+
+    objective: Literal["negative_sampling", "one_vs_all", "k_vs_all"] = "negative_sampling"
+    epochs: int = 500
+    evaluate_every: int | None = None  # epochs between two measurements on dev; None: as the schedule says
+    batch_size: int = 1024  # a step: positives; rows of up to `answers_per_row` answers; distinct queries
+    answers_per_row: int = 8  # 1-vs-all
+    candidates: int | None = None  # 1-vs-all: entities that queries are compared with, drawn each step; None: all
+    negatives: int = 128  # corrupted triples for each positive
+    negative_sides: Literal["bernoulli", "uniform"] = "bernoulli"  # how often the head is replaced, how often the tail
+    dimension: int = 250  # D: numbers of an entity; complex numbers in ComplEx and RotatE
+    reciprocal: bool = False  # heads are asked through relations of their own (arXiv 1806.07297)
+    margin: float = 12.0  # distance models: score = margin − distance
+    adversarial_temperature: float = 1.0  # how much harder negatives count more; 0: all alike
+    label_smoothing: float = 0.0  # share of a label that all entities get: 1-vs-all, k-vs-all
+    optimizer: Literal["adam", "adagrad"] = "adam"
+    learning_rate: float = 1e-3
+    init_scale: float | None = None  # deviation of the tables at the start; None: the model's own start
+    regularizer: Literal["n3", "dura"] = "n3"
+    regularization: float = 0.0  # weight of the regulariser, which is a mean over triples
+    dropout: float = 0.0  # on the known entity's vector
+    relation_prediction: float = 0.0  # weight of the relation's cross entropy among all, given both entities
+    modalities: tuple[Literal["structure"], ...] = ("structure",)  # these models read nothing else
+
+    def __post_init__(self) -> None:
+        if tuple(self.modalities) != ("structure",):
+            raise ValueError("this model reads the structure only: modalities must be [structure]")
+        kvsall.check_candidates(self.candidates)
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError("label_smoothing must be at least 0 and below 1")
+
+
+def only(settings: Settings, **values: tuple) -> None:
+    """Raises ValueError unless each of the named settings has one of the values that this model knows."""
+    for name, known in values.items():
+        if getattr(settings, name) not in known:
+            raise ValueError(f"this model knows {name} {', '.join(map(str, known))} only")
+
+
+class Learner:
+    """Adam or Adagrad against the settings' objective, regulariser and prediction of relations."""
+
+    def __init__(
+        self, model: nn.Module, data: Data, settings: Settings, *, device: torch.device, precision: torch.dtype,
+        seed: int,
+    ):  # fmt: skip
+        self.model = model.to(device)
+        self.settings, self.device, self.precision = settings, device, precision
+        self.objective = OBJECTIVES[settings.objective](data, settings, device, seed)
+        self.optimizers = {"model": _optimizer(settings, model)}
+        self.schedulers = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.objective.steps
+
+    def batches(self, epoch: int) -> Iterator[object]:
+        """The objective's batches in the order of (seed, epoch)."""
+        return self.objective.batches(epoch)
+
+    def step(self, batch: object) -> dict[str, Tensor]:
+        """One step; with several processes, on this one's part of the batch."""
+        settings, terms = self.settings, {}
+        with autocast(self.device, self.precision), processes.own_draws(self.device):
+            terms["link"], pairs, share = self.objective.loss(self.model, batch)
+        if settings.regularization:
+            size = getattr(self.model, settings.regularizer)(*pairs)
+            terms["regularization"] = share * settings.regularization * size
+        if settings.relation_prediction:
+            terms["relation"] = share * settings.relation_prediction * relation_loss(self.model, pairs)
+        descend(sum(terms.values()), self.model.parameters(), self.optimizers["model"])
+        return {name: term.detach() for name, term in terms.items()}
+
+
+def _optimizer(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
+    kind = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}[settings.optimizer]
+    return kind(model.parameters(), lr=settings.learning_rate, fused=True)
+
+
+def relation_loss(model: nn.Module, pairs: Pairs) -> Tensor:
+    """Mean cross entropy of the relation among all, given both entities (arXiv 2110.02834, equation 3), 0-d."""
+    known, relation, row, answer = pairs
+    known, relation, stored = known[row], relation[row], len(model.relation)
+    # Without reciprocal relations, a query for a head is the same fact the other way round.
+    head, tail = torch.where(relation < stored, known, answer), torch.where(relation < stored, answer, known)
+    scores = model.pair(model.entity[head], model.answers[tail]) @ model.relation.T
+    return F.cross_entropy(scores, relation % stored)
+
+
+class NegativeSampling:
+    """Self-adversarial negative sampling (RotatE, arXiv 1902.10197, equations 5 and 6)."""
+
+    def __init__(self, data: Data, settings: Settings, device: torch.device, seed: int):
+        self.settings, self.device, self.seed = settings, device, seed
+        self.triples = data.train.to(device)
+        self.sampler = NegativeSampler(
+            self.triples, entities=data.entities, relations=data.relations, sides=settings.negative_sides
+        )
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(len(self.triples) / self.settings.batch_size)
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Negatives]]:
+        """Positives (B, 3) and negatives drawn anew."""
+        for index in shuffled(len(self.triples), self.settings.batch_size, seed=self.seed, epoch=epoch):
+            positive = self.triples[index.to(self.device)]
+            yield positive, self.sampler(positive, self.settings.negatives)
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Negatives]) -> tuple[Tensor, Pairs, float]:
+        positive, negatives = batch
+        own, share = own_rows(len(positive))
+        positive, negatives = positive[own], Negatives(negatives.entity[own], negatives.head[own])
+        scores = model.link_scores(positive, negatives)
+        head, relation, tail = positive.unbind(1)
+        pairs = head, relation, torch.arange(len(head), device=head.device), tail
+        return share * sum(self_adversarial_loss(*scores, self.settings.adversarial_temperature)), pairs, share
+
+
+class OneVsAll:
+    """Cross entropy of each answer among all entities, in both directions."""
+
+    def __init__(self, data: Data, settings: Settings, device: torch.device, seed: int):
+        self.settings, self.device, self.seed = settings, device, seed
+        self.entities = data.entities
+        self.rows = one_vs_all.Rows(data.train, data.entities, data.relations, settings.answers_per_row)
+        self.steps = self.rows.steps(settings.batch_size)
+
+    def batches(self, epoch: int) -> Iterator[one_vs_all.Batch]:
+        return self.rows.batches(self.settings.batch_size, (self.seed, epoch), self.device)
+
+    def loss(self, model: nn.Module, batch: one_vs_all.Batch) -> tuple[Tensor, Pairs, float]:
+        query = model.ask(model.known(batch.known), batch.relation)
+        answers, answer, offset = model.answers, batch.answer, None
+        if self.settings.candidates is not None and self.settings.candidates < self.entities:
+            entity, offset = one_vs_all.draw_candidates(batch, self.entities, self.settings.candidates)
+            answers, answer = answers[entity], torch.searchsorted(entity, answer)
+        loss = one_vs_all.cross_entropy(
+            query, answers, batch.row, answer, pairs=batch.pairs, smoothing=self.settings.label_smoothing,
+            euclidean=getattr(model, "euclidean", False), offset=offset,
+        )  # fmt: skip
+        pairs = batch.known, batch.relation, batch.row, batch.answer
+        # The processes' losses add up to the loss, and `descend` takes the mean of their gradients.
+        return processes.count() * loss, pairs, processes.count() * len(batch.row) / batch.pairs
+
+
+class KVsAll:
+    """Binary cross entropy of every entity for each distinct query, with all its answers."""
+
+    def __init__(self, data: Data, settings: Settings, device: torch.device, seed: int):
+        self.settings, self.device, self.seed = settings, device, seed
+        self.queries = kvsall.Queries(data.train, data.entities, data.relations)
+        self.entities, self.steps = data.entities, self.queries.steps(settings.batch_size)
+
+    def batches(self, epoch: int) -> Iterator[kvsall.Batch]:
+        return self.queries.batches(self.settings.batch_size, (self.seed, epoch), self.device)
+
+    def loss(self, model: nn.Module, batch: kvsall.Batch) -> tuple[Tensor, Pairs, float]:
+        query = model.ask(model.known(batch.known), batch.relation)
+        among = kvsall.draw_candidates(batch, self.entities, None)
+        seen = model.answers if among.entity is None else model.answers[among.entity]
+        loss = kvsall.link_loss(
+            query, seen, among.row, among.answer, entities=self.entities, smoothing=self.settings.label_smoothing
+        )
+        pairs = batch.known, batch.relation, batch.row, batch.answer
+        return processes.count() * loss, pairs, 1.0
+
+
+OBJECTIVES = {"negative_sampling": NegativeSampling, "one_vs_all": OneVsAll, "k_vs_all": KVsAll}
