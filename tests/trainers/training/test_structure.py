@@ -6,7 +6,7 @@ import torch
 from tests.helpers.tiny import ENTITIES, RELATIONS, fit, learner_of, tiny
 from trainers.evaluation import ranking
 from trainers.models import complex, cp, rescal, transe
-from trainers.training.train import known_facts
+from trainers.training.train import filter_index
 
 FAST = {"dimension": 16, "optimizer": "adagrad", "learning_rate": 0.3, "batch_size": 16, "negatives": 16}
 
@@ -30,7 +30,7 @@ def test_every_objective_learns(module, changes, tmp_path):
     learner = learner_of(module, data, module.Settings(**{**FAST, "regularization": 0.0, **changes}))
     fit(learner, data, tmp_path, 60)
     found = ranking.metrics(
-        ranking.rank(learner.model.eval().scorer(), data.train, known_facts(data), entities=ENTITIES)
+        ranking.rank(learner.model.eval().scorer(), data.train, filter_index(data), entities=ENTITIES)
     )
     assert found["mrr"] > (0.4 if module is transe else 0.8)
 
