@@ -29,7 +29,7 @@ class Counter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.msg, str) and record.msg.startswith((self.RUNS, *self.RESTS)):
             assert isinstance(record.args, tuple)
-            name = getattr(record.args[0], "addressing", record.args[0])
+            name = str(getattr(record.args[0], "addressing", record.args[0]))
             if name not in self.stages:
                 self.stages.append(name)
             self.ran += record.msg == self.RUNS
