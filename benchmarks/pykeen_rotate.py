@@ -10,7 +10,8 @@ Three trainings a seed:
   pykeen, as shipped    PyKEEN's own RotatE: Euclidean norm, relations as complex numbers set back to modulus 1. Another
                         score, so another figure is no fault; its time is what its users wait
 
-All are ranked by the same evaluator (trainers.evaluation.ranking) on test after the last epoch. Needs PyKEEN (the extra `dev`).
+All are ranked by the same evaluator (trainers.evaluation.ranking) on test after the last epoch. Needs PyKEEN, which is
+in the extra `dev`.
 """
 
 import argparse
