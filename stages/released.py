@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pipeline import tables
 from pipeline.download import sources
 from pipeline.graph.matching import Names
-from pipeline.modalities import released, released_files
+from pipeline.modalities import Modality, released, released_files
 from pipeline.versions import code_version
 from stages.params import Params, ReleasedFiles
 
@@ -16,15 +16,15 @@ log = logging.getLogger(__name__)
 FILES = ("features", "tokens", "codebook", "index")
 
 
-def asked_for(params: Params, graph: str, kind: str) -> bool:
-    """Whether this graph's `kind` ("text" or "image") is what its authors released."""
+def asked_for(params: Params, graph: str, modality: Modality) -> bool:
+    """Whether a modality of this graph is what its authors released."""
     block = params.graph[graph]
-    return block.encoded == "released" and getattr(block.released, kind) is not None
+    return block.encoded == "released" and getattr(block.released, modality.name, None) is not None
 
 
-def import_released(params: Params, graph: str, kind: str, counts_path: Path) -> None:
-    """Write data/<graph>/encoded/<kind> from the released files, and what there is to know of them."""
-    folder = Path("data") / graph
+def import_released(params: Params, graph: str, modality: Modality, counts_path: Path) -> None:
+    """Write data/<graph>/encoded/<modality> from the released files, and what there is to know of them."""
+    folder, kind = Path("data") / graph, modality.name
     block: ReleasedFiles = getattr(params.graph[graph].released, kind)
     files = released.Files(
         **{name: _path(params, folder, getattr(block, name)) for name in FILES},
@@ -34,7 +34,7 @@ def import_released(params: Params, graph: str, kind: str, counts_path: Path) ->
     )
     entities = tables.read(folder / "graph" / "entities.parquet", "entities").sort_by("entity_id")
     names = Names(entities["key"].to_pylist(), entities["label"].to_pylist())
-    provenance = {"stage": f"encode_{kind}", "encoder": "released", "settings": block.model_dump()}
+    provenance = {"stage": modality.stage, "encoder": "released", "settings": block.model_dump()}
     provenance["code_version"] = code_version(released, released_files)
     counts = released.import_released(files, names, entities.num_rows, folder / "encoded" / kind, provenance)
     tables.write_json(counts_path, {"encoder": "released", **counts})

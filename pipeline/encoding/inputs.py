@@ -1,6 +1,7 @@
 """What there is to encode: keys of a graph's texts or pictures, cheap to list, and their bytes, read when wanted."""
 
 import hashlib
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from pipeline import tables
 from pipeline.encoding.store import KEY, key_of
 from pipeline.errors import UserError
+from pipeline.modalities import Modality
 
 READ_TEXTS = 8192  # rows of a text table read at once
 READ_PICTURES = 64  # rows of pictures read at once: some 10 MB
@@ -20,10 +22,13 @@ READ_PICTURES = 64  # rows of pictures read at once: some 10 MB
 class Inputs(ABC):
     """Rows that have an input, in ascending order of (entity, image_ix), and where to read them.
 
-    `files` are the tables. `entity`, `image_ix` (N,) int32; `keys` (N,) of dtype KEY; `missing`: rows of the table
-    without an input.
+    `columns` are those that hold an input and its place, the last of them the input itself; `window` rows of it may be
+    held in memory at once. `files` are the tables. `entity`, `image_ix` (N,) int32; `keys` (N,) of dtype KEY;
+    `missing`: rows of the table without an input.
     """
 
+    columns: tuple[str, ...]
+    window: int
     path: Path
     files: list[Path]
     entity: np.ndarray
@@ -69,6 +74,9 @@ class Inputs(ABC):
 class Texts(Inputs):
     """The texts of `text.parquet`. A null text is a missing one."""
 
+    columns = ("entity_id", "text")
+    window = READ_TEXTS
+
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.files = [self.path]
@@ -95,6 +103,9 @@ class Texts(Inputs):
 
 class Pictures(Inputs):
     """The clean pictures of `images/part-*.parquet`. A row without bytes is a missing one."""
+
+    columns = ("entity_id", "image_ix", "bytes")
+    window = READ_PICTURES
 
     def __init__(self, folder: str | Path):
         self.path = Path(folder)
@@ -125,6 +136,15 @@ class Pictures(Inputs):
                 if content is None or hashlib.sha256(content).digest() != key:
                     raise UserError(f"{self.path} holds a picture whose bytes are not those of its sha256 {digest}.")
                 yield key, content
+
+
+def read_inputs(modality: Modality, folder: Path) -> Inputs:
+    """What there is to encode of a modality of the graph in `folder`, data/<graph>.
+
+    Raises UserError if the modality's source is missing or damaged.
+    """
+    module, _, name = modality.reader.partition(":")
+    return getattr(importlib.import_module(module), name)(folder / modality.source)
 
 
 def _stream(paths: list[Path], kind: str, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:

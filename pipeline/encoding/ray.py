@@ -17,7 +17,7 @@ import pipeline
 from pipeline import tables
 from pipeline.encoding import encoders
 from pipeline.encoding.encoders import InvalidInput
-from pipeline.encoding.inputs import Inputs, Texts
+from pipeline.encoding.inputs import Inputs
 from pipeline.encoding.run import PART_ROWS, in_batches, rows_of
 from pipeline.encoding.store import Store, key_of, ragged_column
 from pipeline.errors import UserError
@@ -136,20 +136,17 @@ def fill(inputs: Inputs, recipe: Recipe, store: str, *, address: str = "auto", b
 
 
 def _flow(ray, inputs: Inputs, recipe: Recipe, store: str, places: np.ndarray, batch_size: int) -> int:
-    text = isinstance(inputs, Texts)
-    column = "text" if text else "bytes"
-    columns = ["entity_id", "text"] if text else ["entity_id", "image_ix", "bytes"]
     gpus = int(ray.cluster_resources().get("GPU", 0))
     workers = gpus or max(1, int(ray.cluster_resources().get("CPU", 1)) // 2)
-    rows = ray.data.read_parquet([str(path.resolve()) for path in inputs.files]).select_columns(columns)
+    rows = ray.data.read_parquet([str(path.resolve()) for path in inputs.files]).select_columns(list(inputs.columns))
     chosen = rows.map_batches(
-        _chosen, fn_kwargs={"column": column, "places": places}, batch_format="pyarrow", batch_size=1024
+        _chosen, fn_kwargs={"column": inputs.columns[-1], "places": places}, batch_format="pyarrow", batch_size=1024
     )
     encoded = chosen.map_batches(
         Worker,
         fn_constructor_args=(recipe, "cuda" if gpus else "cpu", batch_size),
         batch_format="pyarrow",
-        batch_size=max(batch_size, 1024 if text else batch_size),
+        batch_size=max(batch_size, min(inputs.window, 1024)),
         concurrency=(1, workers),
         **({"num_gpus": 1} if gpus else {"num_cpus": 1}),
     )

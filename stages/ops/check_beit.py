@@ -16,7 +16,7 @@ from pipeline.encoding.encoders import InvalidInput, beit, pictures
 from pipeline.encoding.encoders.weights import fetched
 from pipeline.errors import UserError
 from stages.cli import stage
-from stages.encoding import WEIGHTS
+from stages.encode import WEIGHTS
 from stages.params import load_params
 
 # The first row of 14 and the last four of 196 ids, as the authors' README (unilm/beit2, "vqkd_encoder_base_decoder_

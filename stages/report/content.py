@@ -138,7 +138,6 @@ class Wins:
     columns) is None where there are few queries or one model only.
     """
 
-    letter: str
     end: str
     rows: tuple[str, ...]
     columns: tuple[Column, ...]

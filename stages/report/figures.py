@@ -142,13 +142,14 @@ def heat_map(
     parts: Sequence[tuple[str, int]],
     cells: np.ndarray,
     top: float,
-    picture: str,
+    short: Sequence[str],
+    letters: str,
     name: str,
 ) -> str:
     """MRR (fractions, NaN where there are few queries) by relation category and coverage, coloured from 0 to `top`.
 
-    `parts` are the headings above the columns and how many columns each spans; a part of four is a coverage
-    by text and by `picture` ("picture" or "drawing").
+    `parts` are the headings above the columns and how many columns each spans; a part as long as `short` is a
+    coverage, named by these initials, which `letters` explains.
     """
     figure, axes = _figure(1.15 + 0.34 * len(rows))
     colours = matplotlib.colormaps["viridis"]
@@ -163,15 +164,14 @@ def heat_map(
             axes.text(middle, y + 0.49, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=9.5)
         else:
             axes.text(middle, y + 0.49, "·", ha="center", va="center", color=_STAND_INS["muted"], fontsize=9.5)
-    letter = picture[0].upper()
-    ticks = [label for _, span in parts for label in (("–", "T", letter, f"T{letter}") if span == 4 else ("all",))]
+    ticks = [label for _, span in parts for label in (short if span == len(short) else ("all",))]
     axes.set_xlim(0, left[-1] + 1)
     axes.set_ylim(len(rows), -0.75)
     axes.set_xticks(left + 0.48, ticks)
     axes.set_yticks(np.arange(len(rows)) + 0.48, rows)
     for (heading, span), end in zip(parts, ends, strict=True):
         axes.text(left[end - span], -0.2, heading, color=_STAND_INS["muted"], fontsize=9)
-    axes.set(xlabel=f"coverage (T text, {letter} {picture}, – neither)", ylabel="relation category")
+    axes.set(xlabel=f"coverage ({letters})", ylabel="relation category")
     _title(axes, title)
     axes.spines[:].set_visible(False)
     axes.grid(False)

@@ -7,7 +7,7 @@ beats no report. A run that `params.yaml` names must be there, since DVC orders 
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline import tables
 from pipeline.errors import UserError
+from pipeline.modalities import MODALITIES, Modality
 from trainers.evaluation import ranking
 
 
@@ -38,8 +39,19 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Covered:
+    """Who has one modality in one graph of E entities, and what became of the others."""
+
+    label: str  # what this graph's are called
+    plural: str
+    has: np.ndarray  # (E,) bool
+    status: Counter  # outcome -> entities, by the best of an entity's rows
+    inputs: int  # texts, pictures
+
+
+@dataclass(frozen=True)
 class Graph:
-    """One graph and what was counted about it. Texts and pictures are indexed by entity; E entities."""
+    """One graph and what was counted about it; E entities."""
 
     name: str
     folder: Path
@@ -50,17 +62,33 @@ class Graph:
     triples: np.ndarray  # (n, 3) int64
     split: np.ndarray  # (n,)
     descriptions: dict[int, str]
-    has_text: np.ndarray  # (E,) bool
-    has_picture: np.ndarray  # (E,) bool
-    text_status: Counter  # status -> entities
-    picture_status: Counter  # outcome -> entities, by the best of an entity's rows
-    pictures: int
-    drawn: bool  # the pictures are drawings made by code
+    covered: dict[str, Covered]  # by the modality's name
 
     @property
     def picture(self) -> str:
         """What this graph's pictures are called: a drawing is never called a picture."""
-        return "drawing" if self.drawn else "picture"
+        return self.covered["image"].label
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the pictures are drawings made by code."""
+        return self.picture == MODALITIES["image"].drawn
+
+    @property
+    def encoded(self) -> list[str]:
+        """The modalities of which there is an encoded table, by name."""
+        return [one for one in MODALITIES if any((self.folder / "encoded" / one).glob("*.parquet"))]
+
+    @property
+    def letters(self) -> str:
+        """What the letters of a coverage mean."""
+        return ", ".join(f"{one.label[0].upper()} {one.label}" for one in self.covered.values()) + ", – none"
+
+    def in_its_words(self, text: str) -> str:
+        """A text that calls modalities as `MODALITIES` does, as this graph's are called."""
+        for name, covered in self.covered.items():
+            text = text.replace(MODALITIES[name].label, covered.label)
+        return text
 
 
 def read_runs(root: Path, graphs: Sequence[str], models: Sequence[str]) -> list[Run]:
@@ -113,8 +141,7 @@ def read_graph(root: Path, name: str) -> Graph:
     audit = folder / "graph" / "audit.json"
     count = entities.num_rows
     labels = [label or key for label, key in zip(*(entities[c].to_pylist() for c in ("label", "key")), strict=True)]
-    descriptions, has_text, text_status = _read_text(folder / "text.parquet", count, labels)
-    has_picture, picture_status, pictures, drawn = _read_pictures(picture_parts(folder), count)
+    descriptions = _names_of_texts(folder, labels)
     return Graph(
         name=name,
         folder=folder,
@@ -125,57 +152,41 @@ def read_graph(root: Path, name: str) -> Graph:
         triples=np.stack([triples[c].to_numpy() for c in ("head", "relation", "tail")], axis=1).astype(np.int64),
         split=triples["split"].to_numpy(zero_copy_only=False),
         descriptions=descriptions,
-        has_text=has_text,
-        has_picture=has_picture,
-        text_status=text_status,
-        picture_status=picture_status,
-        pictures=pictures,
-        drawn=drawn,
+        covered={name: read_covered(modality, folder, count) for name, modality in MODALITIES.items()},
     )
 
 
-def picture_parts(folder: Path) -> list[Path]:
-    return sorted((folder / "images").glob("part-*.parquet"))
-
-
-def _read_text(path: Path, entities: int, labels: list[str]) -> tuple[dict[int, str], np.ndarray, Counter]:
-    """Descriptions by entity, who has a text, statuses; a label found with the text replaces a bare key."""
-    has = np.zeros(entities, dtype=bool)
-    if not path.exists():
-        return {}, has, Counter()
+def _names_of_texts(folder: Path, labels: list[str]) -> dict[int, str]:
+    """Descriptions by entity; a label found with the text replaces a bare key in `labels`."""
     descriptions: dict[int, str] = {}
-    status: Counter = Counter()
-    columns = ["entity_id", "label", "description", "text", "status"]
-    for row in tables.read(path, "text", columns).to_pylist():
-        entity = row["entity_id"]
-        status[row["status"]] += 1
-        has[entity] = bool(row["text"])
-        labels[entity] = row["label"] or labels[entity]
-        if row["description"]:
-            descriptions[entity] = row["description"]
-    if len(status) and status.total() < entities:
-        status["no row"] = entities - status.total()
-    return descriptions, has, status
+    for path in MODALITIES["text"].files(folder):
+        for row in tables.read(path, "text", ["entity_id", "label", "description"]).to_pylist():
+            labels[row["entity_id"]] = row["label"] or labels[row["entity_id"]]
+            if row["description"]:
+                descriptions[row["entity_id"]] = row["description"]
+    return descriptions
 
 
-def _read_pictures(parts: Iterable[Path], entities: int) -> tuple[np.ndarray, Counter, int, bool]:
-    """Who has a picture, the status of each entity's best row, how many pictures, whether they are drawings."""
+def read_covered(modality: Modality, folder: Path, entities: int) -> Covered:
+    """Who of E entities has something to encode, and what became of the others."""
     has = np.zeros(entities, dtype=bool)
     outcome: dict[int, str] = {}
-    pictures, drawn = 0, False
-    for part in parts:
-        drawn = drawn or "drawing" in json.dumps(tables.provenance(part)).lower()
-        table = tables.read(part, "images", ["entity_id", "sha256", "status", "error"])
-        for row in table.to_pylist():
-            entity, fine = row["entity_id"], row["sha256"] is not None
-            pictures += fine
+    inputs = 0
+    told = [name for name in ("status", "error") if name in tables.SCHEMAS[modality.kind].names]
+    for path in modality.files(folder):
+        columns = list(dict.fromkeys(["entity_id", modality.column, *told]))
+        for row in tables.read(path, modality.kind, columns).to_pylist():
+            entity, fine = row["entity_id"], row[modality.column] not in (None, "")
+            inputs += fine
             if fine or entity not in outcome:
-                outcome[entity] = row["status"] if fine else _reason(row["status"], row["error"])
+                status = row.get("status", "ok" if fine else "absent")
+                outcome[entity] = status if fine else _reason(status, row.get("error"))
             has[entity] |= fine
-    counts = Counter(outcome.values())
-    if counts and len(outcome) < entities:
-        counts["no row"] = entities - len(outcome)
-    return has, counts, pictures, drawn
+    status = Counter(outcome.values())
+    if status and len(outcome) < entities:
+        status["no row"] = entities - len(outcome)
+    return Covered(modality.called(folder), modality.plural.replace(modality.label, modality.called(folder)),
+                   has, status, inputs)  # fmt: skip
 
 
 def _reason(status: str, error: str | None) -> str:

@@ -40,6 +40,7 @@ def page(root: Path, graphs: Sequence[str], models: Sequence[str], load: Callabl
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters |= {"percent": _percent, "duration": _duration, "size": _size, "slug": report.plain}
+    environment.filters["values"] = lambda one: one.values()
     environment.globals |= {"display": report.display, "short": words.short, "splits": SPLITS, "mrr": MRR}
     return environment.get_template("report.html").render(
         sections=sections,
@@ -138,7 +139,8 @@ def _heat_maps(graph: Graph, runs: Sequence[Run], wins: Sequence[Wins]) -> list[
             [*parts, ("", 1)],
             cells[place],
             top,
-            graph.picture,
+            [column.short for column in wins[0].columns[:-1]],
+            graph.letters,
             f"MRR of {report.display(run.model)} on {graph.name} by category and coverage",
         )
         for place, run in enumerate(runs)

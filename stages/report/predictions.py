@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from pipeline.graph.filter_index import FilterIndex
+from pipeline.modalities import MODALITIES
 from stages.report.content import Answer, Answers, Entity, Query
-from stages.report.inputs import Graph, Run, picture_parts
+from stages.report.inputs import Graph, Run
 from trainers.training.runs import load_run
 
 QUERIES = 12
@@ -42,10 +43,10 @@ class Thumbnails:
 
     def read(self, graph: Graph, entities: Iterable[int]) -> None:
         """Make the thumbnails of `entities`, of each its first picture, up to the limit."""
-        wanted = sorted({int(one) for one in entities if graph.has_picture[one]})[: self.limit]
+        wanted = sorted({int(one) for one in entities if graph.covered["image"].has[one]})[: self.limit]
         if not wanted:
             return
-        rows = ds.dataset([str(part) for part in picture_parts(graph.folder)], format="parquet").to_table(
+        rows = ds.dataset([str(part) for part in MODALITIES["image"].files(graph.folder)], format="parquet").to_table(
             columns=["entity_id", "image_ix", "bytes"],
             filter=pc.field("entity_id").isin(wanted) & pc.field("bytes").is_valid(),
         )

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.modalities import MODALITIES
+from pipeline.modalities.coverage import Coverage
+from pipeline.modalities.coverage import coverage as coverage_of
 from stages.report.content import (
     Cell,
     Citation,
@@ -29,14 +32,7 @@ from trainers.evaluation.metrics import METRICS, MRR, Metric, headline, in_repor
 from trainers.evaluation.protocols import PROTOCOLS, protocol_metrics
 
 HERE = Path(__file__).parent
-GROUPS = {
-    "unseen": "seen in train",
-    "known_text": "known entity's text",
-    "known_picture": "known entity's picture",
-    "answer_text": "answer's text",
-    "answer_picture": "answer's picture",
-    "answer_degree": "answer's train triples",
-}
+ENDS = {"known": "known entity", "answer": "answer"}
 FEW = 20  # a cell with fewer queries than this shows no figure: its MRR would be chance
 DISPLAY = {
     "adamf": "AdaMF",
@@ -222,23 +218,24 @@ def coverage(graph: Graph) -> list[tuple[str, dict[str, float]]]:
         "in test": seen["test"],
         "in test only": seen["test"] & ~seen["train"],
     }
-    bars = []
-    for label, who in groups.items():
-        if who.any():
-            text, picture = graph.has_text[who], graph.has_picture[who]
-            shares = (text & picture, text & ~picture, ~text & picture, ~text & ~picture)
-            names = (f"text and {graph.picture}", "text only", f"{graph.picture} only", "neither")
-            bars.append((f"{label} ({who.sum():,})", {n: float(s.mean()) for n, s in zip(names, shares, strict=True)}))
-    return bars
+    sets = coverage_of({one.label: one.has for one in graph.covered.values()})
+    return [
+        (
+            f"{label} ({who.sum():,})",
+            {sets.names[one]: float((sets.of[who] == one).mean()) for one in sets.largest_first},
+        )
+        for label, who in groups.items()
+        if who.any()
+    ]
 
 
 def reasons_of_missing(graph: Graph) -> list[Missing]:
-    """The statuses of texts and pictures with how many entities have each."""
+    """The statuses of each modality with how many entities have each."""
     total = len(graph.labels)
     return [
-        Missing(what, OUTCOMES.get(status, status).replace("picture", graph.picture), count, count / total)
-        for what, counts in (("text", graph.text_status), (graph.picture, graph.picture_status))
-        for status, count in sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
+        Missing(one.label, graph.in_its_words(OUTCOMES.get(status, status)), count, count / total)
+        for one in graph.covered.values()
+        for status, count in sorted(one.status.items(), key=lambda item: (-item[1], str(item[0])))
     ]
 
 
@@ -257,10 +254,9 @@ def wins(graph: Graph, runs: Sequence[Run]) -> list[Wins]:
     runs = [replace(run, ranks=ranks) for run, ranks in zip(runs, aligned, strict=True)]
     by = groups(graph, runs[0])
     reciprocal = np.stack([per_query(run.ranks["realistic"], MRR.name) for run in runs])
-    letter = graph.picture[0].upper()
     return [
-        _wins(by["relation_category"], by[f"{end}_coverage"], reciprocal, end, letter)
-        for end in ("known", "answer")
+        _wins(by["relation_category"], by[f"{end}_coverage"], reciprocal, end, graph)
+        for end in ENDS
         if f"{end}_coverage" in by
     ]
 
@@ -272,12 +268,13 @@ def _in_order(ranks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _wins(
-    category: breakdown.Groups, coverage: breakdown.Groups, reciprocal: np.ndarray, end: str, letter: str
+    category: breakdown.Groups, coverage: breakdown.Groups, reciprocal: np.ndarray, end: str, graph: Graph
 ) -> Wins:
     asked = [value for code, value in enumerate(category.values) if (category.codes == code).any()]
     rows, values = (*asked, "all"), (*coverage.values, "all")
-    letters = {"neither": "–", "text only": "T", "picture only": letter, "text and picture": f"T{letter}"}
-    columns = tuple(Column(value, letters.get(value, value)) for value in values)
+    encoded = [graph.covered[name].label for name in graph.encoded]
+    short = Coverage(tuple(encoded), np.zeros(0, dtype=np.int64)).short
+    columns = (*map(Column, map(graph.in_its_words, coverage.values), short), Column("all", "all"))
     cells = np.full((len(reciprocal), len(rows), len(columns)), np.nan)
     queries = np.zeros(cells.shape[1:], dtype=int)
     best: list[list[Lead | None]] = [[None] * len(columns) for _ in rows]
@@ -290,7 +287,7 @@ def _wins(
             if queries[y, x] >= FEW:
                 cells[:, y, x] = reciprocal[:, mask].mean(axis=1)
                 best[y][x] = _best(reciprocal[:, mask]) if len(reciprocal) > 1 else None
-    return Wins(letter, end, rows, columns, cells, queries, best)
+    return Wins(end, rows, columns, cells, queries, best)
 
 
 def _best(reciprocal: np.ndarray) -> Lead:
@@ -301,18 +298,29 @@ def _best(reciprocal: np.ndarray) -> Lead:
     return Lead(int(first), float(difference.mean()), bool(low[0, 0] > 0))
 
 
+def group_names() -> dict[str, str]:
+    """The groups that the page shows, by the breakdown's name, in words."""
+    covered = {
+        f"{end}_{modality.label}": f"{words}'s {modality.label}"
+        for end, words in ENDS.items()
+        for modality in MODALITIES.values()
+    }
+    return {"unseen": "seen in train", **covered, "answer_degree": "answer's train triples"}
+
+
 def by_group(graph: Graph, runs: Sequence[Run]) -> list[GroupRow]:
-    """Test MRR of each model by direction and by each of GROUPS: queries, and one figure per model."""
+    """Test MRR of each model by direction and by each group of `group_names`."""
+    names = group_names()
     table: dict[tuple[str, str], GroupRow] = {}
     for place, run in enumerate(runs):
         by = groups(graph, run)
-        wanted = [by[name] for name in GROUPS if name in by]
+        wanted = [by[name] for name in names if name in by]
         found = breakdown.table(run.ranks, [by["all"], *wanted], samples=1)
         for row in found.select(["group", "value", "direction", "queries", MRR.name]).to_pylist():
             if row["direction"] == breakdown.BOTH or row["group"] == "all":
-                what = GROUPS.get(row["group"], "direction")
+                what = names.get(row["group"], "direction")
                 value = {"tail": "tail asked", "head": "head asked"}.get(row["direction"], row["value"])
-                what, value = (part.replace("picture", graph.picture) for part in (what, value))
+                what, value = map(graph.in_its_words, (what, value))
                 line = table.setdefault((what, value), GroupRow(what, value, row["queries"], [None] * len(runs)))
                 line.mrr[place] = row[MRR.name] if row["queries"] >= FEW else None
     return list(table.values())

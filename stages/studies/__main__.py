@@ -97,7 +97,7 @@ def prepare(
         settings,
         params.studies,
         data=lambda: bench.data(settings),
-        encode=lambda text, image: encoders.encoded(params, graph, text, image),
+        encode=lambda chosen: encoders.encoded(params, graph, chosen),
     )
     return subject, bench
 

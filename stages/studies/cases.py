@@ -5,7 +5,6 @@ MyGO: how much [ENT] attends to each token. The run is the one that other studie
 """
 
 import io
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from torch import Tensor
 from pipeline import tables
 from pipeline.encoding.encoders.hub import locate
 from pipeline.errors import UserError
+from pipeline.modalities import MODALITIES, used
+from pipeline.modalities.coverage import Coverage, coverage
 from stages.studies import case_figures as figures
 from stages.studies import figures as study_figures
 from stages.studies.protocols import Subject
@@ -90,23 +91,18 @@ def labels_of(folder: Path, what: str) -> list[str]:
     return [label or key for label, key in zip(table["label"].to_pylist(), table["key"].to_pylist(), strict=True)]
 
 
-def coverage_of(data: Data) -> np.ndarray:
-    """(E,) what each entity has, in words."""
+def coverage_of(data: Data) -> Coverage:
+    """Which of the modalities that the model reads each entity has."""
     kinds = data.features or data.tokens
-    has = {name: np.isin(np.arange(data.entities), kinds[name].entity) for name in ("text", "image") if name in kinds}
-    found = np.full(data.entities, "neither", dtype=object)
-    for name, mask in has.items():
-        found[mask] = f"{name} only"
-    if len(has) == 2:
-        found[has["text"] & has["image"]] = "text and image"
-    return found
+    names = used(kinds)
+    return coverage({MODALITIES[one].label: np.isin(np.arange(data.entities), kinds[one].entity) for one in names})
 
 
-def by_coverage(values: np.ndarray, parts: Sequence[str], coverage: np.ndarray) -> list[dict]:
-    """A row a group of entities: their number and, of each part of `values` (E, P), mean and deviation over them."""
+def by_coverage(values: np.ndarray, parts: Sequence[str], covered: Coverage) -> list[dict]:
+    """A row per group of entities: their number and, of each part of `values` (E, P), mean and deviation over them."""
+    groups = {covered.names[one]: covered.of == one for one in covered.largest_first}
     rows = []
-    for group in ("text and image", "text only", "image only", "neither", "all"):
-        mask = np.ones(len(coverage), dtype=bool) if group == "all" else coverage == group
+    for group, mask in {**groups, "all": np.ones(len(covered.of), dtype=bool)}.items():
         if not mask.any():
             continue
         row: dict[str, object] = {"coverage": group, "entities": int(mask.sum())}
@@ -207,7 +203,7 @@ def _attention(model: torch.nn.Module, data: Data, folder: Path) -> Case:
     if "image" in place:
         tiles = _tiles(attention, place["image"], data, folder, labels)
         if tiles:
-            drawn["pictures"] = figures.tiles(tiles, _picture_word(folder))
+            drawn["pictures"] = figures.tiles(tiles, MODALITIES["image"].called(folder))
     if "text" in place:
         drawn["words"] = figures.words(_words(attention[:, place["text"]], token[:, place["text"]], spelt, labels))
     return Case("attention", columns, rows, drawn)
@@ -297,15 +293,9 @@ def _grid(tokens: Tokens, entity: int) -> Tensor | None:
     return values.view(side, side) if side and side * side == len(values) else None
 
 
-def _picture_word(folder: Path) -> str:
-    """What this graph's pictures are called: what code has drawn is never called a picture."""
-    parts = [json.dumps(tables.provenance(path)) for path in sorted((folder / "images").glob("part-*.parquet"))]
-    return "drawing" if any("drawing" in part.lower() for part in parts) else "picture"
-
-
 def _picture(folder: Path, entity: int) -> Image.Image | None:
     """The first picture of an entity, if there is one."""
-    for path in sorted((folder / "images").glob("part-*.parquet")):
+    for path in MODALITIES["image"].files(folder):
         rows = pq.read_table(path, columns=["entity_id", "image_ix", "bytes"], filters=pc.field("entity_id") == entity)
         rows = rows.filter(pc.is_valid(rows["bytes"])).sort_by("image_ix")
         if rows.num_rows:

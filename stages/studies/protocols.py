@@ -5,13 +5,14 @@ point does not change is as params.yaml has it. `docs/studies.md` says how to re
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from pipeline.errors import UserError
+from pipeline.modalities import MODALITIES, used
 from stages.params import Studies
 from stages.studies.runs import Point
 from trainers.training.data import Data
@@ -31,12 +32,12 @@ class Subject:
     settings: object
     values: Studies
     data: Callable[[], Data]
-    encode: Callable[[str, str], Path]  # names of a text and of a picture encoder -> a folder like data/<graph>/encoded
+    encode: Callable[[Mapping[str, str]], Path]  # modality -> encoder; gives a folder like data/<graph>/encoded
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Those of text and image that the settings use."""
-        return tuple(name for name in ("text", "image") if name in self.settings.modalities)
+        """Those that the settings read from tables."""
+        return tuple(used(self.settings.modalities))
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def sparse_links(of: Subject) -> list[Point]:
 
 def modalities(of: Subject) -> list[Point]:
     """All subsets that are not empty, small ones first."""
-    every = tuple(name for name in ("structure", "text", "image") if name in of.settings.modalities)
+    every = tuple(name for name in ("structure", *MODALITIES) if name in of.settings.modalities)
     subsets = [some for size in range(1, len(every) + 1) for some in itertools.combinations(every, size)]
     return [
         Point({"modalities": " + ".join(some)}, replace(of.settings, modalities=some), reference=some == every)
@@ -165,18 +166,18 @@ def pictures(of: Subject) -> list[Point]:
 
 
 def encoders(of: Subject) -> list[Point]:
-    """Each text encoder with each picture encoder. A modality that the settings do not use has one row: none."""
-    texts = of.values.text_encoders if "text" in of.modalities else ["none"]
-    images = of.values.image_encoders if "image" in of.modalities else ["none"]
-    return [
-        Point(
-            {"text_encoder": text, "image_encoder": image},
-            of.settings,
-            encoded=of.encode(text, image),
-            reference=(text, image) == (texts[0], images[0]),
-        )
-        for text, image in itertools.product(texts, images)
-    ]
+    """Every combination of one encoder per modality. A modality that the settings do not use has one row: none."""
+    tried = {
+        name: getattr(of.values, f"{name}_encoders", [modality.encoder]) if name in of.modalities else ["none"]
+        for name, modality in MODALITIES.items()
+    }
+    first = tuple(names[0] for names in tried.values())
+    points = []
+    for some in itertools.product(*tried.values()):
+        chosen = {name: encoder for name, encoder in zip(tried, some, strict=True) if encoder != "none"}
+        columns = {f"{name}_encoder": encoder for name, encoder in zip(tried, some, strict=True)}
+        points.append(Point(columns, of.settings, encoded=of.encode(chosen), reference=some == first))
+    return points
 
 
 def _degrees(of: Subject, name: str, strengths: Sequence[float], column: str, shown: Callable) -> list[Point]:

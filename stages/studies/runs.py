@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline import tables
 from pipeline.errors import UserError
+from pipeline.modalities import MODALITIES
 from trainers.evaluation import ranking, significance
 from trainers.evaluation.metrics import headline
 from trainers.parts.replace_modality import exchange
@@ -30,7 +31,6 @@ from trainers.training.train import Schedule, filter_index, fingerprint, inputs_
 log = logging.getLogger(__name__)
 
 WORK = Path("data/.work/studies")
-COUNTS = ("train_triples", "unseen_entities", "with_text", "with_image", "asked_with_text", "asked_with_image")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Bench:
         row = dict(point.columns)
         for name in headline():
             row[name], row[f"{name}_deviation"] = metrics[name]["mean"], metrics[name]["deviation"]
-        row |= {name: float(np.mean([one["counts"][name] for one in found])) for name in COUNTS}
+        row |= {name: float(np.mean([one["counts"][name] for one in found])) for name in counted()}
         row |= {"runs": len(found), "seconds": float(np.sum([one["seconds"] for one in found]))}
         ranks = [ranking.read(one["ranks"])["realistic"] for one in found]
         row["_reciprocal"] = np.mean([1 / rank for rank in ranks], axis=0)
@@ -110,8 +110,8 @@ class Bench:
             "counts": {
                 "train_triples": len(before.train),
                 "unseen_entities": uncovered(before),
-                **{f"with_{name}": covered(before, name) for name in ("text", "image")},
-                **{f"asked_with_{name}": covered(after, name) for name in ("text", "image")},
+                **{f"with_{name}": covered(before, name) for name in MODALITIES},
+                **{f"asked_with_{name}": covered(after, name) for name in MODALITIES},
             },
             "seconds": run.about["seconds"],
             "fingerprint": mark,
@@ -152,6 +152,12 @@ class Bench:
         return {"graph": folder / "graph", "encoded": encoded or folder / "encoded"}
 
 
+def counted() -> list[str]:
+    """The columns that say what a run was trained on and asked with."""
+    asked = [f"{when}_{name}" for when in ("with", "asked_with") for name in MODALITIES]
+    return ["train_triples", "unseen_entities", *asked]
+
+
 def effective(change: Change | None, seed: int) -> Change | None:
     """The change as this seed draws it; None if it changes nothing, so that such runs are one run."""
     return replace(change, seed=seed) if change and change.strength else None
@@ -183,7 +189,7 @@ def finish(row: dict, every: Sequence[dict]) -> dict:
     Counts that are the same in every row say nothing and are left out.
     """
     low, high = significance.percentile_interval(significance.bootstrap_means(row["_reciprocal"]))
-    shown = {name: value for name, value in row.items() if not name.startswith("_") and name not in COUNTS}
+    shown = {name: value for name, value in row.items() if not name.startswith("_") and name not in counted()}
     shown |= {"mrr_low": float(low[0, 0]), "mrr_high": float(high[0, 0])}
     reference = next((one for one in every if one["_reference"]), None)
     if reference is not None and reference is not row:
@@ -191,7 +197,7 @@ def finish(row: dict, every: Sequence[dict]) -> dict:
         shown |= {"difference": float(gap.mean()), "p": float(significance.permutation_test(gap, samples=2000)[0])}
     elif reference is not None:
         shown |= {"difference": None, "p": None}
-    return shown | {name: row[name] for name in COUNTS if len({one[name] for one in every}) > 1}
+    return shown | {name: row[name] for name in counted() if len({one[name] for one in every}) > 1}
 
 
 @contextmanager

@@ -28,7 +28,8 @@ class Scorer:
         generator = torch.Generator().manual_seed(seed)
         self.noise = torch.randn(RELATIONS, ENTITIES, ENTITIES, generator=generator)
         for side in ranking.DIRECTIONS:
-            known, relation = truth.queries(side)
+            query = (truth.tails if side == "tail" else truth.heads).query
+            known, relation = query // RELATIONS, query % RELATIONS
             at, entity = truth.answers(known, relation, side)
             place = (known[at], entity) if side == "tail" else (entity, known[at])
             self.noise[relation[at], place[0], place[1]] += gain / 2

@@ -89,15 +89,16 @@ def _stages(folder: Path, times: int, seed: int) -> Row:
 
 def _in_one_process(folder: Path, times: int, seed: int) -> None:
     """Prints a line of JSON a turn: open files and resident memory."""
-    from stages import encode_images, encode_text, evaluate, ingest, text, train
+    from pipeline.modalities import MODALITIES
+    from stages import encode, evaluate, ingest, text, train
     from stages.report import __main__ as report
 
     dice = random.Random(seed)
     graph, model = ["--graph", "mini"], ["--graph", "mini", "--model", "transe"]
     for _ in range(times):
         choose(folder, dice)
-        for stage, arguments in ((ingest, graph), (text, graph), (encode_text, graph), (encode_images, graph),
-                                 (train, model), (evaluate, model), (report, [])):  # fmt: skip
+        encodings = [(encode, [*graph, "--modality", name]) for name in MODALITIES]
+        for stage, arguments in ((ingest, graph), (text, graph), *encodings, (train, model), (evaluate, model), (report, [])):  # fmt: skip
             sys.argv = [stage.__name__, *arguments]
             stage.main()
         with open("/proc/self/statm") as handle:

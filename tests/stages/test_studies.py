@@ -118,7 +118,7 @@ def subject_of(model: str, *, seeds: int = 1, epochs: int = 2, **changes) -> tup
     )
     bench = Bench("tiny", model, SCHEDULE, 1 << 26, range(seeds))
     folder = Path("data/tiny/encoded")
-    subject = Subject("tiny", model, settings, values, lambda: bench.data(settings), lambda text, image: folder)
+    subject = Subject("tiny", model, settings, values, lambda: bench.data(settings), lambda chosen: folder)
     return subject, bench
 
 
@@ -331,20 +331,20 @@ def test_encoders_are_tried_on_the_graphs_own_texts_and_pictures_once(workplace,
     columns = {"entity_id": ids, "label": words, "description": nothing, "aliases": [[]] * len(ids), "text": words,
                "source": nothing, "status": ["ok"] * len(ids)}  # fmt: skip
     with pytest.raises(UserError, match="nothing that a text encoder could read"):
-        encoders.encoded(params, "tiny", "minilm", "patches_coarse")
+        encoders.encoded(params, "tiny", {"text": "minilm", "image": "patches_coarse"})
     tables.write("data/tiny/text.parquet", "text", columns, {})
     made = []
-    really = encoders.encoding.into
-    monkeypatch.setattr(encoders.encoding, "into", lambda *args: made.append(args[4].encoder) or really(*args))
-    folder = encoders.encoded(params, "tiny", "none", "patches_coarse")
+    really = encoders.encode.encode_graph
+    monkeypatch.setattr(encoders.encode, "encode_graph", lambda *args: made.append(args[3].encoder) or really(*args))
+    folder = encoders.encoded(params, "tiny", {"image": "patches_coarse"})
     table_ = pq.read_table(folder / "image" / "features.parquet")
     assert table_["entity_id"].to_pylist() == tiny().features["image"].entity.tolist()
     assert tables.provenance(folder / "image" / "features.parquet")["encoder"] == "patches_coarse"
     assert not (folder / "text").exists()
-    encoders.encoded(params, "tiny", "none", "patches_coarse")
+    encoders.encoded(params, "tiny", {"image": "patches_coarse"})
     assert made == ["patches_coarse"]
     _write_pictures(Path("data/tiny/images/part-00000.parquet"), Change("missing", 0.5, of=("image",))(tiny()))
-    encoders.encoded(params, "tiny", "none", "patches_coarse")
+    encoders.encoded(params, "tiny", {"image": "patches_coarse"})
     assert made == ["patches_coarse"] * 2
 
 

@@ -1,8 +1,8 @@
 """Where a model ranks well and where it does not: the metrics of ranks.parquet, group by group.
 
 The groups: relation, relation category, how often the known entity and the answer stand in train, entities never seen
-in train, and coverage: does the known entity, does the answer have a text, a picture. Each is given for both
-directions together and for each alone.
+in train, and coverage: which modalities do the known entity and the answer have. Each is given for both directions
+together and for each alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from scipy import sparse
 
 from pipeline import tables
 from pipeline.graph.vocabulary import CATEGORIES
+from pipeline.modalities import MODALITIES
+from pipeline.modalities.coverage import coverage
 from trainers.evaluation.metrics import METRICS, combine, headline
 from trainers.evaluation.ranking import DIRECTIONS, Ranks
 from trainers.evaluation.significance import bootstrap_means, percentile_interval
 
-MODALITIES = ("text", "image")
-COVERAGE = ("neither", "text only", "picture only", "text and picture")
 BOTH = "both"
 # Degrees in bins that double: an entity of degree 300 differs from one of 200 as one of 3 does from one of 2.
 _DEGREES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -46,9 +46,9 @@ class Facts:
 
 
 def read_facts(graph: str | Path, encoded: str | Path | None = None) -> Facts:
-    """Read `<graph>/{entities,relations,triples}.parquet` and who has a text, a picture.
+    """Read `<graph>/{entities,relations,triples}.parquet` and who has which modality.
 
-    Coverage comes from the entities that `<encoded>/{text,image}/` holds a feature or tokens of. A modality that was
+    Coverage comes from the entities that `<encoded>/<modality>/` holds a feature or tokens of. A modality that was
     not encoded is left out, and so are the groups that need it.
 
     Raises UserError if a table is missing or damaged.
@@ -95,13 +95,13 @@ def groups(ranks: Ranks, facts: Facts) -> list[Groups]:
         _unseen(facts, ends),
         *(_degree(facts, end, ids) for end, ids in ends.items()),
     ]
+    labelled = {MODALITIES[name].label: has for name, has in facts.covered.items()}
     for end, ids in ends.items():
-        for modality, has in facts.covered.items():
-            name = "picture" if modality == "image" else modality
-            found.append(Groups(f"{end}_{name}", (f"no {name}", name), has[ids].astype(np.int64)))
-    if len(facts.covered) == len(MODALITIES):
-        coverage = facts.covered["text"].astype(np.int64) + 2 * facts.covered["image"]
-        both = [Groups(f"{end}_coverage", COVERAGE, coverage[ids]) for end, ids in ends.items()]
+        for label, has in labelled.items():
+            found.append(Groups(f"{end}_{label}", (f"no {label}", label), has[ids].astype(np.int64)))
+    if len(labelled) > 1:  # with one alone, its own groups say all
+        sets = coverage(labelled)
+        both = [Groups(f"{end}_coverage", sets.names, sets.of[ids]) for end, ids in ends.items()]
         found += [*both, cross(*both), *(cross(category, part) for part in both)]
     return found
 

@@ -45,7 +45,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Data:
-    """One graph with its modalities, as every model sees it. `features` and `tokens` have the keys "image", "text"."""
+    """One graph with its modalities, as every model sees it. `features` and `tokens` have names of `MODALITIES`."""
 
     name: str
     entities: int
@@ -66,7 +66,7 @@ def load(
     tokens: Iterable[str] = (),
     mapped: Path | None = None,
 ) -> Data:
-    """Read `<graph>/{entities,relations,triples}.parquet` and the named modalities of `<encoded>/{image,text}/`.
+    """Read `<graph>/{entities,relations,triples}.parquet` and the named modalities of `<encoded>/<modality>/`.
 
     With a folder `mapped`, the features' matrices are unpacked there once and stay on disk (see memmap.py).
 

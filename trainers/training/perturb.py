@@ -15,8 +15,6 @@ from torch import Tensor
 from pipeline.errors import UserError
 from trainers.training.data import Data, Features, Tokens
 
-MODALITIES = ("text", "image")
-
 
 @dataclass(frozen=True)
 class Change:

@@ -15,6 +15,7 @@ from torch import nn
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.graph.filter_index import FilterIndex
+from pipeline.modalities import used
 from trainers.evaluation import ranking
 from trainers.evaluation.metrics import MRR
 from trainers.evaluation.protocols import Looks, Protocol
@@ -114,7 +115,7 @@ def train(
 
 def modalities_of(settings: object) -> list[str]:
     """Those of its settings' modalities that a model reads from tables."""
-    return [name for name in ("image", "text") if name in getattr(settings, "modalities", ())]
+    return used(getattr(settings, "modalities", ()))
 
 
 def without_absent(settings: object, data: Data) -> object:

@@ -1,11 +1,10 @@
-"""What the two encode stages share: their arguments, and the way from params.yaml to tables."""
+"""Stages encode_text, encode_images: tokens, features and codebook of a modality, encoding what the store lacks."""
 
 import argparse
 import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,13 +15,14 @@ from pipeline.encoding import encoders
 from pipeline.encoding import ray as encode_ray
 from pipeline.encoding.encoders import learned
 from pipeline.encoding.encoders.weights import fetched
-from pipeline.encoding.inputs import Inputs, Pictures, Texts
+from pipeline.encoding.inputs import Inputs, read_inputs
 from pipeline.encoding.publish import publish_nothing
 from pipeline.encoding.run import Counts, encode_modality, pick_streams
 from pipeline.encoding.store import Stores, statuses
 from pipeline.errors import UserError
+from pipeline.modalities import MODALITIES, Modality
 from stages import released
-from stages.cli import arguments
+from stages.cli import stage
 from stages.params import Params, load_params
 
 log = logging.getLogger(__name__)
@@ -40,56 +40,60 @@ class Choice:
     precision: str
 
 
-def run(kind: str, modality: str, choose: Callable[[Params], Choice]) -> None:
-    """Encode one graph's texts or pictures as the arguments and params.yaml say.
+def choose(params: Params, encoder: str) -> Choice:
+    """The named encoder with what params.yaml says of it."""
+    return Choice(encoder, params.encoders[encoder], params.encode.precision)
 
-    `kind` is what encoders call it ("text", "image"), `modality` the key of params.yaml ("text", "images").
-    """
-    options = _parser(modality).parse_args()
+
+def encoder_of(params: Params, modality: Modality) -> str:
+    """The encoder that params.yaml chooses for a modality, else the modality's own default."""
+    block = getattr(params, modality.key, None)
+    return modality.encoder if block is None else block.encoder
+
+
+@stage
+def main() -> None:
+    options = _parser().parse_args()
+    modality = MODALITIES[options.modality]
     params = load_params()
     if options.status or options.verify:
-        _inspect(params, kind, options.verify)
+        _inspect(params, modality, options.verify)
         return
+    if options.graph is None:
+        raise UserError("Name the graph to encode: --graph <its name in params.yaml>.")
     shard = _shard(options.shard)
     folder = Path("data") / options.graph
-    if released.asked_for(params, options.graph, kind):
-        released.import_released(params, options.graph, kind, folder / f"encode_{modality}.json")
+    counts_path = folder / f"{modality.stage}.json"
+    if released.asked_for(params, options.graph, modality):
+        released.import_released(params, options.graph, modality, counts_path)
         return
-    choice = choose(params)
+    choice = choose(params, encoder_of(params, modality))
     started = time.perf_counter()
-    counts = into(params, options.graph, kind, modality, choice, folder / "encoded" / kind, shard)
+    counts = encode_graph(params, options.graph, modality, choice, folder / "encoded" / modality.name, shard)
     if shard is None:
         seconds = round(time.perf_counter() - started, 1)
         tables.write_json(
-            folder / f"encode_{modality}.json",
-            {**dataclasses.asdict(counts), "encoder": choice.encoder, "total_seconds": seconds},
+            counts_path, {**dataclasses.asdict(counts), "encoder": choice.encoder, "total_seconds": seconds}
         )
 
 
-def into(
-    params: Params,
-    graph: str,
-    kind: str,
-    modality: str,
-    choice: Choice,
-    out: Path,
-    shard: tuple[int, int] | None = None,
+def encode_graph(
+    params: Params, graph: str, modality: Modality, choice: Choice, out: Path, shard: tuple[int, int] | None = None
 ) -> Counts:
-    """Encode one graph's texts or pictures with the chosen encoder into the folder `out`, through the store."""
-    folder = Path("data") / graph
-    inputs = Texts(folder / "text.parquet") if kind == "text" else Pictures(folder / "images")
+    """Encode one modality of a graph with the chosen encoder into the folder `out`, through the store."""
+    inputs = read_inputs(modality, Path("data") / graph)
     if not len(inputs.keys):
-        what = "a text" if kind == "text" else "a picture"
-        log.warning("%s: no entity has %s to encode; the tables are empty", graph, what)
+        log.warning("%s: no entity has a %s to encode; the tables are empty", graph, modality.label)
         if shard is None:
-            publish_nothing(out, {"stage": f"encode_{modality}", "encoder": choice.encoder})
+            publish_nothing(out, {"stage": modality.stage, "encoder": choice.encoder})
         return Counts(missing=inputs.missing)
+    kind = modality.name
     encoder, recipe, settings = _encoder(params, choice, kind, inputs)
     stores = Stores(params.store, SCRATCH / f"{graph}-{kind}", kind, encoder.fingerprint, params.encode.store_failure)
     if params.encode.executor == "ray":
         _on_ray(params, inputs, recipe)
-    provenance = {"stage": f"encode_{modality}", "encoder": choice.encoder, "settings": settings, **encoder.fingerprint}
-    with tqdm(unit=" rows", desc=f"encode {modality} {graph}", disable=None) as bar:
+    provenance = {"stage": modality.stage, "encoder": choice.encoder, "settings": settings, **encoder.fingerprint}
+    with tqdm(unit=" rows", desc=f"encode {modality.plural} of {graph}", disable=None) as bar:
         return encode_modality(
             inputs,
             encoder,
@@ -103,8 +107,10 @@ def into(
         )
 
 
-def _parser(modality: str) -> argparse.ArgumentParser:
-    parser = arguments(f"Encode a graph's {modality} through the feature store.", "graph")
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--graph", help="the graph's name in params.yaml; not needed for --status and --verify")
+    parser.add_argument("--modality", required=True, choices=MODALITIES, help="what of its entities is encoded")
     parser.add_argument("--shard", metavar="i/n", help="encode the i-th of n shards into the store, publish nothing")
     parser.add_argument("--status", action="store_true", help="say what the store holds, encode nothing")
     parser.add_argument("--verify", action="store_true", help="read all of the store and quarantine corrupt parts")
@@ -151,12 +157,12 @@ def _move(bar: tqdm, done: int, total: int) -> None:
     bar.update(done - bar.n)
 
 
-def _inspect(params: Params, kind: str, verify: bool) -> None:
-    """Print one line an encoder that the store knows, as JSON."""
+def _inspect(params: Params, modality: Modality, verify: bool) -> None:
+    """Print one line per encoder that the store knows, as JSON."""
     if params.store is None:
         raise UserError("There is no store: the key `store` in params.yaml is null.")
     damaged = 0
-    for fingerprint, store in statuses(params.store, kind):
+    for fingerprint, store in statuses(params.store, modality.name):
         line: dict[str, object] = {"encoder": fingerprint, **store.status()}
         if verify:
             line["sound_rows"], names = store.verify()
@@ -168,3 +174,7 @@ def _inspect(params: Params, kind: str, verify: bool) -> None:
             f"{damaged} corrupt parts of {params.store} were moved to its folder quarantine; the next run makes their "
             "rows again."
         )
+
+
+if __name__ == "__main__":
+    main()
