@@ -36,7 +36,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Published:
-    """A published row. `figures`: the headline metrics in percent as printed, None where not printed."""
+    """A published row. `figures`: metrics in percent as printed, None where not printed."""
 
     model: str
     graph: str

@@ -74,15 +74,11 @@ def published() -> tuple[Published, ...]:
     """The rows of published.csv."""
     with open(HERE / "published.csv", encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle))
-    return tuple(
-        Published(
-            row["model"],
-            row["graph"],
-            row["printed_in"],
-            {name: float(row[name]) if row.get(name) else None for name in headline()},
-        )
-        for row in rows
-    )
+    found = []
+    for row in rows:
+        told = [row.pop(name) for name in ("model", "graph", "printed_in")]
+        found.append(Published(*told, {name: float(figure) if figure else None for name, figure in row.items()}))
+    return tuple(found)
 
 
 @cache
@@ -146,8 +142,10 @@ def results(runs: Sequence[Run], audit_says: str) -> Results:
     rows = [_result(place, run, runs, audit_says, letters) for place, run in enumerate(runs)]
     shown = {plain(run.model) for run in runs}
     here = [row for row in published() if plain(row.graph) == plain(runs[0].graph)]
-    printed = [name for name in headline() if any(row.figures[name] is not None for row in published())]
-    others = [(row, [_printed(row.figures[name]) for name in printed]) for row in here if plain(row.model) not in shown]
+    printed = [name for name in headline() if any(row.figures.get(name) is not None for row in published())]
+    others = [
+        (row, [_printed(row.figures.get(name)) for name in printed]) for row in here if plain(row.model) not in shown
+    ]
     return Results(
         headings=[*(metric.heading for metric in in_report()), f"dev {MRR.heading}"],
         rows=rows,

@@ -98,7 +98,8 @@ def _in_one_process(folder: Path, times: int, seed: int) -> None:
     for _ in range(times):
         choose(folder, dice)
         encodings = [(encode, [*graph, "--modality", name]) for name in MODALITIES]
-        for stage, arguments in ((ingest, graph), (text, graph), *encodings, (train, model), (evaluate, model), (report, [])):  # fmt: skip
+        turn = [(ingest, graph), (text, graph), *encodings, (train, model), (evaluate, model), (report, [])]
+        for stage, arguments in turn:
             sys.argv = [stage.__name__, *arguments]
             stage.main()
         with open("/proc/self/statm") as handle:

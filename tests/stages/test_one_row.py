@@ -63,7 +63,7 @@ def test_a_modality_is_a_row_a_reader_and_an_encoder(project, monkeypatch):
     assert {"with_number", "asked_with_number"} <= set(counted())
 
     _, shares = coverage(read_graph(project, "DB15K"))[0]
-    assert list(shares)[0] == "text, drawing and number"
+    assert next(iter(shares)) == "text, drawing and number"
     assert sum(shares.values()) == pytest.approx(1)
     assert sum(share for name, share in shares.items() if "number" in name) == pytest.approx(has.mean())
     html = page(project, ["DB15K"], MODELS, load=scorers.__getitem__)
