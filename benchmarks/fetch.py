@@ -17,6 +17,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.cores import usable_cores
 from pipeline.modalities.pictures import Picture, clean, clean_many
 from pipeline.wikimedia import store as web_store
 from pipeline.wikimedia.answers import PICTURE
@@ -94,7 +95,7 @@ def main() -> None:
         "refused_as_too_fast": stats.get("status 429", 0),
         "most_at_once": stats["most at once"],
         "concurrency": options.concurrency,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
     }
     print(json.dumps(figures))
 

@@ -74,8 +74,8 @@ def main() -> int:
     entities = tables.read(options.graph / "entities.parquet", "entities", ["entity_id", "key"]).sort_by("entity_id")
     subjects = list(dict.fromkeys(subject(key) for key in entities["key"].to_pylist()))
     truth = Truth(options.server, options)
-    policy = CrawlPolicy("benchmark@example.org", rate=options.client_rate or 0.95 * options.rate,
-                      concurrency=options.concurrency, timeout=60)  # fmt: skip
+    rate = options.client_rate or 0.95 * options.rate
+    policy = CrawlPolicy("benchmark@example.org", rate=rate, concurrency=options.concurrency)
     arguments = {"faults": options.faults, "seed": options.seed, "pictured": options.pictured}
     with serving(options.server, options.rate, **arguments) as address, tempfile.TemporaryDirectory() as folder:
         with WebStore(Path(folder) / "web.sqlite") as store:

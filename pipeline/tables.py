@@ -167,7 +167,7 @@ class TableWriter:
         try:
             self._writer.close()
             if kind is None:
-                _flush_to_disk(self._temporary)
+                flush_to_disk(self._temporary)
                 os.replace(self._temporary, self.path)
         except OSError as error:
             if kind is None:
@@ -340,7 +340,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     try:
         with _beside(path) as temporary:
             temporary.write_bytes(content)
-            _flush_to_disk(temporary)
+            flush_to_disk(temporary)
             os.replace(temporary, path)
     except OSError as error:
         raise _cannot_write(path, error) from error
@@ -372,7 +372,8 @@ def _beside(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's content is on the disk, so that a name given to it afterwards never stands for less."""
     with open(path, "rb") as handle:
         os.fsync(handle.fileno())
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipeline.download import sources
+from pipeline.download.retry import RetryPolicy
 from stages.cli import arguments, stage
 from stages.params import load_params
 
@@ -17,7 +18,7 @@ def main() -> None:
     name = arguments(__doc__, "graph").parse_args().graph
     params = load_params()
     settings = params.graph[name]
-    retry = sources.RetryPolicy(params.sources.timeout, params.sources.retries)
+    retry = RetryPolicy(params.sources.timeout, params.sources.retries)
     raw = Path("data") / name / "raw"
     if settings.folder is not None:
         copied = sources.copy_folder(settings.folder, raw)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipeline import tables
-from pipeline.download.sources import RetryPolicy
+from pipeline.download.retry import RetryPolicy
 from pipeline.encoding import encoders
 from pipeline.encoding import ray as encode_ray
 from pipeline.encoding.encoders import learned

@@ -7,11 +7,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipeline import tables
+from pipeline.download.retry import RetryPolicy
 from pipeline.versions import code_version
 from pipeline.wikimedia import answers, fetching
 from pipeline.wikimedia import store as web_store
 from pipeline.wikimedia.answers import subject
-from pipeline.wikimedia.client import CrawlPolicy
+from pipeline.wikimedia.client import LONGEST_WAIT, CrawlPolicy
 from pipeline.wikimedia.fetching import Addresses, Progress, Wanted, fetch
 from pipeline.wikimedia.store import WebStore
 from stages.cli import arguments, stage
@@ -50,10 +51,8 @@ def main() -> None:
 
 def _policy(params: Params) -> CrawlPolicy:
     web = params.web
-    return CrawlPolicy(
-        contact=web.contact or "", rate=web.rate, concurrency=web.concurrency, attempts=web.attempts,
-        timeout=web.timeout, backoff=web.backoff,
-    )  # fmt: skip
+    retry = RetryPolicy(timeout=web.timeout, retries=web.attempts - 1, backoff=web.backoff, longest_wait=LONGEST_WAIT)
+    return CrawlPolicy(contact=web.contact or "", rate=web.rate, concurrency=web.concurrency, retry=retry)
 
 
 def _addresses(params: Params) -> Addresses:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pipeline import tables
 from pipeline.download import sources
+from pipeline.download.retry import RetryPolicy
 from pipeline.graph.matching import Names
 from pipeline.modalities import Modality, released, released_files
 from pipeline.versions import code_version
@@ -48,6 +49,6 @@ def _path(params: Params, folder: Path, name: str | None) -> Path | None:
     if "://" not in name:
         return Path(name) if Path(name).exists() or not (folder / "raw" / name).exists() else folder / "raw" / name
     into = Path("data/.work/released") / folder.name / PurePosixPath(urlsplit(name).path).name
-    retry = sources.RetryPolicy(params.sources.timeout, params.sources.retries)
+    retry = RetryPolicy(params.sources.timeout, params.sources.retries)
     mirror = sources.chosen_mirror(params.sources.mirror)
     return sources.fetch(name, None, into, mirror=mirror, record=into.parent / "checksums.json", retry=retry).path

@@ -5,19 +5,15 @@ machines without a network work. What has come so far waits in a work folder, na
 try goes on from there with an HTTP Range request, even after the process died.
 """
 
-import email.utils
 import errno
-import fcntl
 import hashlib
 import json
 import logging
 import os
-import random
 import re
 import secrets
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -25,18 +21,17 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import httpx
+from filelock import FileLock, Timeout
 
 from pipeline import tables
+from pipeline.download.retry import PASSING, UNREACHABLE_RETRIES, RetryPolicy, retry_after
 from pipeline.errors import NO_JSON, UserError
 
 log = logging.getLogger(__name__)
 
 MIRROR = "TESSERA_MIRROR"
 _AGENT = "Tessera/0.1 (multi-modal knowledge graph completion)"
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
 _CHUNK = 1 << 20  # bytes; so much progress also counts as a connection that works
-_LONGEST_WAIT = 60.0  # seconds
-_UNREACHABLE_RETRIES = 2  # a host that cannot be reached at all is asked so often again: mostly there is no network
 
 
 @dataclass(frozen=True)
@@ -47,15 +42,6 @@ class Fetched:
     size: int
     sha256: str
     origin: str
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """timeout: seconds without a byte; retries after a passing fault; wait(seconds) is how it waits between them."""
-
-    timeout: float = 30.0
-    retries: int = 5
-    wait: Callable[[float], None] = time.sleep
 
 
 @dataclass
@@ -72,7 +58,7 @@ class _Final(Exception):
 class _Passing(Exception):
     """Something went wrong that may go right the next time."""
 
-    def __init__(self, reason: str, wait: float = 0.0, reached: bool = True):
+    def __init__(self, reason: str, wait: float | None = None, reached: bool = True):
         super().__init__(reason)
         self.wait, self.reached = wait, reached  # seconds the server asked for; whether there was a server at all
 
@@ -94,7 +80,8 @@ def fetch(
 ) -> Fetched:
     """Bring the file at `address` (http or https) to the path `into`, unless it is there already.
 
-    `work` is the folder in which an unfinished file waits (default: that of `into`). `mirror` is asked first. Where no
+    A process that finds another at it waits, and then uses that one's file. `work` is the folder in which an unfinished
+    file waits, and the lock files stay (default: that of `into`). `mirror` is asked first. Where no
     checksum is published, `sha256` is None: then the file's checksum is written to the JSON file `record` the first
     time and demanded ever after.
     Raises UserError if no place gives the file, its checksum is another, or the disk is full.
@@ -104,22 +91,31 @@ def fetch(
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname or ".." in parts.path.split("/"):
         raise UserError(f"{address!r} is no address that can be fetched; give a whole http or https address.")
-    expected = sha256 or (_recorded(record).get(address) if record else None)
     with _writable(into):
         for folder in (into.parent, work):
             folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(address.encode()).hexdigest()[:20]
-    with _locked(work / f"{name}.part") as part:
+    with _locked(work / f"{name}.lock", str(into)):
+        expected = sha256 or (_recorded(record).get(address) if record else None)
         if expected and into.is_file() and _sha256(into) == expected:
             return Fetched(into, into.stat().st_size, expected, "where it was already")
-        origin = _from_somewhere(_places(parts, mirror), part, address, expected, retry)
-        part.seek(0)
-        found, size = hashlib.file_digest(part, "sha256").hexdigest(), part.seek(0, os.SEEK_END)
-        with _writable(into):
-            _move(work / f"{name}.part", into)
-    if record and not sha256 and not expected:
-        tables.write_json(record, {**_recorded(record), address: found})
+        part_path = work / f"{name}.part"
+        with _unfinished(part_path) as part:
+            origin = _from_somewhere(_places(parts, mirror), part, address, expected, retry)
+            part.seek(0)
+            found, size = hashlib.file_digest(part, "sha256").hexdigest(), part.seek(0, os.SEEK_END)
+            with _writable(into):
+                _move(part_path, into)
+        if record and not expected:
+            _note(Path(record), work, address, found)
     return Fetched(into, size, found, origin)
+
+
+def _note(record: Path, work: Path, address: str, sha256: str) -> None:
+    """Add a checksum to the record, which several addresses share."""
+    lock = hashlib.sha256(os.fspath(record.resolve()).encode()).hexdigest()[:20]
+    with _locked(work / f"{lock}.lock", str(record)):
+        tables.write_json(record, {**_recorded(record), address: sha256})
 
 
 def copy_folder(folder: str | Path, into: str | Path) -> int:
@@ -203,9 +199,9 @@ def _from_address(url: str, part: FileIO, expected: str | None, retry: RetryPoli
             except _Passing as fault:
                 progress = part.seek(0, os.SEEK_END) - before
                 failures = 1 if progress >= _CHUNK else failures + 1
-                if failures > (retry.retries if fault.reached else min(retry.retries, _UNREACHABLE_RETRIES)):
+                if failures > (retry.retries if fault.reached else min(retry.retries, UNREACHABLE_RETRIES)):
                     raise _Final(f"{fault}, after {failures} tries") from fault
-                seconds = max(fault.wait, random.uniform(0.5, 1) * min(2.0 ** (failures - 1), _LONGEST_WAIT))
+                seconds = retry.delay(failures, fault.wait)
                 log.info("%s: %s; trying again in %.1f s", url, fault, seconds)
                 retry.wait(seconds)
             except _Final:
@@ -244,8 +240,8 @@ def _ask(client: httpx.Client, url: str, part: FileIO, version: _Version) -> Non
 def _accepted(answer: httpx.Response, part: FileIO, have: int) -> int | None:
     """Check the head of an answer and make `part` ready for its body; the whole file's size in bytes, if it is said."""
     status, span = answer.status_code, answer.headers.get("Content-Range", "")
-    if status in _PASSING:
-        raise _Passing(f"the server answers {status}", _retry_after(answer))
+    if status in PASSING:
+        raise _Passing(f"the server answers {status}", retry_after(answer.headers.get("Retry-After")))
     if status == 416 and re.fullmatch(rf"bytes \*/{have}", span):
         return have
     if status == 416:
@@ -264,18 +260,6 @@ def _accepted(answer: httpx.Response, part: FileIO, have: int) -> int | None:
     return int(length) if length.isdecimal() else None
 
 
-def _retry_after(answer: httpx.Response) -> float:
-    """Seconds that the server asks to wait, as a number or a date, bounded; 0 if it does not say."""
-    said = answer.headers.get("Retry-After", "")
-    if said.isdecimal():
-        return min(float(said), _LONGEST_WAIT)
-    try:
-        until = email.utils.parsedate_to_datetime(said).timestamp() if said else 0.0
-    except ValueError:
-        return 0.0
-    return min(max(until - time.time(), 0.0), _LONGEST_WAIT)
-
-
 def _verify(part: FileIO, expected: str | None) -> None:
     """Raises _Final, and empties `part`, if its checksum is not the expected one."""
     part.seek(0)
@@ -287,15 +271,27 @@ def _verify(part: FileIO, expected: str | None) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[FileIO]:
-    """The unfinished file, open for appending and reading, held by one process at a time; removed if left empty."""
+def _locked(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path`, after whoever holds it; it stays there, since unlinking it would let two in."""
+    with _writable(path):
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("waiting for another process that writes %s", what)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[FileIO]:
+    """The unfinished file, open for appending and reading; removed if left empty. Hold its lock meanwhile."""
     with _writable(path):
         path.touch()
     with open(path, "a+b", buffering=0) as part:
-        try:
-            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{path} is being written by another process; let it end, or stop it.") from error
         try:
             yield part
         finally:

@@ -7,7 +7,6 @@ everything else (colour, alpha, turning) is done on the small picture that is le
 
 import hashlib
 import io
-import os
 import struct
 import warnings
 from collections import deque
@@ -18,6 +17,8 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageCms
+
+from pipeline.cores import usable_cores
 
 SHORT_SIDE = 256  # pixels
 MAX_PIXELS = 50_000_000  # what Commons' largest photographs have, and 200 MB while one is decoded
@@ -104,9 +105,9 @@ def clean_many(
     """Clean pictures in parallel, in the order of `items`; a refusal comes back as the exception.
 
     Threads, since Pillow lets go of the interpreter's lock while it decodes, resizes and encodes. No more than four
-    pictures a worker are held at once, so memory is bounded however long `items` is. `workers` None: one a core.
+    pictures a worker are held at once, so memory is bounded however long `items` is. `workers` None: one per core.
     """
-    workers = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count()
+    workers = workers or usable_cores()
     pending: deque[tuple[Key, Future]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="pictures") as pool:
         try:

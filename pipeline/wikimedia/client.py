@@ -6,20 +6,19 @@ is an answer. A host that refuses several times in a row is left alone by all re
 """
 
 import asyncio
-import email.utils
-import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 
 import aiohttp
 from yarl import URL
 
+from pipeline.download.retry import PASSING, RetryPolicy, retry_after
 from pipeline.errors import UserError
 
 PROJECT = "Tessera/0.1 (multi-modal knowledge graph completion; {contact})"
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
+LONGEST_WAIT = 300.0  # seconds; a host that asks for more is not asked again
 _REDIRECTS = {301, 302, 303, 307, 308}
 _REFUSALS_IN_A_ROW = 3  # then the host means us, not one request
 _DEAD_IN_A_ROW = 8  # requests given up one after the other: the host, or the network, is gone
@@ -30,20 +29,17 @@ _LATE = 0.02  # seconds that a late start may catch up; more would let requests 
 
 @dataclass(frozen=True)
 class CrawlPolicy:
-    """How the client behaves.
+    """How the client behaves towards its hosts.
 
-    Attributes: contact, an e-mail address or URL that goes into the User-Agent; rate, requests a second and host;
-    concurrency, requests at once over all hosts; attempts, how often one request is made at most; timeout, seconds
-    for one of them; backoff, seconds of the first wait (doubling); longest_wait, seconds that any wait may last.
+    contact: an e-mail address or URL that goes into the User-Agent; rate: requests per second and host; concurrency:
+    requests under way at once, over all hosts; retry: what happens to those that fail, where `timeout` is for a whole
+    request. A host that asks for a wait longer than `retry.longest_wait` is not asked again.
     """
 
     contact: str
     rate: float = 5.0
     concurrency: int = 4
-    attempts: int = 8
-    timeout: float = 60.0
-    backoff: float = 1.0
-    longest_wait: float = 300.0
+    retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(timeout=60.0, retries=7, longest_wait=LONGEST_WAIT))
 
     def check(self) -> None:
         """Raises UserError if the contact is none."""
@@ -96,10 +92,9 @@ class _Passing(Exception):
 class Client:
     """An async context manager that makes polite GET requests. Raises UserError if the policy name no contact."""
 
-    def __init__(self, policy: CrawlPolicy, *, seed: int | None = None):
+    def __init__(self, policy: CrawlPolicy):
         policy.check()
         self._policy = policy
-        self._random = random.Random(seed)
         self._hosts: dict[str, _Host] = {}
         self._slots = asyncio.Semaphore(policy.concurrency)
         self.requests = 0
@@ -107,7 +102,7 @@ class Client:
     async def __aenter__(self) -> "Client":
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._policy.concurrency),
-            timeout=aiohttp.ClientTimeout(total=self._policy.timeout),
+            timeout=aiohttp.ClientTimeout(total=self._policy.retry.timeout),
             headers={"User-Agent": PROJECT.format(contact=self._policy.contact), "Accept-Encoding": "gzip"},
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -149,7 +144,8 @@ class Client:
     async def _insist(self, url: URL, passing: Callable[[Reply], str | None], limit: int) -> Reply:
         """One address without redirections, tried until it answers or the attempts are spent."""
         host = self._hosts.setdefault(url.authority, _Host(self._policy.rate))
-        for attempt in range(1, self._policy.attempts + 1):
+        retry = self._policy.retry
+        for attempt in range(1, retry.retries + 2):
             try:
                 reply = await self._once(url, host, passing, limit, attempt)
             except _Passing as fault:
@@ -158,15 +154,13 @@ class Client:
                 host.refusals = host.dead = 0
                 self._forbidden(host, url, reply)
                 return reply
-            if wait is not None and wait > self._policy.longest_wait:
+            if wait is not None and wait > retry.longest_wait:
                 why = f"{why}; asked to wait {wait:.0f} s"
                 break
-            if wait is None:
-                ceiling = min(self._policy.longest_wait, self._policy.backoff * 2 ** (attempt - 1))
-                wait = self._random.uniform(0.1 * ceiling, ceiling)
+            wait = retry.delay(attempt, wait)
             if host.refusals >= _REFUSALS_IN_A_ROW:
                 host.pause(wait)
-            if attempt < self._policy.attempts:
+            if attempt <= retry.retries:
                 await asyncio.sleep(wait)
         host.dead += 1
         if host.dead >= _DEAD_IN_A_ROW:
@@ -189,9 +183,9 @@ class Client:
                 # The other side may still be at work on it: keep the place, so that no more are under way than allowed.
                 await asyncio.sleep(_CLOSING)
                 raise _Passing(_in_words(error)) from error
-        if status in _PASSING:
+        if status in PASSING:
             host.refusals += status in (429, 503)
-            raise _Passing(f"status {status}", _retry_after(headers.get("Retry-After")))
+            raise _Passing(f"status {status}", retry_after(headers.get("Retry-After")))
         if status in _REDIRECTS and headers.get("Location"):
             return Reply(status, b"", headers["Location"], attempt)
         if body is None:
@@ -199,7 +193,7 @@ class Client:
         reply = Reply(status, body, headers.get("Content-Type", ""), attempt)
         why = passing(reply) if status == 200 else None
         if why:
-            wait = _retry_after(headers.get("Retry-After"))
+            wait = retry_after(headers.get("Retry-After"))
             host.refusals += wait is not None
             raise _Passing(why, wait)
         return reply
@@ -234,15 +228,3 @@ def _in_words(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"no connection ({error.os_error.strerror or error.os_error})"
     return "connection lost"
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for: a number, or a date."""
-    if not value:
-        return None
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None

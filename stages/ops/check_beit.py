@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.download.sources import RetryPolicy
+from pipeline.download.retry import RetryPolicy
 from pipeline.encoding.encoders import InvalidInput, beit, pictures
 from pipeline.encoding.encoders.weights import fetched
 from pipeline.errors import UserError

@@ -35,6 +35,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        tables.flush_to_disk(temporary)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be written ({error}); free space or rights there, then run again.") from error

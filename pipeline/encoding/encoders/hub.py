@@ -4,7 +4,10 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
+from pipeline.download.retry import PASSING, UNREACHABLE_RETRIES, RetryPolicy
 from pipeline.errors import UserError
+
+RETRY = RetryPolicy(retries=UNREACHABLE_RETRIES)
 
 
 def locate(model: str, revision: str | None, whole: bool = True) -> Path:
@@ -37,24 +40,42 @@ def _in_package(model: str) -> Path:
 
 
 def _from_hub(model: str, revision: str, whole: bool) -> Path:
+    from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=wanted, local_files_only=True))
-    except LocalEntryNotFoundError:
+    except hub.LocalEntryNotFoundError:
         logging.getLogger(__name__).info("fetching %s at %s", model, revision)
+    # The base of the hub's errors is what its HTTP library raises of a connection that breaks, whichever library it is.
+    broken: type[Exception] = hub.HfHubHTTPError.__mro__[1]
+
+    def passes(error: Exception) -> bool:
+        if isinstance(error, hub.HfHubHTTPError):
+            return error.response is not None and error.response.status_code in PASSING
+        if isinstance(error, hub.OfflineModeIsEnabled):
+            return False
+        if isinstance(error, hub.LocalEntryNotFoundError):
+            return not isinstance(error.__cause__, hub.OfflineModeIsEnabled | hub.RevisionNotFoundError)
+        return isinstance(error, broken | ConnectionError | TimeoutError)
+
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=wanted))
-    except GatedRepoError as error:
+        return Path(
+            RETRY.call(
+                lambda: snapshot_download(model, revision=revision, allow_patterns=wanted), (broken, OSError), passes
+            )
+        )
+    except hub.GatedRepoError as error:
         raise UserError(
             f"{model} is gated: accept its licence on its hub page, then run `hf auth login`, or point `model` at "
             "a folder."
         ) from error
-    except RepositoryNotFoundError as error:
+    except hub.RepositoryNotFoundError as error:
         raise UserError(f"The hub knows no model {model}, or it is private; check the name or log in.") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (broken, OSError) as error:
+        if isinstance(error, hub.RevisionNotFoundError) or isinstance(error.__cause__, hub.RevisionNotFoundError):
+            raise UserError(f"{model} has no revision {revision}; take a commit of its hub page.") from error
         raise UserError(
             f"{model} at {revision} is not in the Hugging Face cache and cannot be fetched ({first_line(error)}); "
             "fetch it on a machine with a network, copy the cache (HF_HOME) here, or point `model` at a folder."

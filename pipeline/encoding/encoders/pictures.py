@@ -1,7 +1,6 @@
 """What the picture families share: bytes to a decoded RGB picture, and how models want it cut."""
 
 import io
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +10,11 @@ import PIL
 import torch
 from PIL import Image
 
+from pipeline.cores import usable_cores
 from pipeline.encoding.encoders import InvalidInput
 
 PREPROCESSING = f"pillow {PIL.__version__.split('.')[0]}"  # decoders and resampling may change with its major version
-THREADS = min(16, len(os.sched_getaffinity(0)))
+THREADS = min(16, usable_cores())
 MAX_PIXELS = 64_000_000  # more than any picture cleaned by the images stage has
 
 

@@ -5,13 +5,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.download import sources
+from pipeline.download.retry import RetryPolicy
 from pipeline.errors import UserError
 
 RECORD = "sha256.json"  # checksums of files for which none is published, taken at the first fetch
 
 
 def fetched(
-    block: Mapping[str, object], folder: str | Path, *, mirror: str | None, retry: sources.RetryPolicy
+    block: Mapping[str, object], folder: str | Path, *, mirror: str | None, retry: RetryPolicy
 ) -> dict[str, object]:
     """An encoder's block of params.yaml with the address under `weights` replaced by the path of the fetched file.
 

@@ -7,12 +7,16 @@ import json
 import os
 import resource
 import socket
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from pipeline.download.sources import RetryPolicy, chosen_mirror, copy_folder, fetch
+from pipeline.download.retry import RetryPolicy
+from pipeline.download.sources import chosen_mirror, copy_folder, fetch
 from pipeline.errors import UserError
 
 BODY = bytes(range(256)) * 20_000  # 5 MB
@@ -39,7 +43,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.reply(fault, b"no", {"Retry-After": server.retry_after} if server.retry_after else {})
         if self.path.startswith("/moved"):
             return self.reply(302, b"", {"Location": "/file"})
-        if not self.path.endswith("/file"):
+        time.sleep(server.slow)
+        if not self.path.partition("?" if server.any_query else "\0")[0].endswith("/file"):
             return self.reply(404, b"not here")
         body, start = server.body, 0
         range_ = self.headers.get("Range")
@@ -71,6 +76,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server():
     found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     found.asked, found.faults, found.body, found.ranges, found.tag, found.retry_after = [], [], BODY, True, None, None
+    found.slow, found.any_query = 0.0, False
     found.url = f"http://127.0.0.1:{found.server_port}/file"
     thread = threading.Thread(target=found.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -90,7 +96,7 @@ def retry(waits) -> RetryPolicy:
 
 
 def only(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 
 def test_a_file_comes_whole_and_a_second_fetch_asks_nobody(server, tmp_path, retry):
@@ -160,7 +166,7 @@ def test_an_unfinished_file_of_something_else_is_dropped(server, tmp_path, retry
 def test_waits_double_with_jitter_and_heed_the_server(server, tmp_path, retry, waits):
     server.faults = [503, 500, 429]
     fetch(server.url, SHA, tmp_path / "a", retry=retry)
-    assert all(2**place / 2 <= wait <= 2**place for place, wait in enumerate(waits))
+    assert all(2**place / 10 <= wait <= 2**place for place, wait in enumerate(waits))
     (tmp_path / "a").unlink()
     waits.clear()
     server.faults, server.retry_after = [503, 429], "17"
@@ -236,13 +242,53 @@ def test_a_place_that_cannot_be_written_is_named(server, tmp_path, retry):
     assert server.asked == []
 
 
-def test_two_processes_do_not_write_one_file(server, tmp_path, retry):
-    import fcntl
+AT_ONCE = """
+import sys
+from pathlib import Path
+from pipeline.download.sources import fetch
+folder, addresses = Path(sys.argv[1]), sys.argv[2:]
+print("ready", flush=True)
+sys.stdin.readline()
+for place, address in enumerate(addresses):
+    fetch(address, None, folder / f"{address.split('?')[-1]}", record=folder / "checksums.json")
+"""
 
-    with open(tmp_path / f"{hashlib.sha256(server.url.encode()).hexdigest()[:20]}.part", "ab") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="being written by another process"):
-            fetch(server.url, SHA, tmp_path / "a", retry=retry)
+
+def at_once(folder: Path, addresses: list[list[str]]) -> list[int]:
+    """Exit codes of one process per list of addresses, all let go at the same moment."""
+    command = [sys.executable, "-c", AT_ONCE, str(folder)]
+    processes = [
+        subprocess.Popen([*command, *some], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for some in addresses
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate()
+    return [process.returncode for process in processes]
+
+
+def test_processes_that_want_one_file_fetch_it_once(server, tmp_path):
+    server.slow, server.any_query = 0.3, True
+    assert at_once(tmp_path, [[f"{server.url}?a"]] * 3) == [0, 0, 0]
+    assert len(server.asked) == 1
+    assert (tmp_path / "a").read_bytes() == BODY
+
+
+def test_processes_that_share_a_record_lose_no_checksum(server, tmp_path):
+    server.body, server.any_query = b"small", True
+    wanted = [[f"{server.url}?{process}{place}" for place in range(20)] for process in "abc"]
+    assert at_once(tmp_path, wanted) == [0, 0, 0]
+    assert len(json.loads((tmp_path / "checksums.json").read_text())) == 60
+
+
+def test_a_lock_file_stays_where_it_is(server, tmp_path, retry):
+    """Unlinking it while another process waits for it would let two in."""
+    fetch(server.url, SHA, tmp_path / "a", work=tmp_path / "work", retry=retry)
+    assert [path.suffix for path in (tmp_path / "work").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("address", ["data/file", "ftp://x.org/a", "https://", "https://x.org/../../etc/passwd"])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.download.retry import RetryPolicy
 from pipeline.errors import UserError
 from pipeline.modalities.pictures import clean
 from pipeline.wikimedia import store as web_store
@@ -24,7 +25,12 @@ from pipeline.wikimedia.texts import described
 from tests.helpers.wiki_server import ENTITIES, Server
 
 ROOT = Path(__file__).parents[3]
-QUICK = CrawlPolicy("someone@example.org", rate=2000, concurrency=4, timeout=1, backoff=0.02, attempts=5)
+QUICK = CrawlPolicy(
+    "someone@example.org",
+    rate=2000,
+    concurrency=4,
+    retry=RetryPolicy(timeout=1, retries=4, backoff=0.02, longest_wait=300),
+)
 KEYS = [
     "Q1",
     "http://www.wikidata.org/entity/Q2",
@@ -177,12 +183,12 @@ def test_a_final_answer_is_not_asked_for_again(server, tmp_path):
 
 
 def test_what_keeps_failing_is_a_row_and_retry_tries_only_that(server, tmp_path):
-    server.script["/thumb/Second"] = [(503, None)] * QUICK.attempts
+    server.script["/thumb/Second"] = [(503, None)] * QUICK.retry.retries + 1
     wanted = Wanted(["Q1", "Q2"], pictures=5, licences=False)
     run(server, tmp_path, wanted)
     with WebStore(tmp_path / "web.sqlite") as store:
         answer = store.get(PICTURE, picture_key("Second one.jpg", 500))
-        assert (answer.status, answer.attempts) == ("failed", QUICK.attempts + 1)
+        assert (answer.status, answer.attempts) == ("failed", QUICK.retry.retries + 1 + 1)
         assert "503" in answer.error
     server.seen.clear()
     run(server, tmp_path, wanted)
@@ -290,7 +296,7 @@ def wikimedia(mirror):
 def test_all_that_can_be_had_is_had(wikimedia, mirror, tmp_path):
     table = json.loads(next(mirror.glob("**/entity2wikidata.json")).read_text(encoding="utf-8"))
     known = sorted({row["wikidata_id"] for row in table.values()})[:120]
-    policy = CrawlPolicy("a@b.org", rate=300, concurrency=4, backoff=0.1, timeout=300)
+    policy = CrawlPolicy("a@b.org", rate=300, concurrency=4, retry=RetryPolicy(300, 7, 0.1, 300))
     wanted = Wanted([*known, "Q1"], pictures=2, licences=False)
     with WebStore(tmp_path / "web.sqlite") as store:
         fetch(wanted, store, policy, Addresses(wikimedia, wikimedia, None))

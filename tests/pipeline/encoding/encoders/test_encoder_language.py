@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
+from pipeline.download.retry import RetryPolicy
 from pipeline.encoding import encoders
 from pipeline.encoding.encoders import hub, language, stop_words
 from pipeline.errors import UserError
@@ -199,25 +200,44 @@ def test_an_absent_or_gated_hub_model_is_a_sentence(monkeypatch):
     """The hub's own errors, as its client raises them, without a network."""
     import httpx
     import huggingface_hub
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
+    waits = []
+    monkeypatch.setattr(hub, "RETRY", RetryPolicy(retries=2, wait=waits.append))
     response = httpx.Response(403, request=httpx.Request("GET", "https://hub.invalid/x"))
 
     def hub_says(error: Exception):
         def snapshot(*_, local_files_only: bool = False, **__):
-            raise LocalEntryNotFoundError("not in the cache") if local_files_only else error
+            if local_files_only:
+                raise LocalEntryNotFoundError("not in the cache")
+            raise error
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
 
-    for error, says in (
-        (GatedRepoError("gated", response=response), "accept its licence"),
-        (RepositoryNotFoundError("absent", response=response), "knows no model"),
-        (LocalEntryNotFoundError("no network"), "cannot be fetched"),
-        (OSError("no route"), "cannot be fetched"),
+    no_revision = LocalEntryNotFoundError("Got: RevisionNotFoundError")
+    no_revision.__cause__ = RevisionNotFoundError("404", response=response)
+    busy = httpx.Response(503, request=response.request)
+    for error, says, tries in (
+        (GatedRepoError("gated", response=response), "accept its licence", 1),
+        (RepositoryNotFoundError("absent", response=response), "knows no model", 1),
+        (no_revision, "has no revision 0000", 1),
+        (LocalEntryNotFoundError("no network"), "cannot be fetched", 3),
+        (HfHubHTTPError.__mro__[1]("the connection broke"), "cannot be fetched", 3),
+        (HfHubHTTPError("busy", response=busy), "cannot be fetched", 3),
+        (HfHubHTTPError("forbidden", response=response), "cannot be fetched", 1),
+        (PermissionError("no right to write"), "cannot be fetched", 1),
     ):
         hub_says(error)
+        waits.clear()
         with pytest.raises(UserError, match=says):
             hub.locate("meta-llama/Llama-2-7b-hf", "0" * 40)
+        assert len(waits) == tries - 1, says
 
 
 def test_settings_are_checked():

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pipeline.download.sources import RetryPolicy
+from pipeline.download.retry import RetryPolicy
 from pipeline.encoding.encoders import checkpoints, patches, pictures, vqgan, weights
 from pipeline.errors import UserError
 from tests.helpers import encoder_zoo as zoo
