@@ -1,8 +1,13 @@
-"""Stage check: all of params.yaml, the models' blocks too, before any other stage runs."""
+"""Stage check: all of params.yaml, the models' blocks too, before any other stage runs.
+
+It also writes down what the others rest on and DVC cannot see by itself: versions of the code (stages/code.py), links
+to what lies outside (stages/watched.py).
+"""
 
 from pathlib import Path
 
 from pipeline import tables
+from stages import code, watched
 from stages.cli import stage
 from stages.params import load_params, model_settings
 from trainers.training import runs
@@ -18,9 +23,8 @@ def main() -> None:
         for graph in params.graphs:
             model_settings(params, model, graph, module.Settings)
     for graph in params.graphs:
-        # What the download stage watches. Published graphs keep nothing there, and an empty folder says so.
-        (Path("data") / graph / "source").mkdir(parents=True, exist_ok=True)
-    Path("runs").mkdir(exist_ok=True)  # what the report watches; with `models: []` nothing is trained into it
+        watched.watch(graph, params.graph[graph])
+    code.write({name: block.get("family", "") for name, block in params.encoders.items()})
     # Always the same bytes: what follows must not run again because some other key changed.
     tables.write_text(OUT, "params.yaml has been checked.\n")
 

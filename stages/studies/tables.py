@@ -21,7 +21,7 @@ def about(title: str, protocol: str, subject: Subject, bench: Bench) -> dict:
         "schedule": asdict(bench.schedule),
         "seeds": list(bench.seeds),
         "runs": sorted(bench.marks),
-        "code_version": runs.code_version(),
+        "code_version": runs.code_version(subject.model),
     }
 
 

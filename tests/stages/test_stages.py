@@ -1,70 +1,144 @@
-"""dvc.yaml must say what is true: each stage's deps are the modules it imports, its params the keys it reads."""
+"""dvc.yaml must say what is true: each stage depends on its code, and its params are the keys that it reads."""
 
 import ast
+import re
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
-from pipeline.modalities import MODALITIES
-from stages.dependencies import ROOT, closure, code_of, is_code, script
+from pipeline.versions import ROOT, closure
+from stages.code import PLUMBING, script
+from stages.params import Params
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 # Keys that say where, how fast or how patiently, but not what: changing one must run nothing again.
 NO_OUTPUT = {
-    *("sources", "store", "web", "graphs", "model_blocks", "evaluate.memory", "train.device"),
-    *("encode.batch_size", "encode.device", "encode.store_failure", "encode.executor"),
+    *("sources", "store", "web", "graphs", "model_blocks", "evaluate.memory"),
+    *("train.device", "train.processes", "train.checkpoint_every"),
+    *("encode.batch_size", "encode.device", "encode.store_failure", "encode.executor", "encode.ray_address"),
 }
 
 
 @pytest.mark.parametrize("name", [name for name in STAGES if name != "check"])
-def test_deps_are_the_import_closure(name):
-    listed = [dep for dep in STAGES[name]["deps"] if is_code(dep)]
-    assert sorted(listed) == sorted(code_of(STAGES[name])), "run `python -m stages.dependencies`"
+def test_a_stage_depends_on_its_code_and_on_that_of_what_it_loads_by_name(name):
+    deps = [dep.removeprefix("data/.code/") for dep in STAGES[name]["deps"] if dep.startswith("data/.code/")]
+    expected = [f"stages/{name}.txt"]
+    if name in ("train", "evaluate"):
+        expected.append("models/${item.model}.txt")
+    if name.startswith("encode_"):
+        expected.append("encoders/${" + name.removeprefix("encode_") + ".encoder}.txt")
+    assert deps == expected
+    assert not [dep for dep in STAGES[name]["deps"] if dep.endswith(".py")]
 
 
-def test_the_closure_follows_imports_of_imports_and_imports_inside_functions():
-    found = closure("stages/train.py")
-    training = {f"trainers/training/{name}.py" for name in ("train", "loop", "optimizer")}
-    assert {"stages/train.py", *training} <= found
-    assert "trainers/models/momok.py" not in found
+def test_the_check_sees_all_code_and_goes_before_every_stage():
+    deps, outs = STAGES["check"]["deps"], [next(iter(out)) for out in STAGES["check"]["outs"]]
+    assert {"params.yaml", "dvc.yaml", "pipeline", "stages", "trainers"} <= set(deps)
+    assert set(outs) == {"data/.code", "data/params.checked"}
+    assert "data/params.checked" in STAGES["download"]["deps"]
 
 
-def keys_read(path) -> set[str]:
-    """Chains like `params.text.encoder` in a script, as "text.encoder"; a subscript or a call ends the chain."""
-    found = set()
-    tree = ast.parse(path.read_text())
-    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+def test_the_report_depends_on_what_it_shows_of_each_graph_and_run():
+    assert not {"data", "runs"} & set(STAGES["report"]["deps"])
+    assert "data/.shown" in STAGES["report"]["deps"]
+    assert all(STAGES[name]["outs"][0].startswith("data/.shown/") for name in ("shown_graph", "shown_run"))
+
+
+def chain(node: ast.expr, known: dict[str, str]) -> str | None:
+    """The key that an expression reads: `params.graph[name].images` is "graph.*.images"; `known` maps names to keys."""
+    if isinstance(node, ast.Name):
+        return known.get(node.id)
+    if isinstance(node, ast.Attribute):
+        base = chain(node.value, known)
+        return None if base is None else base if node.attr == "model_dump" else f"{base}.{node.attr}".lstrip(".")
+    if isinstance(node, ast.Subscript):
+        base = chain(node.value, known)
+        return None if base is None else f"{base}.*"
+    return None
+
+
+def keys_read(tree: ast.AST) -> set[str]:
+    """The keys that a script reads from `params`, also through a name given to a block in the same function."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return set().union(*map(keys_read_within, functions or [tree]))
+
+
+def keys_read_within(tree: ast.AST) -> set[str]:
+    known, found = {"params": ""}, set()
+    for node in ast.walk(tree):  # assignments first, in the order of the file
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            targets, values = [node.targets[0]], [node.value]
+            if isinstance(targets[0], ast.Tuple) and isinstance(values[0], ast.Tuple):
+                targets, values = targets[0].elts, values[0].elts
+            for target, value in zip(targets, values, strict=False):
+                if isinstance(target, ast.Name) and (key := chain(value, known)):
+                    known[target.id] = key
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Subscript)}
+    named = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Assign)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and id(node) not in inner:
-            chain, here = [], node
-            while isinstance(here, ast.Attribute):
-                chain.append(here.attr)
-                here = here.value
-            if isinstance(here, ast.Name) and here.id == "params":
-                found.add(".".join(reversed(chain)).removesuffix(".model_dump"))
+        if isinstance(getattr(node, "ctx", None), ast.Load) and id(node) not in inner | named:
+            found.add(chain(node, known))
+    return found - {None, ""}
+
+
+def expanded(key: str) -> set[str]:
+    """A key that stands for a block as the keys in it, as far as stages/params.py knows them."""
+    block: type[BaseModel] | None = Params
+    for part in key.split("."):
+        kind = block.model_fields[part].annotation if block and part in block.model_fields else block
+        inner = [one for one in getattr(kind, "__args__", ()) if isinstance(one, type) and issubclass(one, BaseModel)]
+        block = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else inner[0] if inner else None
+    return {key} if block is None else set().union(*(expanded(f"{key}.{name}") for name in block.model_fields))
+
+
+def covers(outer: str, inner: str) -> bool:
+    return outer == inner or inner.startswith(f"{outer}.")
+
+
+def undeclared(read: set[str], declared: set[str]) -> set[str]:
+    """Keys that are read and decide something, but that no declared key is or holds."""
+    found = set()
+    for key in read:
+        if not any(covers(one, key) for one in declared | NO_OUTPUT):
+            keys = expanded(key)
+            found |= {one for one in keys if not any(covers(other, one) for other in declared | NO_OUTPUT)}
     return found
 
 
-def test_a_chain_of_attributes_is_a_key(tmp_path):
-    script_ = tmp_path / "script.py"
-    script_.write_text("x = params.text.encoder\ny = params.graph[g].images.source\nz = params.train.model_dump()\n")
-    assert keys_read(script_) == {"text.encoder", "graph", "train"}
+def declared_by(name: str) -> set[str]:
+    keys = [key for key in STAGES[name].get("params", []) if not key.startswith("${item.model}.")]
+    return {re.sub(r"\$\{[^}]*\}", "*", key) for key in keys}
+
+
+def read_by(name: str) -> set[str]:
+    files = {path for path in closure([script(STAGES[name])], but=PLUMBING) if path.is_relative_to(ROOT / "stages")}
+    return set().union(*(keys_read(ast.parse(path.read_text())) for path in files))
 
 
 @pytest.mark.parametrize("name", [name for name in STAGES if name != "check"])
 def test_params_are_the_keys_read(name):
-    declared = {key.split(".")[0] for key in STAGES[name].get("params", []) if "${item.model}" not in key}
-    files = [ROOT / file for file in closure(script(STAGES[name])) if file.startswith("stages/")]
-    read = set().union(*(keys_read(file) for file in files))
-    command = STAGES[name]["cmd"].split()
-    if "--modality" in command:  # stages.encode asks for the block that the modality's row names
-        read.add(f"{MODALITIES[command[command.index('--modality') + 1]].key}.encoder")
-    deciding = {key.split(".")[0] for key in read if key not in NO_OUTPUT and key.split(".")[0] not in NO_OUTPUT}
-    assert deciding - declared == set(), "read, but not among the params"
-    assert declared - {key.split(".")[0] for key in read} == set(), "among the params, but never read"
+    declared, read = declared_by(name), read_by(name)
+    assert undeclared(read, declared) == set(), "read, but not among the params"
+    unread = {key for key in declared if not any(covers(key, one) or covers(one, key) for one in read)}
+    assert unread == set(), "among the params, but never read"
 
 
-def test_the_check_sees_all_of_params_and_every_trainer_and_goes_before_the_first_stage():
-    assert {"params.yaml", "trainers"} <= set(STAGES["check"]["deps"])
-    assert next(iter(STAGES["check"]["outs"][0])) in STAGES["download"]["deps"]
+def test_keys_are_followed_through_blocks_and_names():
+    script_ = """
+x = params.text.encoder
+settings = params.graph[g]
+texts, images = settings.text.source, params.graph[g].images.source
+y = params.train.model_dump()
+use(params.encoders[params.text.encoder], texts, images, y)
+"""
+    assert keys_read(ast.parse(script_)) == {
+        *("graph.*.text.source", "graph.*.images.source", "text.encoder", "train", "encoders.*"),
+    }
+
+
+def test_a_key_of_a_declared_block_is_not_declared_by_its_neighbour():
+    read = {"images.per_entity", "graph.*.images.source", "train"}
+    declared = {"images.width", "graph.*.images", "train.precision", "train.patience", "train.dev_sample"}
+    assert undeclared(read, declared) == {"images.per_entity", "train.evaluate_every"}

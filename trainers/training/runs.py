@@ -9,7 +9,6 @@ dev.json, test.json, ranks.parquet     from the evaluate stage
 
 import csv
 import functools
-import hashlib
 import importlib
 import json
 import platform
@@ -30,6 +29,7 @@ from trainers import MODELS
 from trainers.training.checkpoint import load_tensors, save_tensors
 from trainers.training.data import Data, Features, Tokens
 from trainers.training.memmap import reopen
+from trainers.training.version import run_version
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def describe(data: Data, *, model: str, settings: object, split: str, encoders: 
         "peak_memory_bytes": peak_memory(device),
         "device": device_name(device),
         "precision": str(precision).removeprefix("torch."),
-        "code_version": code_version(),
+        "code_version": code_version(model),
     }
 
 
@@ -168,13 +168,9 @@ def device_name(device: torch.device) -> str:
 
 
 @functools.cache
-def code_version() -> str:
-    """The project's version and a digest of the sources as this process first found them."""
-    digest = hashlib.sha256()
-    folder = Path(__file__).parent
-    for source in sorted([*folder.rglob("*.py"), *folder.rglob("*.c")]):
-        digest.update(source.relative_to(folder).as_posix().encode() + b"\0" + source.read_bytes())
-    return f"{metadata.version('tessera-mmkgc')}+{digest.hexdigest()[:12]}"
+def code_version(model: str) -> str:
+    """The project's version and that of the code which trains `model`, as this process first found it."""
+    return f"{metadata.version('tessera-mmkgc')}+{run_version(model)}"
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:

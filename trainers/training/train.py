@@ -24,8 +24,12 @@ from trainers.training import loop, processes, runs
 from trainers.training.checkpoint import alone
 from trainers.training.data import Data
 from trainers.training.memmap import digest
+from trainers.training.version import run_version
 
 log = logging.getLogger(__name__)
+
+# What of a Schedule says where and how safely a run is trained, not what; its other fields decide the numbers.
+NO_NUMBER = ("device", "processes", "checkpoint_every")
 
 
 @dataclass(frozen=True)
@@ -177,9 +181,14 @@ def fingerprint(
     protocol: Protocol | None = None,
     change: Callable[[Data], Data] | None = None,
 ) -> str:
-    """16 hexadecimal digits for all that a run depends on: equal ones mean that there is nothing to train again."""
-    mark = {"model": model, "settings": asdict(settings), "schedule": asdict(schedule), "seed": seed,
-            "inputs": sorted(inputs.values()), "code": runs.code_version(),
+    """16 hexadecimal digits for all that a run depends on: equal ones mean that there is nothing to train again.
+
+    Where, by how many processes and how safely it is trained is left out, so that a run which was interrupted goes on
+    from its checkpoint on another device, as it does in other processes or at another interval.
+    """
+    counted = {key: value for key, value in asdict(schedule).items() if key not in NO_NUMBER}
+    mark = {"model": model, "settings": asdict(settings), "schedule": counted, "seed": seed,
+            "inputs": sorted(inputs.values()), "code": run_version(model),
             "protocol": protocol and protocol.name, "change": change and asdict(change)}  # fmt: skip
     return hashlib.sha256(json.dumps(mark, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -12,14 +12,16 @@ entities, batches or stores: `pipeline.encoding.run` feeds it and keeps what it 
 test checks it over every family): the rows of an input depend on that input and on `fingerprint` alone. So whatever
 decides the numbers, such as the padded length of a text, must be a function of the input, never of its neighbours.
 
-To add one: write the file, add it to `families`, give it a block in params.yaml. `fingerprint` should name the
+To add one: write the file, add it to `FAMILIES`, give it a block in params.yaml. `fingerprint` should name the
 weights (sha256 or pinned revision), the preprocessing, the precision and, by `code_version` of pipeline.versions, its
-own module: rows in the store are shared by all who have the same fingerprint, and by nobody else.
+own module and those of this folder that it imports: rows in the store are shared by all who have the same fingerprint,
+and by nobody else.
 """
 
 import dataclasses
 import difflib
 import hashlib
+import importlib
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +33,9 @@ import numpy as np
 import torch
 
 from pipeline.errors import UserError
+
+# Loaded by name, not imported, so that a change in one family is no change of the others (pipeline/versions.py).
+FAMILIES = ("language", "beit", "vqgan", "timm", "patches")
 
 
 class InvalidInput(UserError):
@@ -67,9 +72,7 @@ class Encoder(Protocol):
 
 def families() -> dict[str, ModuleType]:
     """Every family of encoders by the name that `family:` takes in params.yaml."""
-    from pipeline.encoding.encoders import beit, language, patches, timm, vqgan
-
-    return {"language": language, "beit": beit, "vqgan": vqgan, "timm": timm, "patches": patches}
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in FAMILIES}
 
 
 def settings(name: str, block: Mapping[str, object], kind: str) -> tuple[ModuleType, object]:

@@ -145,7 +145,7 @@ class Beit:
             "weights": file_sha256(settings.weights),
             "preprocessing": f"{pictures.PREPROCESSING}, short side 8/7 bicubic, centre crop, -1…1",
             "precision": "float32",
-            "code_version": code_version(__file__, pictures),
+            "code_version": code_version(__file__),
         }
 
     @cached_property

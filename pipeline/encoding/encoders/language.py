@@ -91,7 +91,7 @@ class Language:
             "max_tokens": settings.max_tokens,
             "padding": f"multiples of {STEP}",
             "precision": str(precision).removeprefix("torch."),
-            "code_version": code_version(__file__, stop_words),
+            "code_version": code_version(__file__),
         }
 
     def _folder_is_given(self) -> bool:

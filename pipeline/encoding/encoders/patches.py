@@ -50,7 +50,7 @@ class Patches:
             "patch": settings.patch,
             "preprocessing": f"{pictures.PREPROCESSING}, squeezed to a square",
             "precision": "float32",
-            "code_version": code_version(__file__, pictures),
+            "code_version": code_version(__file__),
         }
 
     def prepare(self, raw: Sequence[bytes]) -> list[np.ndarray | InvalidInput]:

@@ -47,7 +47,7 @@ class Timm:
             "weights": f"{settings.model} {settings.revision}" if pinned else file_sha256(self._file),
             "preprocessing": f"{pictures.PREPROCESSING}, {json.dumps(_preprocessing(self._bare), sort_keys=True)}",
             "precision": str(precision).removeprefix("torch."),
-            "code_version": code_version(__file__, pictures),
+            "code_version": code_version(__file__),
         }
 
     @cached_property

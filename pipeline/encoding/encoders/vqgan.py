@@ -116,7 +116,7 @@ class Vqgan:
             "attention_at": settings.attention_at,
             "preprocessing": f"{pictures.PREPROCESSING}, short side bicubic, centre crop, -1…1",
             "precision": "float32",
-            "code_version": code_version(__file__, pictures),
+            "code_version": code_version(__file__),
         }
 
     @cached_property

@@ -1,0 +1,60 @@
+"""What DVC compares in place of the code itself: a version for each stage, each model and each encoder.
+
+DVC does not see Python's imports, and takes a comment for a change. So the stage `check` writes, a line a file::
+
+    data/.code/stages/<stage>.txt       the stage's script and what it imports
+    data/.code/models/<model>.txt       a model with the training loop and the evaluator, as in run.json
+    data/.code/encoders/<encoder>.txt   an encoder's family, as in the feature store
+
+and a stage of dvc.yaml names those that it rests on. pipeline/versions.py says what counts as a change.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from pipeline import tables
+from pipeline.versions import ROOT, code_version
+from trainers.training.version import run_version
+
+FOLDER = Path("data/.code")
+FAMILIES = Path("pipeline/encoding/encoders")
+# How a stage is started and how params.yaml is checked changes no output; what is read from params.yaml is a param.
+PLUMBING = ("stages/cli.py", "stages/params.py")
+
+
+def script(stage: Mapping, root: Path = ROOT) -> Path:
+    """The file that a stage of dvc.yaml runs (`cmd: python -m <module> …`)."""
+    base = root.joinpath(*stage["cmd"].split()[2].split("."))
+    return base.with_suffix(".py") if base.with_suffix(".py").exists() else base / "__main__.py"
+
+
+def stages(root: Path = ROOT) -> dict[str, dict]:
+    """The stages of dvc.yaml by name."""
+    return YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+def models(root: Path = ROOT) -> list[str]:
+    """The models on disk by name: one file each."""
+    return sorted(path.stem for path in (root / "trainers/models").glob("*.py") if not path.stem.startswith("_"))
+
+
+def versions(encoders: Mapping[str, str], root: Path = ROOT) -> dict[str, str]:
+    """What to write, by path below data/.code without its suffix; `encoders` maps each encoder's name to its family."""
+    found = {f"stages/{name}": code_version(script(one, root), whole=True, root=root, but=PLUMBING)
+             for name, one in stages(root).items() if name != "check"}  # fmt: skip
+    found |= {f"models/{name}": run_version(name, root) for name in models(root)}
+    families = {family: root / FAMILIES / f"{family}.py" for family in encoders.values()}
+    known = {family: code_version(path, root=root) for family, path in families.items() if path.is_file()}
+    return found | {f"encoders/{name}": known[family] for name, family in encoders.items() if family in known}
+
+
+def write(encoders: Mapping[str, str], root: Path = ROOT, folder: Path = FOLDER) -> None:
+    """Bring `folder` up to date: write the files whose version changed, remove those of what is gone."""
+    wanted = {folder / f"{name}.txt": f"{version}\n" for name, version in versions(encoders, root).items()}
+    for path in set(folder.rglob("*.txt")) - set(wanted):
+        path.unlink()
+    for path, line in wanted.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != line:
+            tables.write_text(path, line)
