@@ -1,8 +1,8 @@
-"""What DVC compares in place of the code itself: a version for each stage, each model and each encoder.
+"""What DVC compares in place of the code itself: a version for each script, each model and each encoder.
 
 DVC does not see Python's imports, and takes a comment for a change. So the stage `check` writes, a line a file::
 
-    data/.code/stages/<stage>.txt       the stage's script and what it imports
+    data/.code/stages/<script>.txt      a stage's script and what it imports
     data/.code/models/<model>.txt       a model with the training loop and the evaluator, as in run.json
     data/.code/encoders/<encoder>.txt   an encoder's family, as in the feature store
 
@@ -11,8 +11,6 @@ and a stage of dvc.yaml names those that it rests on. pipeline/versions.py says 
 
 from collections.abc import Mapping
 from pathlib import Path
-
-from ruamel.yaml import YAML
 
 from pipeline import tables
 from pipeline.versions import ROOT, code_version
@@ -24,15 +22,11 @@ FAMILIES = Path("pipeline/encoding/encoders")
 PLUMBING = ("stages/cli.py", "stages/params.py")
 
 
-def script(stage: Mapping, root: Path = ROOT) -> Path:
-    """The file that a stage of dvc.yaml runs (`cmd: python -m <module> …`)."""
-    base = root.joinpath(*stage["cmd"].split()[2].split("."))
-    return base.with_suffix(".py") if base.with_suffix(".py").exists() else base / "__main__.py"
-
-
-def stages(root: Path = ROOT) -> dict[str, dict]:
-    """The stages of dvc.yaml by name."""
-    return YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+def scripts(root: Path = ROOT) -> dict[str, Path]:
+    """What stages of dvc.yaml may run, by the last part of `python -m stages.<script>`."""
+    found = {path.stem: path for path in (root / "stages").glob("*.py") if "__main__" in path.read_text("utf-8")}
+    found |= {path.parent.name: path for path in (root / "stages").glob("*/__main__.py")}
+    return {name: path for name, path in found.items() if path != root / "stages/check.py"}
 
 
 def models(root: Path = ROOT) -> list[str]:
@@ -42,8 +36,8 @@ def models(root: Path = ROOT) -> list[str]:
 
 def versions(encoders: Mapping[str, str], root: Path = ROOT) -> dict[str, str]:
     """What to write, by path below data/.code without its suffix; `encoders` maps each encoder's name to its family."""
-    found = {f"stages/{name}": code_version(script(one, root), whole=True, root=root, but=PLUMBING)
-             for name, one in stages(root).items() if name != "check"}  # fmt: skip
+    found = {f"stages/{name}": code_version(path, whole=True, root=root, but=PLUMBING)
+             for name, path in scripts(root).items()}  # fmt: skip
     found |= {f"models/{name}": run_version(name, root) for name in models(root)}
     families = {family: root / FAMILIES / f"{family}.py" for family in encoders.values()}
     known = {family: code_version(path, root=root) for family, path in families.items() if path.is_file()}

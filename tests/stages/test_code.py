@@ -17,7 +17,6 @@ def tree(tmp_path):
     """A copy of the project's code, to be changed."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
-    shutil.copy(ROOT / "dvc.yaml", tmp_path)
     return tmp_path
 
 
