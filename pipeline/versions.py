@@ -94,13 +94,12 @@ def _imported(file: Path, root: Path) -> Iterator[Path]:
 
 def _parsed(file: Path) -> tuple[str, tuple[tuple[int, str], ...]]:
     """The digest of a file's syntax, and what it imports as (dots before it, name)."""
-    about = file.stat()
-    return _parsed_once(file, about.st_mtime_ns, about.st_size)
+    return _parsed_content(file.read_bytes())
 
 
 @functools.lru_cache(maxsize=1024)
-def _parsed_once(file: Path, _time: int, _size: int) -> tuple[str, tuple[tuple[int, str], ...]]:
-    tree = ast.parse(file.read_bytes())
+def _parsed_content(content: bytes) -> tuple[str, tuple[tuple[int, str], ...]]:
+    tree = ast.parse(content)
     names: list[tuple[int, str]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
