@@ -2,7 +2,7 @@
 
 DVC does not see Python's imports, and takes a comment for a change. So the stage `check` writes, a line a file::
 
-    data/.code/stages/<script>.txt      a stage's script and what it imports
+    data/.code/stages/<script>.txt      a stage's script and what it imports (encode: and the modalities' readers)
     data/.code/models/<model>.txt       a model with the training loop and the evaluator, as in run.json
     data/.code/encoders/<encoder>.txt   an encoder's family, as in the feature store
 
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline import tables
+from pipeline.modalities import MODALITIES
 from pipeline.versions import ROOT, code_version
 from trainers.training.version import run_version
 
@@ -36,8 +37,9 @@ def models(root: Path = ROOT) -> list[str]:
 
 def versions(encoders: Mapping[str, str], root: Path = ROOT) -> dict[str, str]:
     """What to write, by path below data/.code without its suffix; `encoders` maps each encoder's name to its family."""
-    found = {f"stages/{name}": code_version(path, whole=True, root=root, but=PLUMBING)
-             for name, path in scripts(root).items()}  # fmt: skip
+    readers = [root / (row.reader.split(":")[0].replace(".", "/") + ".py") for row in MODALITIES.values()]
+    found = {f"stages/{name}": code_version(path, *(readers if name == "encode" else ()), whole=True, root=root,
+             but=PLUMBING) for name, path in scripts(root).items()}  # fmt: skip
     found |= {f"models/{name}": run_version(name, root) for name in models(root)}
     families = {family: root / FAMILIES / f"{family}.py" for family in encoders.values()}
     known = {family: code_version(path, root=root) for family, path in families.items() if path.is_file()}

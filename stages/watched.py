@@ -21,12 +21,13 @@ from pathlib import Path
 
 from pipeline import tables
 from pipeline.errors import UserError
-from stages.params import Graph, ReleasedFiles
+from pipeline.modalities import MODALITIES
+from stages.params import Graph
+from stages.released import FILES
 
 log = logging.getLogger(__name__)
 
 NOTHING = "Nothing is watched here.\n"
-RELEASED = ("features", "tokens", "codebook", "index")
 
 
 def watch(name: str, graph: Graph, data: Path = Path("data")) -> None:
@@ -37,9 +38,9 @@ def watch(name: str, graph: Graph, data: Path = Path("data")) -> None:
     base = data / name / "watched"
     _link(base / "folder", graph.folder, f"graph.{name}.folder")
     _link(base / "images", graph.images.path if graph.images.source == "folder" else None, f"graph.{name}.images.path")
-    for kind in ("text", "image"):
-        files: ReleasedFiles | None = getattr(graph.released, kind) if graph.encoded == "released" else None
-        named = {key: getattr(files, key, None) for key in RELEASED}
+    for kind in MODALITIES:
+        files = getattr(graph.released, kind, None) if graph.encoded == "released" else None
+        named = {key: getattr(files, key, None) for key in FILES}
         _links(base / "released" / kind, {key: path for key, path in named.items() if path and Path(path).exists()})
 
 

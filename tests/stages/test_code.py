@@ -87,7 +87,7 @@ def test_a_familys_rows_rest_on_its_file_and_its_helpers(tree):
 )
 def test_what_decides_no_rows_does_not_throw_the_store_away(tree, file):
     found = changed(tree, file, statement)
-    assert "stages/encode_text" in found
+    assert "stages/encode" in found
     assert not {name for name in found if name.startswith("encoders/")}
 
 
@@ -100,7 +100,7 @@ def test_a_stage_follows_imports_of_imports_and_imports_inside_functions_but_not
     found = {path.relative_to(ROOT).as_posix() for path in closure([ROOT / "stages/train.py"])}
     assert {"stages/train.py", *(f"trainers/training/{name}.py" for name in ("train", "loop", "optimizer"))} <= found
     assert "trainers/models/momok.py" not in found
-    found = {path.relative_to(ROOT).as_posix() for path in closure([ROOT / "stages/encode_text.py"])}
+    found = {path.relative_to(ROOT).as_posix() for path in closure([ROOT / "stages/encode.py"])}
     assert "pipeline/encoding/encoders/learned.py" in found
     assert "pipeline/encoding/encoders/beit.py" not in found
 
@@ -162,4 +162,6 @@ def test_every_module_that_is_loaded_by_name_has_a_version_of_its_own():
     """`import_module` hides an import from the closure: whoever uses it names what it loads in stages/code.py."""
     found = {path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.py")
              if "import_module" in path.read_text()}  # fmt: skip
-    assert found == {"pipeline/encoding/encoders/__init__.py", "trainers/training/runs.py"}
+    assert found == {
+        "pipeline/encoding/encoders/__init__.py", "pipeline/encoding/inputs.py", "trainers/training/runs.py",
+    }  # fmt: skip

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from pipeline.modalities import MODALITIES
 from pipeline.versions import ROOT, closure
 from stages.code import PLUMBING, scripts
 from stages.params import Params
@@ -119,7 +120,11 @@ def declared_by(name: str) -> set[str]:
 
 def read_by(name: str) -> set[str]:
     files = {path for path in closure([scripts()[script(name)]], but=PLUMBING) if path.is_relative_to(ROOT / "stages")}
-    return set().union(*(keys_read(ast.parse(path.read_text())) for path in files))
+    found = set().union(*(keys_read(ast.parse(path.read_text())) for path in files))
+    command = STAGES[name]["cmd"].split()
+    if "--modality" in command:  # stages.encode asks for the block that the modality's row names
+        found.add(f"{MODALITIES[command[command.index('--modality') + 1]].key}.encoder")
+    return found
 
 
 @pytest.mark.parametrize("name", [name for name in STAGES if name != "check"])
