@@ -31,6 +31,7 @@ QUICK = CrawlPolicy(
     concurrency=4,
     retry=RetryPolicy(timeout=1, retries=4, backoff=0.02, longest_wait=300),
 )
+ATTEMPTS = QUICK.retry.retries + 1
 KEYS = [
     "Q1",
     "http://www.wikidata.org/entity/Q2",
@@ -146,10 +147,11 @@ def test_never_more_at_once_than_configured(server, tmp_path):
 
 
 def test_the_rate_is_kept(server, tmp_path):
+    began = time.monotonic()  # not from the first arrival, which a busy machine may delay
     run(server, tmp_path, Wanted([f"Q{n}" for n in range(1, 1001)]), CrawlPolicy("a@b.org", rate=40, concurrency=8))
     times = [moment for moment, _ in server.seen]
     assert len(times) == 20
-    assert times[-1] - times[0] >= 19 / 40
+    assert times[-1] - began >= 19 / 40
 
 
 @pytest.mark.parametrize(
@@ -183,12 +185,12 @@ def test_a_final_answer_is_not_asked_for_again(server, tmp_path):
 
 
 def test_what_keeps_failing_is_a_row_and_retry_tries_only_that(server, tmp_path):
-    server.script["/thumb/Second"] = [(503, None)] * QUICK.retry.retries + 1
+    server.script["/thumb/Second"] = [(503, None)] * ATTEMPTS
     wanted = Wanted(["Q1", "Q2"], pictures=5, licences=False)
     run(server, tmp_path, wanted)
     with WebStore(tmp_path / "web.sqlite") as store:
         answer = store.get(PICTURE, picture_key("Second one.jpg", 500))
-        assert (answer.status, answer.attempts) == ("failed", QUICK.retry.retries + 1 + 1)
+        assert (answer.status, answer.attempts) == ("failed", ATTEMPTS + 1)
         assert "503" in answer.error
     server.seen.clear()
     run(server, tmp_path, wanted)
