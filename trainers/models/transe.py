@@ -58,6 +58,10 @@ class TransE(nn.Module):
         """(B, D) vectors of the entities that are known in queries, with dropout in training."""
         return F.dropout(self.entity[entity], self.dropout, self.training)
 
+    def rows(self, table: Tensor, entity: Tensor) -> Tensor:
+        """(B, D) rows of a table of entities."""
+        return table[entity]
+
     def ask(self, x: Tensor, relation: Tensor) -> Tensor:
         """(B, D): where the answer should lie, of entities (B, D) under relations (B,), from R on those of heads.
 

@@ -25,6 +25,7 @@ class Bilinear(nn.Module):
         super().__init__()
         self.entity, self.relation = nn.Parameter(entity), nn.Parameter(relation)
         self.relations, self.dropout = relations, dropout
+        self.sparse = False  # whether gradients hold only the rows of entities that a step has read
 
     @property
     def reciprocal(self) -> bool:
@@ -67,7 +68,11 @@ class Bilinear(nn.Module):
 
     def known(self, entity: Tensor) -> Tensor:
         """(B, D) vectors of the entities that are known in queries, with dropout in training."""
-        return F.dropout(self.entity[entity], self.dropout, self.training)
+        return F.dropout(self.rows(self.entity, entity), self.dropout, self.training)
+
+    def rows(self, table: Tensor, entity: Tensor) -> Tensor:
+        """(B, D) rows of a table of entities."""
+        return F.embedding(entity, table, sparse=self.sparse)
 
     def link_scores(self, positive: Tensor, negatives: Negatives) -> tuple[Tensor, Tensor]:
         """Scores (B,) of `positive` (B, 3) and (B, K) of its negatives."""
@@ -82,8 +87,8 @@ class Bilinear(nn.Module):
         `known` (B,) and `relation` (B,) make queries; triple i is query `row[i]` (M,) with `answer[i]` (M,).
         """
         share = torch.bincount(row, minlength=len(known)) / len(row)
-        x, r = self.entity[known], self.relation[relation if self.reciprocal else relation % self.relations]
-        sizes = [self.modulus(part).pow(3).sum(-1) for part in (x, r, self.answers[answer])]
+        x, r = self.rows(self.entity, known), self.relation[relation if self.reciprocal else relation % self.relations]
+        sizes = [self.modulus(part).pow(3).sum(-1) for part in (x, r, self.rows(self.answers, answer))]
         return (share * (sizes[0] / 2 + sizes[1])).sum() + sizes[2].mean() / 2
 
     def dura(self, known: Tensor, relation: Tensor, row: Tensor, answer: Tensor) -> Tensor:
@@ -92,7 +97,7 @@ class Bilinear(nn.Module):
         Arguments as of `n3`.
         """
         share = torch.bincount(row, minlength=len(known)) / len(row)
-        x, t = self.entity[known], self.answers[answer]
+        x, t = self.rows(self.entity, known), self.rows(self.answers, answer)
         heads = x.square().sum(-1) + self.ask(x, relation).square().sum(-1)
         tails = t.square().sum(-1) + self.ask_back(t, relation[row]).square().sum(-1)
         return (share * heads).sum() + tails.mean()

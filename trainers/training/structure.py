@@ -3,7 +3,7 @@
 An objective makes batches of the training triples and, of a model and a batch, the link loss. What it asks of a model:
 
     negative_sampling   link_scores(positive, negatives) -> (B,), (B, K)
-    one_vs_all          known(entity), ask(x, relation) -> (B, D), answers (E, D), and `euclidean` if its scores are
+    one_vs_all          known(entity), ask(x, relation) -> (B, D), answers (E, D), rows(table, entity), and `euclidean` if its scores are
                         negative distances and no inner products
     k_vs_all            the same, of inner products
     any                 n3 and dura (known, relation, row, answer) -> 0-d, where a regulariser is asked for;
@@ -77,6 +77,10 @@ class Learner:
     ):  # fmt: skip
         self.model = model.to(device)
         self.settings, self.device, self.precision = settings, device, precision
+        # Adagrad leaves rows without a gradient alone, so that the few rows which a step has read are all there is to do.
+        sparse = hasattr(model, "sparse") and bool(settings.candidates) and settings.optimizer == "adagrad"
+        if sparse and settings.objective == "one_vs_all" and not processes.together():
+            model.sparse = True
         self.objective = OBJECTIVES[settings.objective](data, settings, device, seed)
         self.optimizers = {"model": _optimizer(settings, model)}
         self.schedulers = {}
@@ -105,7 +109,8 @@ class Learner:
 
 def _optimizer(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
     kind = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}[settings.optimizer]
-    return kind(model.parameters(), lr=settings.learning_rate, fused=True)
+    fused = not getattr(model, "sparse", False)
+    return kind(model.parameters(), lr=settings.learning_rate, fused=fused, foreach=False)
 
 
 def relation_loss(model: nn.Module, pairs: Pairs) -> Tensor:
@@ -114,7 +119,7 @@ def relation_loss(model: nn.Module, pairs: Pairs) -> Tensor:
     known, relation, stored = known[row], relation[row], len(model.relation)
     # Without reciprocal relations, a query for a head is the same fact the other way round.
     head, tail = torch.where(relation < stored, known, answer), torch.where(relation < stored, answer, known)
-    scores = model.pair(model.entity[head], model.answers[tail]) @ model.relation.T
+    scores = model.pair(model.rows(model.entity, head), model.rows(model.answers, tail)) @ model.relation.T
     return F.cross_entropy(scores, relation % stored)
 
 
@@ -165,7 +170,7 @@ class OneVsAll:
         answers, answer, offset = model.answers, batch.answer, None
         if self.settings.candidates is not None and self.settings.candidates < self.entities:
             entity, offset = one_vs_all.draw_candidates(batch, self.entities, self.settings.candidates)
-            answers, answer = answers[entity], torch.searchsorted(entity, answer)
+            answers, answer = model.rows(answers, entity), torch.searchsorted(entity, answer)
         loss = one_vs_all.cross_entropy(
             query, answers, batch.row, answer, pairs=batch.pairs, smoothing=self.settings.label_smoothing,
             euclidean=getattr(model, "euclidean", False), offset=offset,
