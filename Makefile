@@ -4,6 +4,8 @@
 # make install  only installs
 # make verify   compares all that DVC keeps with its checksums, sets aside what is damaged
 # make study NAME=… GRAPH=… MODEL=…   one experiment: table, figure, words (docs/studies.md); SEEDS=, EPOCHS= on wish
+# make benchmark   fills benchmarks/results/ as far as MINUTES= (60) go, writes docs/results.md
+# make tune GRAPH=… MODEL=…   searches settings on dev for MINUTES= (30); trials: benchmarks/results/tuning/
 # make share DIR=…   uses storage that a group shares: a folder, or an address (docs/shared-storage.md)
 # make help     prints this; python -m stages lists the stages and the commands beside them
 #
@@ -25,7 +27,7 @@ INSTALL = python -m pip install --quiet --disable-pip-version-check $(if $(VENV)
 # An environment that others use too must not change hands in silence.
 NOTICE = $(if $(VENV),,@python -m stages.ops.environment)
 
-.PHONY: repro test lint install verify study share help
+.PHONY: repro test lint install verify study benchmark tune share help
 .DEFAULT_GOAL := repro
 
 repro: $(STAMP)
@@ -48,6 +50,12 @@ study: $(STAMP)
 	python -m stages.studies --name "$(NAME)" --graph "$(GRAPH)" --model "$(MODEL)" \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(EPOCHS),--epochs $(EPOCHS))
 
+benchmark: $(STAMP)
+	python -m benchmarks.benchmark --minutes $(or $(MINUTES),60)
+
+tune: $(STAMP)-tune
+	python -m benchmarks.tune --graph "$(GRAPH)" --model "$(MODEL)" --minutes $(or $(MINUTES),30)
+
 share: $(STAMP)
 	python -m stages.ops.share $(DIR)
 
@@ -65,4 +73,9 @@ $(STAMP): $(SOURCES)
 $(STAMP)-dev: $(STAMP)
 	$(NOTICE)
 	$(INSTALL) ".[dev,vqgan,ssh,s3]"
+	touch $@
+
+$(STAMP)-tune: $(STAMP)
+	$(NOTICE)
+	$(INSTALL) ".[tune]"
 	touch $@

@@ -141,6 +141,7 @@ class Train(Block):
     checkpoint_every: Count
     processes: AtLeastOne
     dev_sample: AtLeastOne | None
+    train_on: Literal["train", "train+dev"]
 
 
 class Evaluate(Block):

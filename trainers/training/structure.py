@@ -3,8 +3,8 @@
 An objective makes batches of the training triples and, of a model and a batch, the link loss. What it asks of a model:
 
     negative_sampling   link_scores(positive, negatives) -> (B,), (B, K)
-    one_vs_all          known(entity), ask(x, relation) -> (B, D), answers (E, D), rows(table, entity), and `euclidean` if its scores are
-                        negative distances and no inner products
+    one_vs_all          known(entity), ask(x, relation) -> (B, D), answers (E, D), rows(table, entity), and `euclidean`
+                        if its scores are negative distances and no inner products
     k_vs_all            the same, of inner products
     any                 n3 and dura (known, relation, row, answer) -> 0-d, where a regulariser is asked for;
                         `pair` and `relation` (see trainers/parts/bilinear.py) for the prediction of relations
@@ -77,10 +77,11 @@ class Learner:
     ):  # fmt: skip
         self.model = model.to(device)
         self.settings, self.device, self.precision = settings, device, precision
-        # Adagrad leaves rows without a gradient alone, so that the few rows which a step has read are all there is to do.
+        # Adagrad leaves rows without a gradient alone: the rows that a step has read are all there is to do.
         sparse = hasattr(model, "sparse") and bool(settings.candidates) and settings.optimizer == "adagrad"
         if sparse and settings.objective == "one_vs_all" and not processes.together():
             model.sparse = True
+            torch.sparse.check_sparse_tensor_invariants.disable()  # torch's own default, which it warns of
         self.objective = OBJECTIVES[settings.objective](data, settings, device, seed)
         self.optimizers = {"model": _optimizer(settings, model)}
         self.schedulers = {}

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ class Schedule:
     patience: int = 5
     checkpoint_every: int = 10
     dev_sample: int | None = None
+    train_on: Literal["train", "train+dev"] = "train"
     processes: int = 1  # of one machine; who starts them has read it, the run itself does not
 
 
@@ -75,13 +77,16 @@ def train(
     settings = without_absent(settings, given)
     modalities = modalities_of(settings)
     data = change(given) if change else given
+    evaluate_every = getattr(settings, "evaluate_every", None) or schedule.evaluate_every
+    if schedule.train_on == "train+dev":  # nothing is chosen any more: the weights are those after the last epoch
+        data = replace(data, train=torch.cat([data.train, data.dev]))
+        evaluate_every = settings.epochs
     inputs = inputs_of(model, settings, graph=graph, encoded=encoded)
     mark = fingerprint(model, settings, schedule, seed=seed, inputs=inputs, protocol=protocol, change=change)
     folder = work / mark
 
     built = module.build(data, settings, torch.Generator().manual_seed(seed))
     learner = module.Learner(built.to(device), data, settings, device=device, precision=precision, seed=seed)
-    evaluate_every = getattr(settings, "evaluate_every", None) or schedule.evaluate_every
     look = protocol and Looks(protocol, test_ranks(given, device), settings.epochs, evaluate_every)
     with alone(folder, processes.is_first()):
         progress = loop.fit(
@@ -107,7 +112,12 @@ def train(
         precision=precision,
         progress=progress,
     )
-    about |= {"inputs": inputs, "fingerprint": mark, **({"change": asdict(change)} if change else {})}
+    about |= {
+        "train_on": schedule.train_on,
+        "inputs": inputs,
+        "fingerprint": mark,
+        **({"change": asdict(change)} if change else {}),
+    }
     if look:
         about["reference_protocol"] = look.summary(progress.history)
     about["processes"] = processes.count()
