@@ -16,46 +16,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from stages import plots
+from stages.plots import DASHES, STAND_INS, style
 from stages.report.content import Result
 from trainers.evaluation.metrics import MRR
 
-_STAND_INS = {"ink": "#0a0b01", "muted": "#0a0b02", "line": "#0a0b03", "panel": "#0a0b04"}
-SERIES = 10  # colours that the style sheet knows: --s0 … --s9
-_DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
-_MARKERS = "osD^vPX<>*"
 WIDTH = 3.9  # inches; 374 CSS pixels
-
-_STYLE = {
-    "svg.fonttype": "none",
-    "font.size": 10,
-    "text.color": _STAND_INS["ink"],
-    "axes.labelcolor": _STAND_INS["ink"],
-    "axes.edgecolor": _STAND_INS["line"],
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": _STAND_INS["line"],
-    "grid.linewidth": 0.6,
-    "xtick.color": _STAND_INS["muted"],
-    "ytick.color": _STAND_INS["muted"],
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "figure.facecolor": "none",
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.linewidth": 1.8,
-}
+_STYLE = style(STAND_INS)
 
 
 def series(place: int) -> dict:
-    """Colour, dashes and marker of the model at this place in params.yaml: told apart without colour as well."""
-    return {
-        "color": f"#0a0c{place % SERIES:02x}",
-        "linestyle": _DASHES[place // SERIES % len(_DASHES)],
-        "marker": _MARKERS[place % len(_MARKERS)],
-    }
+    """How the model at this place in params.yaml is drawn."""
+    return plots.series(STAND_INS, place)
 
 
 def intervals(rows: Sequence[Result], name: str) -> str:
@@ -67,9 +39,9 @@ def intervals(rows: Sequence[Result], name: str) -> str:
         axes.plot([100 * row.low, 100 * row.high], [y, y], color=look["color"], solid_capstyle="round")
         axes.plot(100 * row.mrr, y, look["marker"], color=look["color"], markersize=6.5)
         if printed is not None:
-            axes.plot(printed, y, "d", markeredgecolor=_STAND_INS["muted"], markerfacecolor="none")
+            axes.plot(printed, y, "d", markeredgecolor=STAND_INS.muted, markerfacecolor="none")
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
-    axes.tick_params(axis="y", labelcolor=_STAND_INS["ink"])
+    axes.tick_params(axis="y", labelcolor=STAND_INS.ink)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     right = max(max(100 * row.high, printed or 0) for row, printed in zip(rows, published, strict=True))
     axes.set_xlim(0, 1.05 * right)
@@ -79,7 +51,7 @@ def intervals(rows: Sequence[Result], name: str) -> str:
 
 
 def dev_curves(runs: Sequence[Mapping], name: str) -> str:
-    """Dev MRR over epochs, a line a model; the chosen epoch is the large marker.
+    """Dev MRR over epochs, one line per model; the chosen epoch is the large marker.
 
     A row has `label`, `place`, `epoch` (n,), `dev_mrr` (n,) fractions, `chosen` (epoch or None).
     """
@@ -103,7 +75,7 @@ def loss_curves(title: str, place: int, epoch: np.ndarray, terms: Mapping[str, n
     """One model's loss and its terms over epochs, each the mean of an epoch's steps."""
     figure, axes = _figure(2.5)
     for row, (term, values) in enumerate(terms.items()):
-        dashes = _DASHES[min(row, 1)]
+        dashes = DASHES[min(row, 1)]
         axes.plot(epoch, values, color=series(place + row)["color"], linestyle=dashes, label=term.replace("_", " "))
     positive = np.concatenate(list(terms.values())) if terms else np.zeros(0)
     positive = positive[np.isfinite(positive)]
@@ -123,10 +95,10 @@ def coverage(bars: Sequence[tuple[str, Mapping[str, float]]], name: str) -> str:
     left = np.zeros(len(bars))
     for place, part in enumerate(parts):
         width = np.array([shares[part] for _, shares in bars])
-        axes.barh(range(len(bars)), width, 0.62, left, color=f"#0a0d{place:02x}", label=part, linewidth=0)
+        axes.barh(range(len(bars)), width, 0.62, left, color=STAND_INS.parts[place], label=part, linewidth=0)
         left += width
     axes.set_yticks(range(len(bars)), [label for label, _ in bars])
-    axes.tick_params(axis="y", labelcolor=_STAND_INS["ink"])
+    axes.tick_params(axis="y", labelcolor=STAND_INS.ink)
     axes.set_ylim(len(bars) - 0.45, -0.55)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
@@ -163,14 +135,14 @@ def heat_map(
             ink = "#ffffff" if level < 0.6 else "#111111"
             axes.text(middle, y + 0.49, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=9.5)
         else:
-            axes.text(middle, y + 0.49, "·", ha="center", va="center", color=_STAND_INS["muted"], fontsize=9.5)
+            axes.text(middle, y + 0.49, "·", ha="center", va="center", color=STAND_INS.muted, fontsize=9.5)
     ticks = [label for _, span in parts for label in (short if span == len(short) else ("all",))]
     axes.set_xlim(0, left[-1] + 1)
     axes.set_ylim(len(rows), -0.75)
     axes.set_xticks(left + 0.48, ticks)
     axes.set_yticks(np.arange(len(rows)) + 0.48, rows)
     for (heading, span), end in zip(parts, ends, strict=True):
-        axes.text(left[end - span], -0.2, heading, color=_STAND_INS["muted"], fontsize=9)
+        axes.text(left[end - span], -0.2, heading, color=STAND_INS.muted, fontsize=9)
     axes.set(xlabel=f"coverage ({letters})", ylabel="relation category")
     _title(axes, title)
     axes.spines[:].set_visible(False)
@@ -179,7 +151,7 @@ def heat_map(
 
 
 def _title(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="left", fontweight="bold", fontsize=11, color=_STAND_INS["ink"])
+    axes.set_title(text, loc="left", fontweight="bold", fontsize=11, color=STAND_INS.ink)
 
 
 def lines(plot: Mapping, groups: Mapping[str, Sequence[tuple[float, float, float]]], name: str) -> str:
@@ -206,7 +178,7 @@ def dots(plot: Mapping, groups: Mapping[str, Sequence[tuple[str, float, float]]]
         at = np.array([names.index(one) for one in x]) + 0.5 * ((place + 0.5) / len(groups) - 0.5)
         axes.errorbar(y, at, xerr=error if any(error) else None, capsize=2.5, markersize=6, label=label, **look)
     axes.set_yticks(range(len(names)), names)
-    axes.tick_params(axis="y", labelcolor=_STAND_INS["ink"])
+    axes.tick_params(axis="y", labelcolor=STAND_INS.ink)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 1.06 * max(y + error for points in groups.values() for _, y, error in points) or 1)
     axes.set_xlabel(plot["y_label"])
@@ -245,7 +217,7 @@ def _legend(figure: Figure, axes: Axes, least: int = 2) -> None:
         figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // columns))
         figure.legend(
             handles, labels, loc="outside upper left", ncols=columns, fontsize=9, frameon=False,
-            labelcolor=_STAND_INS["ink"], handlelength=2.2, columnspacing=1.2, borderpad=0,
+            labelcolor=STAND_INS.ink, handlelength=2.2, columnspacing=1.2, borderpad=0,
         )  # fmt: skip
 
 
@@ -264,8 +236,6 @@ def _svg(figure: Figure, name: str) -> str:
     svg = re.sub(
         r'<svg [^>]*viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{name}">', svg, count=1
     )
-    for variable, colour in _STAND_INS.items():
+    for variable, colour in re.findall(r"--(\w+): ([^;]+);", plots.variables(STAND_INS)):
         svg = svg.replace(colour, f"var(--{variable})")
-    svg = re.sub(r"#0a0c([0-9a-f]{2})", lambda found: f"var(--s{int(found[1], 16)})", svg)
-    svg = re.sub(r"#0a0d([0-9a-f]{2})", lambda found: f"var(--c{int(found[1], 16)})", svg)
     return re.sub(r"\s*\n\s*", "\n", svg).strip()

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from pipeline.errors import UserError
 from pipeline.graph.vocabulary import SPLITS
+from stages import plots
 from stages.report import figures, words
 from stages.report import predictions as answers
 from stages.report import tables as report
@@ -48,6 +49,8 @@ def page(root: Path, graphs: Sequence[str], models: Sequence[str], load: Callabl
         studies=_studies(root),
         citations=report.citations(graphs, runs),
         few=report.FEW,
+        light=plots.variables(plots.LIGHT),
+        dark=plots.variables(plots.DARK),
     )
 
 

@@ -8,13 +8,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stages.studies.figures import COLOURS, STYLE
-
-PART_COLOURS = {"structure": COLOURS[0], "image": COLOURS[1], "text": COLOURS[2], "[ENT]": COLOURS[7]}
+from stages import plots
+from stages.studies.figures import STYLE
 
 
 def shares(rows: Sequence[Mapping], parts: Sequence[str], label: str, title: str) -> Figure:
-    """Stacked bars of means (fractions that add up to 1), a bar a group of entities."""
+    """Stacked bars of means (fractions that add up to 1), one bar per group of entities."""
     bars = [(f"{row['coverage']} ({row['entities']:,})", [row[part] for part in parts]) for row in rows]
     return stacked(bars, parts, label, title, "entities by coverage")
 
@@ -29,7 +28,7 @@ def stacked(
         left = np.zeros(len(bars))
         for place, part in enumerate(parts):
             width = 100 * np.array([values[place] for _, values in bars])
-            axes.barh(range(len(bars)), width, 0.66, left, color=PART_COLOURS[part], label=part)
+            axes.barh(range(len(bars)), width, 0.66, left, color=plots.part(plots.LIGHT, part), label=part)
             left += width
         axes.set_yticks(range(len(bars)), [_short(name) for name, _ in bars])
         axes.set_ylim(len(bars) - 0.5, -0.5)
@@ -41,7 +40,7 @@ def stacked(
 
 
 def distribution(values: np.ndarray, parts: Sequence[str], label: str) -> Figure:
-    """How a fraction (E, P) is spread over the entities, an outline a part."""
+    """How a fraction (E, P) is spread over the entities, one outline per part."""
     with matplotlib.rc_context(STYLE):
         figure = _figure(5.2, 3.4)
         axes = figure.subplots()
@@ -52,7 +51,7 @@ def distribution(values: np.ndarray, parts: Sequence[str], label: str) -> Figure
                 range=(0, 100),
                 histtype="step",
                 lw=1.6,
-                color=PART_COLOURS[part],
+                color=plots.part(plots.LIGHT, part),
                 label=part,
             )
         axes.set(xlim=(0, 100), xlabel=label, ylabel="entities (number)")
@@ -62,7 +61,7 @@ def distribution(values: np.ndarray, parts: Sequence[str], label: str) -> Figure
 
 
 def gates(modalities: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure:
-    """A map a modality: the gates (relations, K), one row a relation, and the scale of all of them."""
+    """One map per modality: the gates (relations, K), one row per relation, and the scale of all of them."""
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = _figure(4.2 + 1.7 * len(modalities), 1.4 + 0.2 * len(names))
         every = figure.subplots(1, len(modalities), sharey=True, squeeze=False)[0]
@@ -105,14 +104,15 @@ def tiles(entities: Sequence[tuple[str, Image.Image, np.ndarray]], picture_word:
 
 
 def words(entities: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> Figure:
-    """Each entity's text tokens with the fraction of attention that each has, a panel an entity."""
+    """Each entity's text tokens with the fraction of attention that each has, one panel per entity."""
     columns = min(3, len(entities))
     lines = -(-len(entities) // columns)
     with matplotlib.rc_context(STYLE):
         figure = _figure(2.9 * columns, 0.9 + lines * (0.75 + 0.22 * max(len(tokens) for _, tokens in entities)))
         every = figure.subplots(lines, columns, sharex=True, squeeze=False).ravel()
+        colour = plots.part(plots.LIGHT, "text")
         for axes, (name, tokens) in zip(every, entities, strict=False):
-            axes.barh(range(len(tokens)), [100 * value for _, value in tokens], 0.66, color=PART_COLOURS["text"])
+            axes.barh(range(len(tokens)), [100 * value for _, value in tokens], 0.66, color=colour)
             axes.set_yticks(range(len(tokens)), [token for token, _ in tokens], fontsize=9)
             axes.invert_yaxis()
             axes.grid(False, axis="y")

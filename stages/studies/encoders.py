@@ -1,4 +1,4 @@
-"""A graph encoded with other encoders than params.yaml has chosen, for studies: data/.work/studies/encoded/<graph>/.
+"""A graph encoded with other encoders than params.yaml chooses, for studies: data/.work/studies/encoded/<graph>/.
 
 Each modality and encoder has one folder, made through the feature store, so that what any graph or stage has encoded
 before is not encoded again. What made a folder is written beside its tables; one that was made of the same is kept.

@@ -11,20 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pipeline import tables
+from stages import plots
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")  # Okabe and Ito's
-MARKERS = "osD^vPX*"
-STYLE = {
-    "font.size": 10,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#dddddd",
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "tessera",
-}
+STYLE = {**plots.style(plots.LIGHT), "svg.hashsalt": "tessera"}
 PANEL = (3.9, 3.6)  # inches
 
 
@@ -66,8 +55,8 @@ def _lines(axes: Axes, groups: Mapping[str, Sequence[Mapping]], plot: Mapping, n
         rows = sorted(rows, key=lambda row: row[plot["x"]])
         x = [row[plot["x"]] for row in rows]
         y, spread = _values(rows, plot)
-        look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
-        axes.errorbar(x, y, spread, label=label or None, capsize=2.5, markersize=5, linewidth=1.6, **look)
+        look = plots.series(plots.LIGHT, place)
+        axes.errorbar(x, y, spread, label=label or None, capsize=2.5, markersize=5, **look)
     axes.set(xlabel=plot["x_label"], ylabel=plot["y_label"])
     axes.label_outer(remove_inner_ticks=True)
     if all(isinstance(row[plot["x"]], int) for rows in groups.values() for row in rows):
@@ -80,8 +69,8 @@ def _dots(axes: Axes, groups: Mapping[str, Sequence[Mapping]], plot: Mapping, na
         shift = 0.5 * ((place + 0.5) / len(groups) - 0.5)
         at = [names.index(str(row[plot["x"]])) + shift for row in rows]
         x, spread = _values(rows, plot)
-        look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
-        axes.errorbar(x, at, xerr=spread, label=label or None, capsize=2.5, linestyle="none", **look)
+        look = {**plots.series(plots.LIGHT, place), "linestyle": "none"}
+        axes.errorbar(x, at, xerr=spread, label=label or None, capsize=2.5, **look)
         most = max(most, float((x + spread[1]).max()))
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)

@@ -290,6 +290,34 @@ def test_where_a_model_wins_is_counted_over_the_cells_queries(project):
     assert best.lead == pytest.approx(mrr[0] - mrr[1])
 
 
+def test_a_cell_is_grey_in_the_html_unless_its_lead_is_clear(html, project):
+    """What the page shows, not only what the function says: a template can ask for the wrong thing."""
+    root, _ = project
+    leads = []
+    for name in GRAPHS:
+        for one in report_tables.wins(read_graph(root, name), read_runs(root, [name], world.MODELS)):
+            leads += [lead.clear for row in one.best for lead in row if lead]
+    cells = re.findall(r'<td( class="unclear")?><span class="dot"', html[html.index('id="wins"') :])
+    assert [not grey for grey in cells] == leads
+    assert 0 < sum(leads) < len(leads) / 2, "most leads of this world are noise, and some are not"
+
+
+def test_a_template_may_not_ask_a_dict_for_an_attribute():
+    template = report_page.Environment().from_string("{{ best.clear }}")
+    with pytest.raises(TypeError, match="attribute 'clear'"):
+        template.render(best={"clear": False})
+
+
+def test_a_relation_that_train_lacks_is_reported_as_unseen(tmp_path):
+    scorers = world.build(tmp_path, "DB15K", models=("rotate",))
+    path = tmp_path / "data/DB15K/graph/relations.parquet"
+    columns = tables.read(path, "relations").to_pydict()
+    tables.write(path, "relations", {**columns, "category": ["unseen", *columns["category"][1:]]}, {})
+    assert "Where each model wins" in page(tmp_path, ["DB15K"], ["rotate"], load=scorers.__getitem__)
+    wins = report_tables.wins(read_graph(tmp_path, "DB15K"), read_runs(tmp_path, ["DB15K"], ["rotate"]))
+    assert "unseen" in wins[0].rows
+
+
 def test_a_lead_is_clear_only_if_the_bootstrap_bears_it_out():
     draw = np.random.default_rng(0)
     base = draw.random(400)
