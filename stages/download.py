@@ -6,7 +6,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipeline.download import sources
-from pipeline.download.retry import RetryPolicy
+from pipeline.retry import RetryPolicy
 from stages.cli import arguments, stage
 from stages.params import load_params
 

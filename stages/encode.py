@@ -10,7 +10,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipeline import tables
-from pipeline.download.retry import RetryPolicy
 from pipeline.encoding import encoders
 from pipeline.encoding import ray as encode_ray
 from pipeline.encoding.encoders import learned
@@ -21,6 +20,7 @@ from pipeline.encoding.run import Counts, encode_modality, pick_streams
 from pipeline.encoding.store import Stores, statuses
 from pipeline.errors import UserError
 from pipeline.modalities import MODALITIES, Modality
+from pipeline.retry import RetryPolicy
 from stages import released
 from stages.cli import stage
 from stages.params import Params, load_params

@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipeline import tables
-from pipeline.download.retry import RetryPolicy
+from pipeline.retry import RetryPolicy
 from pipeline.versions import code_version
 from pipeline.wikimedia import answers, fetching
 from pipeline.wikimedia import store as web_store

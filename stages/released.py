@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 
 from pipeline import tables
 from pipeline.download import sources
-from pipeline.download.retry import RetryPolicy
 from pipeline.graph.matching import Names
 from pipeline.modalities import Modality, released, released_files
+from pipeline.retry import RetryPolicy
 from pipeline.versions import code_version
 from stages.params import Params, ReleasedFiles
 

@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import tables
-from pipeline.graph import audit, formats, splits
+from pipeline.graph import audit, splits
+from pipeline.graph.formats import read_names, read_openke
+from pipeline.graph.graph import Graph
+from pipeline.graph.vocabulary import SPLITS
 from pipeline.modalities import texts as text
 
 SEED = 0
@@ -37,8 +40,8 @@ def main() -> None:
 
 def make(raw: Path, into: Path) -> None:
     """Write source/ and README.md into the folder `into`."""
-    whole = formats.read_openke(raw)
-    facts = splits.distinct(np.concatenate([whole.splits[split] for split in formats.SPLITS]))
+    whole = read_openke(raw)
+    facts = splits.distinct(np.concatenate([whole.splits[split] for split in SPLITS]))
     core = densest(facts[np.isin(facts[:, 1], spread(facts))], ENTITIES)
     generator = np.random.default_rng(SEED)
     rest, test = splits.carve(core, TEST_SHARE, generator, "test")
@@ -65,7 +68,7 @@ def make(raw: Path, into: Path) -> None:
     write_table(into / "source/text.tsv", "key\tlabel\tdescription\taliases", texts)
     bare = np.sort(generator.choice(entities, WITHOUT_PICTURE, replace=False))
     tables.write_text(into / "source/without_picture.txt", "".join(f"{keys[e]}\n" for e in bare))
-    tables.write_text(into / "README.md", readme(formats.read_names(into / "source"), texts, len(bare)))
+    tables.write_text(into / "README.md", readme(read_names(into / "source"), texts, len(bare)))
 
 
 def spread(facts: np.ndarray) -> list[int]:
@@ -116,7 +119,7 @@ def write_table(path: Path, header: str, rows: list[tuple[str, ...]]) -> None:
     tables.write_text(path, header + "\n" + "".join("\t".join(row) + "\n" for row in rows))
 
 
-def readme(mini: formats.Graph, texts: list[tuple[str, ...]], bare: int) -> str:
+def readme(mini: Graph, texts: list[tuple[str, ...]], bare: int) -> str:
     """The page that says what the slice is, with its exact counts."""
     found = audit.measure(mini)
     rows, pairs, similar = found["rows"], found["test_pairs"], found["similar_relations"]

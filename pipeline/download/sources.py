@@ -24,8 +24,8 @@ import httpx
 from filelock import FileLock, Timeout
 
 from pipeline import tables
-from pipeline.download.retry import PASSING, UNREACHABLE_RETRIES, RetryPolicy, retry_after
 from pipeline.errors import NO_JSON, UserError
+from pipeline.retry import PASSING, UNREACHABLE_RETRIES, RetryPolicy, retry_after
 
 log = logging.getLogger(__name__)
 

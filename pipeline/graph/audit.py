@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.graph.formats import Graph, categories
+from pipeline.graph.categories import categories
+from pipeline.graph.graph import Graph
 from pipeline.graph.splits import distinct, within
 from pipeline.graph.vocabulary import CATEGORIES, EVALUATED, OVERLAPS, SPLITS
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from pipeline.errors import UserError
-from pipeline.graph.formats import lines, one_file
+from pipeline.graph.text_files import lines, one_file
 
 TILE = 8  # pixels a side
 GRID = 8  # tiles a side

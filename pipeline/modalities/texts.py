@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from pipeline.errors import NO_JSON, UserError
-from pipeline.graph.formats import check_name, lines, one_file
+from pipeline.graph.text_files import check_name, lines, one_file
 
 STATUSES = ("found", "no_description", "label_only", "absent")
 FIELDS = ("label", "description", "aliases")

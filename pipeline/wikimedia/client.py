@@ -14,8 +14,8 @@ from types import TracebackType
 import aiohttp
 from yarl import URL
 
-from pipeline.download.retry import PASSING, RetryPolicy, retry_after
 from pipeline.errors import UserError
+from pipeline.retry import PASSING, RetryPolicy, retry_after
 
 PROJECT = "Tessera/0.1 (multi-modal knowledge graph completion; {contact})"
 LONGEST_WAIT = 300.0  # seconds; a host that asks for more is not asked again

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from pipeline.download.retry import RetryPolicy
 from pipeline.encoding.encoders import InvalidInput, beit, pictures
 from pipeline.encoding.encoders.weights import fetched
 from pipeline.errors import UserError
+from pipeline.retry import RetryPolicy
 from stages.cli import stage
 from stages.encode import WEIGHTS
 from stages.params import load_params

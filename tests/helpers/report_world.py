@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw
 
 from pipeline import tables
 from pipeline.graph.audit import audit
+from pipeline.graph.categories import categories
 from pipeline.graph.filter_index import FilterIndex
-from pipeline.graph.formats import Graph, categories
+from pipeline.graph.graph import Graph
 from pipeline.modalities.parts import NONE, Parts, absent, row
 from pipeline.modalities.pictures import clean
 from trainers.evaluation import ranking, significance

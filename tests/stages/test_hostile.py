@@ -21,7 +21,7 @@ from pipeline import tables
 from pipeline.download import sources
 from pipeline.encoding import inputs
 from pipeline.errors import UserError
-from pipeline.graph import formats
+from pipeline.graph.formats import read_graph
 from pipeline.modalities import released_files
 from pipeline.modalities import texts as text
 from pipeline.wikimedia import answers, fetching
@@ -277,10 +277,10 @@ def test_a_name_of_a_million_characters(name, tmp_path):
     (tmp_path / "relation2id.txt").write_text("1\nr 0\n")
     for split in ("train", "valid", "test"):
         (tmp_path / f"{split}2id.txt").write_text("1\n0 0 0\n")
-    formats.read(tmp_path, "openke")
+    read_graph(tmp_path, "openke")
     (tmp_path / name).write_text(f"1\n{LONG} 0\n")
     with pytest.raises(UserError, match="line 2 is longer than") as error:
-        formats.read(tmp_path, "openke")
+        read_graph(tmp_path, "openke")
     one_sentence(error, tmp_path / name)
 
 

@@ -4,8 +4,8 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.download.retry import PASSING, UNREACHABLE_RETRIES, RetryPolicy
 from pipeline.errors import UserError
+from pipeline.retry import PASSING, UNREACHABLE_RETRIES, RetryPolicy
 
 RETRY = RetryPolicy(retries=UNREACHABLE_RETRIES)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.download import sources
-from pipeline.download.retry import RetryPolicy
 from pipeline.errors import UserError
+from pipeline.retry import RetryPolicy
 
 RECORD = "sha256.json"  # checksums of files for which none is published, taken at the first fetch
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.download.retry import RetryPolicy
 from pipeline.download.sources import chosen_mirror, copy_folder, fetch
 from pipeline.errors import UserError
+from pipeline.retry import RetryPolicy
 
 BODY = bytes(range(256)) * 20_000  # 5 MB
 SHA = hashlib.sha256(BODY).hexdigest()

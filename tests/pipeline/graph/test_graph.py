@@ -9,8 +9,12 @@ import pytest
 
 from pipeline import tables
 from pipeline.errors import UserError
-from pipeline.graph import formats, splits
+from pipeline.graph import splits
 from pipeline.graph.audit import audit, similar_relations
+from pipeline.graph.categories import categories
+from pipeline.graph.formats import read_graph
+from pipeline.graph.graph import write_graph
+from pipeline.graph.labels import readable
 
 BENCHMARKS = "raw.githubusercontent.com/zjukg/AdaMF-MAT/50930e9b28aed57133bedfc281391185ac9b68a4/benchmarks"
 
@@ -38,7 +42,7 @@ def names(folder: Path, **files: str) -> Path:
 
 
 def test_openke_rows_are_head_tail_relation_and_keys_the_graphs_own(tmp_path):
-    found = formats.read(openke(tmp_path), "openke")
+    found = read_graph(openke(tmp_path), "openke")
     assert found.entity_keys == ["http://x.org/resource/A_one", "B", "Q7", "D d"]
     assert found.entity_labels == ["A one", "B", "Q7", "D d"]
     assert found.relation_labels == ["birth place", "knows"]
@@ -68,23 +72,23 @@ def test_openke_rows_are_head_tail_relation_and_keys_the_graphs_own(tmp_path):
 )
 def test_a_damaged_openke_file_is_refused_by_name_and_line(tmp_path, files, complaint):
     with pytest.raises(UserError, match=complaint):
-        formats.read(openke(tmp_path, **files), "openke")
+        read_graph(openke(tmp_path, **files), "openke")
 
 
 def test_a_missing_file_and_bytes_that_are_no_text_are_refused(tmp_path):
     folder = openke(tmp_path)
     (folder / "test2id.txt").unlink()
     with pytest.raises(UserError, match=r"test2id.txt is not there"):
-        formats.read(folder, "openke")
+        read_graph(folder, "openke")
     (folder / "test2id.txt").write_bytes(b"1\n\xff\xfe 1 0\n")
     with pytest.raises(UserError, match=r"test2id.txt is no UTF-8 text \(line 2\)"):
-        formats.read(folder, "openke")
+        read_graph(folder, "openke")
 
 
 def test_own_names_windows_line_ends_and_a_mark_at_the_start(tmp_path):
     folder = names(tmp_path, valid="b\tr\tc\n", test="a\ts\tc\n", relations="r\tis near\n")
     (folder / "train.txt").write_bytes("\ufeffa\tr\tb\r\n\r\nb\ts\tÖ ö\r\n".encode())
-    found = formats.read(folder, "names")
+    found = read_graph(folder, "names")
     assert found.entity_keys == ["a", "b", "Ö ö", "c"]
     assert found.relation_keys == ["r", "s"]
     assert found.relation_labels == ["is near", "s"]
@@ -95,7 +99,7 @@ def test_a_table_of_entities_gives_ids_labels_and_entities_without_a_triple(tmp_
     folder = names(
         tmp_path, train="a\tr\tb\n", test="b\tr\ta\n", dev="a\tr\ta\n", entities="key\tlabel\nlone\tLone\nb\tBee\n"
     )
-    found = formats.read(folder, "names")
+    found = read_graph(folder, "names")
     assert found.entity_keys == ["lone", "b", "a"]
     assert found.entity_labels == ["Lone", "Bee", "a"]
 
@@ -115,7 +119,7 @@ def test_a_table_of_entities_gives_ids_labels_and_entities_without_a_triple(tmp_
 )
 def test_damaged_names_are_refused_by_name_and_line(tmp_path, files, complaint):
     with pytest.raises(UserError, match=complaint):
-        formats.read(names(tmp_path, **files), "names")
+        read_graph(names(tmp_path, **files), "names")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +135,7 @@ def test_damaged_names_are_refused_by_name_and_line(tmp_path, files, complaint):
     ],
 )
 def test_keys_read_as_labels(key, label):
-    assert formats.readable(key) == label
+    assert readable(key) == label
 
 
 def test_categories_are_counted_with_threshold_one_and_a_half():
@@ -142,7 +146,7 @@ def test_categories_are_counted_with_threshold_one_and_a_half():
     rows += [(0, 4, 1), (0, 4, 2), (1, 4, 3)]  # 3 rows of 2 heads: exactly 1.5 tails a head, which is many
     rows += [(1, 5, 0), (2, 5, 0), (3, 5, 1)]  # and exactly 1.5 heads a tail
     rows += [(0, 0, 1)] * 5  # repetitions count once
-    found = formats.categories(np.array(rows), 7)
+    found = categories(np.array(rows), 7)
     assert found == ["1-1", "1-N", "N-1", "N-N", "1-N", "N-1", "unseen"]
 
 
@@ -206,7 +210,7 @@ def test_a_dev_set_that_shares_rows_with_test_alone_is_replaced_too():
 
 def test_one_file_of_triples_is_split_by_seed(tmp_path):
     text = "".join(f"e{h}\tr{r}\te{t}\n" for h, r, t in ring(50).tolist())
-    found = formats.read(names(tmp_path, triples=text), "names")
+    found = read_graph(names(tmp_path, triples=text), "names")
     used, done = splits.choose(found.splits, "clean", dev_share=0.1, seed=0)
     assert (done["carved_test"], done["carved_dev"]) == (10, 9)
     assert sum(map(len, used.values())) == 100
@@ -238,8 +242,8 @@ def test_relations_that_repeat_one_another_are_found():
 
 
 def test_the_tables_hold_what_was_read(tmp_path):
-    found = formats.read(openke(tmp_path / "raw"), "openke")
-    formats.write(tmp_path / "graph", found, {"stage": "ingest"})
+    found = read_graph(openke(tmp_path / "raw"), "openke")
+    write_graph(tmp_path / "graph", found, {"stage": "ingest"})
     triples = tables.read(tmp_path / "graph/triples.parquet", "triples")
     assert triples.to_pylist()[4] == {"head": 0, "relation": 1, "tail": 2, "split": "dev"}
     relations = tables.read(tmp_path / "graph/relations.parquet", "relations").to_pylist()
@@ -257,7 +261,7 @@ RELEASED = {
 @pytest.mark.parametrize("name", RELEASED)
 def test_the_released_files_hold_what_the_audit_says(mirror, name):
     entities, relations, rows, distinct, overlaps, unseen = RELEASED[name]
-    released = formats.read(mirror / BENCHMARKS / name, "openke")
+    released = read_graph(mirror / BENCHMARKS / name, "openke")
     used, done = splits.choose(released.splits, "clean", dev_share=0.05, seed=0)
     found = json.loads(json.dumps(audit(released, used, done, "clean")))
     assert (found["entities"], found["relations"]) == (entities, relations)
@@ -304,7 +308,7 @@ def test_mini_is_what_its_script_cuts_out_of_db15k(mirror, tmp_path):
 def test_mini_is_small_clean_and_covered():
     root = Path(__file__).resolve().parents[3] / "data/mini"
     assert sum(path.stat().st_size for path in [root / "README.md", *(root / "source").iterdir()]) < 2_000_000
-    mini = formats.read(root / "source", "names")
+    mini = read_graph(root / "source", "names")
     used, done = splits.choose(mini.splits, "clean", dev_share=0.1, seed=0)
     found = audit(mini, used, done, "clean")
     assert not any(done.values())  # it is clean as committed
@@ -319,7 +323,7 @@ def test_the_page_of_a_graph_gives_its_exact_counts(mirror, name):
 
     root = Path(__file__).resolve().parents[3]
     settings = load_params(root / "params.yaml").graph[name]
-    released = formats.read(mirror / BENCHMARKS / name, "openke")
+    released = read_graph(mirror / BENCHMARKS / name, "openke")
     used, done = splits.choose(released.splits, "clean", dev_share=settings.dev_share, seed=settings.split_seed)
     found = graph_page.counts(audit(released, used, done, "clean"))
     page = (root / "data" / name / "README.md").read_text()

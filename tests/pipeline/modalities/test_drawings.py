@@ -10,7 +10,8 @@ from PIL import Image
 
 from pipeline import tables
 from pipeline.errors import UserError
-from pipeline.graph import formats
+from pipeline.graph.formats import read_graph
+from pipeline.graph.graph import write_graph
 from pipeline.modalities.drawings import GRID, TILE, draw, mosaic, skipped
 
 TRAIN = [(0, 0, 1), (1, 0, 2), (2, 1, 0), (3, 1, 3)]
@@ -81,7 +82,7 @@ def test_entities_on_the_list_get_none(tmp_path):
 
 def test_mini_leaves_the_listed_entities_bare(tmp_path):
     source = Path(__file__).resolve().parents[3] / "data/mini/source"
-    formats.write(tmp_path, formats.read(source, "names"), {})
+    write_graph(tmp_path, read_graph(source, "names"), {})
     read = {kind: tables.read(tmp_path / f"{kind}.parquet", kind) for kind in ("triples", "entities", "relations")}
     found = dict(draw(read["triples"], read["entities"], read["relations"], skipped(source)))
     assert len(found) == 920

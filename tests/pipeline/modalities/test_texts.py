@@ -7,7 +7,7 @@ import pytest
 
 from pipeline import tables
 from pipeline.errors import UserError
-from pipeline.graph import formats
+from pipeline.graph.formats import read_graph
 from pipeline.modalities import texts
 
 BENCHMARKS = "raw.githubusercontent.com/zjukg/AdaMF-MAT/50930e9b28aed57133bedfc281391185ac9b68a4/benchmarks"
@@ -131,7 +131,7 @@ def test_every_entity_has_a_row_that_says_what_was_found(tmp_path):
     ("name", "expected"), {"DB15K": (12652, 12303), "MKG-W": (2289, 2270), "MKG-Y": (1564, 1562)}.items()
 )
 def test_the_published_graphs_are_told_as_far_as_the_files_go(mirror, name, expected):
-    keys = formats.read(mirror / BENCHMARKS / name, "openke").entity_keys
+    keys = read_graph(mirror / BENCHMARKS / name, "openke").entity_keys
     known = texts.read_wikidata(next(mirror.rglob("entity2wikidata.json")))
     if name == "DB15K":
         found = texts.by_links(keys, texts.read_links(next(mirror.rglob("DB15K_SameAsLink.txt"))), known)
@@ -144,5 +144,5 @@ def test_the_published_graphs_are_told_as_far_as_the_files_go(mirror, name, expe
 
 def test_mini_has_texts_and_entities_without(tmp_path):
     source = Path(__file__).resolve().parents[3] / "data/mini/source"
-    found = texts.by_table(formats.read(source, "names").entity_keys, source)
+    found = texts.by_table(read_graph(source, "names").entity_keys, source)
     assert (sum(one is not None for one in found), sum(bool(one and one.description) for one in found)) == (952, 941)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.download.retry import RetryPolicy
 from pipeline.errors import UserError
 from pipeline.modalities.pictures import clean
+from pipeline.retry import RetryPolicy
 from pipeline.wikimedia import store as web_store
 from pipeline.wikimedia.answers import ENTITY, PICTURE, by_title, picture_key, picture_names, subject
 from pipeline.wikimedia.client import CrawlPolicy

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
-from pipeline.download.retry import RetryPolicy
 from pipeline.encoding import encoders
 from pipeline.encoding.encoders import hub, language, stop_words
 from pipeline.errors import UserError
+from pipeline.retry import RetryPolicy
 from tests.helpers import encoder_zoo as zoo
 
 

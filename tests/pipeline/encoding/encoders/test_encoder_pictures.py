@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pipeline.download.retry import RetryPolicy
 from pipeline.encoding.encoders import checkpoints, patches, pictures, vqgan, weights
 from pipeline.errors import UserError
+from pipeline.retry import RetryPolicy
 from tests.helpers import encoder_zoo as zoo
 
 
