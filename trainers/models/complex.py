@@ -30,7 +30,7 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> "ComplE
     relation = normal(stored, width, settings.init_scale, generator)
     if settings.init_scale is None:
         relation[:, : settings.dimension] += 1
-    return ComplEx(entity, relation, relations=data.relations, dropout=settings.dropout)
+    return ComplEx(entity, relation, data, settings)
 
 
 class ComplEx(Bilinear):

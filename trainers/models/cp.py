@@ -40,14 +40,14 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> "CP":
         normal(rows, settings.dimension, settings.init_scale, generator)
         for rows in (data.entities, data.entities, 2 * data.relations)
     ]
-    return CP(*tables, relations=data.relations, dropout=settings.dropout)
+    return CP(*tables, data, settings)
 
 
 class CP(Bilinear):
     """`entity` (E, D) the known ones, `answer` (E, D) the answers, `relation` (2R, D)."""
 
-    def __init__(self, entity: Tensor, answer: Tensor, relation: Tensor, *, relations: int, dropout: float):
-        super().__init__(entity, relation, relations=relations, dropout=dropout)
+    def __init__(self, entity: Tensor, answer: Tensor, relation: Tensor, data: Data, settings: Settings):
+        super().__init__(entity, relation, data, settings)
         self.answer = nn.Parameter(answer)
 
     @property

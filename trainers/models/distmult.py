@@ -30,7 +30,7 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> "DistMu
     relation = normal(stored, settings.dimension, settings.init_scale, generator)
     if settings.init_scale is None:
         relation += 1
-    return DistMult(entity, relation, relations=data.relations, dropout=settings.dropout)
+    return DistMult(entity, relation, data, settings)
 
 
 class DistMult(Bilinear):

@@ -35,7 +35,7 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> "RESCAL
     entity = normal(data.entities, settings.dimension, settings.init_scale, generator)
     stored = data.relations * (2 if settings.reciprocal else 1)
     relation = normal(stored, settings.dimension**2, settings.init_scale, generator)
-    return RESCAL(entity, relation, relations=data.relations, dropout=settings.dropout)
+    return RESCAL(entity, relation, data, settings)
 
 
 class RESCAL(Bilinear):

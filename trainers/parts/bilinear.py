@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.training.data import Data
 from trainers.training.negative_sampling import candidates, products
 from trainers.training.sampling import Negatives
+from trainers.training.structure import Settings
 
 
 class Bilinear(nn.Module):
@@ -21,10 +23,15 @@ class Bilinear(nn.Module):
     Everywhere else a relation is a number below 2R, from R on in the direction of heads.
     """
 
-    def __init__(self, entity: Tensor, relation: Tensor, *, relations: int, dropout: float = 0.0):
+    def __init__(self, entity: Tensor, relation: Tensor, data: Data, settings: Settings):
         super().__init__()
         self.entity, self.relation = nn.Parameter(entity), nn.Parameter(relation)
-        self.relations, self.dropout = relations, dropout
+        self.relations, self.dropout, self.entity_dropout = data.relations, settings.dropout, settings.entity_dropout
+        if self.entity_dropout:
+            self.shared = nn.Parameter(torch.full((entity.shape[1],), 1e-3))
+            seen = torch.zeros(data.entities, dtype=torch.bool)
+            seen[data.train[:, ::2].flatten()] = True
+            self.register_buffer("seen", seen)
         self.sparse = False  # whether gradients hold only the rows of entities that a step has read
 
     @property
@@ -67,8 +74,18 @@ class Bilinear(nn.Module):
         return torch.where((relation >= self.relations).unsqueeze(1), back(x, r), forth(x, r))
 
     def known(self, entity: Tensor) -> Tensor:
-        """(B, D) vectors of the entities that are known in queries, with dropout in training."""
-        return F.dropout(self.rows(self.entity, entity), self.dropout, self.training)
+        """(B, D) vectors of the entities that are known in queries, with dropout in training.
+
+        With `entity_dropout`, all have a shared vector besides their own, and their own is hidden at times, so that the
+        shared one learns to answer by the relation alone; for an entity without a training fact it always does.
+        """
+        x = self.rows(self.entity, entity)
+        if self.entity_dropout:
+            own = self.seen[entity]
+            if self.training:
+                own = own & (torch.rand(len(entity), device=x.device) >= self.entity_dropout)
+            x = x * own.unsqueeze(1) + self.shared
+        return F.dropout(x, self.dropout, self.training)
 
     def rows(self, table: Tensor, entity: Tensor) -> Tensor:
         """(B, D) rows of a table of entities."""
@@ -109,7 +126,7 @@ class Bilinear(nn.Module):
         @torch.inference_mode()
         def score(known: Tensor, relation: Tensor, side: str) -> Tensor:
             relation = relation + self.relations if side == "head" else relation
-            return self.ask(self.entity[known], relation) @ self.answers.T
+            return self.ask(self.known(known), relation) @ self.answers.T
 
         return score
 

@@ -49,7 +49,9 @@ class Settings:
     init_scale: float | None = None  # deviation of the tables at the start; None: the model's own start
     regularizer: Literal["n3", "dura"] = "n3"
     regularization: float = 0.0  # weight of the regulariser, which is a mean over triples
+    schedule: Literal["constant", "linear"] = "constant"  # linear: the learning rate falls to 0 over the epochs
     dropout: float = 0.0  # on the known entity's vector
+    entity_dropout: float = 0.0  # how often that vector is hidden but for one that all share; 0: there is none
     relation_prediction: float = 0.0  # weight of the relation's cross entropy among all, given both entities
     modalities: tuple[Literal["structure"], ...] = ("structure",)  # these models read nothing else
 
@@ -85,6 +87,11 @@ class Learner:
         self.objective = OBJECTIVES[settings.objective](data, settings, device, seed)
         self.optimizers = {"model": _optimizer(settings, model)}
         self.schedulers = {}
+        if settings.schedule == "linear":
+            falling = torch.optim.lr_scheduler.LambdaLR(
+                self.optimizers["model"], lambda epoch: max(0.0, 1 - epoch / settings.epochs)
+            )
+            self.schedulers["model"] = falling
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,5 +1,7 @@
 """The objectives that the structure-only models share: each one learns, and the regularisers are the papers' sums."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ FAST = {"dimension": 16, "optimizer": "adagrad", "learning_rate": 0.3, "batch_si
     [
         (complex, {"objective": "one_vs_all"}),
         (complex, {"objective": "one_vs_all", "reciprocal": True, "regularizer": "dura", "dropout": 0.1}),
+        (complex, {"objective": "one_vs_all", "reciprocal": True, "entity_dropout": 0.1, "schedule": "linear"}),
         (complex, {"objective": "one_vs_all", "reciprocal": True, "candidates": 8, "relation_prediction": 0.1}),
         (complex, {"objective": "k_vs_all", "reciprocal": True, "label_smoothing": 0.1}),
         (complex, {"objective": "negative_sampling", "regularizer": "dura", "regularization": 0.001}),
@@ -46,3 +49,19 @@ def test_regularisers_are_means_over_triples():
     dura = (h.abs() ** 2 + (h * r).abs() ** 2 + t.abs() ** 2 + (t * r.conj()).abs() ** 2).sum(1).mean()
     torch.testing.assert_close(model.n3(known, relation, row, answer), n3)
     torch.testing.assert_close(model.dura(known, relation, row, answer), dura)
+
+
+def test_an_entity_without_a_training_fact_is_answered_for_by_what_all_share(tmp_path):
+    data = tiny()
+    stranger = 22
+    train = data.train[(data.train[:, ::2] != stranger).all(1)]
+    train = torch.cat([train, torch.tensor([[h, 0, 9] for h in range(8)])])  # relation 0 mostly leads to entity 9
+    data = dataclasses.replace(data, train=train)
+    ranks = {}
+    for share in (0.0, 0.3):
+        settings = complex.Settings(**FAST, objective="one_vs_all", reciprocal=True, entity_dropout=share)
+        learner = learner_of(complex, data, settings)
+        fit(learner, data, tmp_path / str(share), 30)
+        score = learner.model.eval().scorer()(torch.tensor([stranger]), torch.tensor([0]), "tail")[0]
+        ranks[share] = int((score > score[9]).sum())
+    assert ranks[0.3] == 0 < ranks[0.0]
