@@ -1,0 +1,333 @@
+"""Mosaic, the house model: scorers of structure, text and image, fused with what is counted from the training facts.
+
+Each scorer is a ComplEx (arXiv 1606.07297) trained 1-vs-all with DURA (arXiv 2011.05816) whose entities are a free
+vector and, for text and image, a linear map of what an encoder says. When their training is over, rules, constants and
+walks (`trainers/parts/mosaic/`) are read off the training facts, and a small listwise model is fitted on dev that says
+how far each of them is to be believed, for each relation and direction.
+
+To be fair when this model is compared: it is several models and their fusion, others are single ones; and the fusion's
+weights are fitted on dev, by which others choose their epoch only. So run.json gives as `dev_mrr` the figure found by
+cross-validation over dev; dev.json holds what the fitted weights reach on the facts that they were fitted on.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.graph.filter_index import KnownFacts
+from trainers.evaluation import ranking
+from trainers.parts.mosaic import constants, fusion, rules
+from trainers.parts.mosaic.constants import Constants
+from trainers.parts.mosaic.evidence import Evidence
+from trainers.parts.mosaic.facts import Facts
+from trainers.parts.mosaic.fusion import Fusion, Lists, Plan
+from trainers.parts.mosaic.rules import Rules
+from trainers.parts.mosaic.views import Bag, Dense
+from trainers.training.data import Data
+from trainers.training.one_vs_all import Batch, Rows, cross_entropy
+from trainers.training.optimizer import autocast, descend
+
+NEEDS = ("features", "tokens")
+
+BLOCK = 128  # queries whose evidence is held at a time
+VIEW_OF = {"text": "words", "image": "image"}  # what a scorer maps onto its entities
+START = 1e-3  # spread of the weights before training
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of the scorers first, then of the fusion."""
+
+    epochs: int = 12
+    batch_size: int = 512  # rows of up to `answers_per_row` answers of a query
+    answers_per_row: int = 8
+    learning_rate: float = 0.1  # of Adagrad
+    modalities: tuple[str, ...] = ("structure", "text", "image")
+    structure_ranks: tuple[int, ...] = (200, 500)  # complex numbers of an entity, a scorer each
+    text_ranks: tuple[int, ...] = (200,)
+    image_ranks: tuple[int, ...] = (200,)
+    dura: float = 0.04
+    dropout: float = 0.2  # on the known entity
+    view_scale: float = 0.2  # length of the vectors of texts and images that are mapped onto entities
+    candidates: int | None = None  # entities that a training query is compared with, drawn each step; None: all
+    rules: int = 400  # of each relation, at most
+    penalty: float = 0.5  # on what the fusion's weights differ between relations
+
+    def __post_init__(self) -> None:
+        if not set(self.modalities) & {"structure", "text", "image"}:
+            raise ValueError("modalities must name at least one of structure, text, image")
+
+
+class Scorer(nn.Module):
+    """ComplEx with reciprocal relations, over entities that are a free vector and W (K, 2D) of what a view says of them.
+
+    `relation` (2R, 2D), `entity` (E, 2D): real parts, then imaginary ones. W starts at 0.
+    """
+
+    def __init__(self, data: Data, rank: int, settings: Settings, width: int, generator: torch.Generator):
+        """`width` K of the view; 0: there is none."""
+        super().__init__()
+
+        def start(rows: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(rows, 2 * rank, generator=generator) * START)
+
+        self.settings = settings
+        self.relation = start(2 * data.relations)
+        self.entity = start(data.entities) if "structure" in settings.modalities else None
+        self.W = start(width) if width else None
+
+    def table(self, view: nn.Module | None) -> Tensor:
+        """(E, 2D) vectors of all entities."""
+        if self.W is None:
+            return self.entity
+        said = self.settings.view_scale * view.times(self.W)
+        return said if self.entity is None else self.entity + said
+
+    def ask(self, x: Tensor, relation: Tensor) -> Tensor:
+        """Queries (B, 2D) of entities `x` (B, 2D): their products with answers are Re Σ x r conj(t)."""
+        return _product(x, self.relation[relation])
+
+    def loss(self, batch: Batch, view: nn.Module | None, rivals: "Rivals | None") -> Tensor:
+        """Cross entropy of the batch's answers among all entities or among `rivals`, and DURA, 0-d."""
+        table = self.table(view)
+        known, answer = table[batch.known], table[batch.answer]
+        query, among, place = self.ask(F.dropout(known, self.settings.dropout, self.training), batch.relation), table, None
+        if rivals:
+            query, among = F.pad(query, (0, 1), value=1.0), torch.cat([table[rivals.entity], rivals.offset[:, None]], 1)
+            place = rivals.place
+        paid = cross_entropy(query, among, batch.row, batch.answer if place is None else place, pairs=batch.pairs)
+        return paid + self.settings.dura * self._dura(batch, known, answer)
+
+    def _dura(self, batch: Batch, known: Tensor, answer: Tensor) -> Tensor:
+        """Mean over triples of |h|² + |h r|² + |t|² + |t conj(r)|²: without it, the facts are learnt by heart."""
+        share = torch.bincount(batch.row, minlength=len(batch.known)) / batch.pairs
+        forth = known.square().sum(1) + self.ask(known, batch.relation).square().sum(1)
+        r = self.relation[batch.relation[batch.row]]
+        back = answer.square().sum(1) + _product(answer, _conjugate(r)).square().sum(1)
+        return (share * forth).sum() + back.sum() / batch.pairs
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Entities that a batch's answers are compared with, in the place of all: an importance-sampled softmax."""
+
+    entity: Tensor  # (C,) int64: the batch's answers, then those drawn
+    offset: Tensor  # (C,) added to their scores: the log of how many entities each stands for
+    place: Tensor  # (M,) int64: where among them each answer stands
+
+
+def draw_rivals(batch: Batch, entities: int, number: int) -> Rivals:
+    """The batch's answers and up to `number` of the other entities, drawn by torch's generator."""
+    answers, place = torch.unique(batch.answer, return_inverse=True)
+    other = torch.ones(entities, dtype=torch.bool, device=answers.device)
+    other[answers] = False
+    others = other.nonzero()[:, 0]
+    drawn = others[torch.randperm(len(others), device=answers.device)[:number]]
+    stands_for = np.log(len(others) / max(len(drawn), 1))
+    offset = torch.cat([torch.zeros(len(answers)), torch.full((len(drawn),), stands_for)]).to(answers.device)
+    return Rivals(torch.cat([answers, drawn]), offset, place)
+
+
+class Mosaic(nn.Module):
+    """Scorers by modality; after `fuse` also rules and the fusion, as buffers, so that a run folder holds all of it."""
+
+    def __init__(self, data: Data, settings: Settings, generator: torch.Generator):
+        super().__init__()
+        self.settings, self.entities, self.relations = settings, data.entities, data.relations
+        self.views = nn.ModuleDict()
+        for name in (one for one in ("text", "image") if one in settings.modalities):
+            self.views[name] = Dense(data.features[name], data.entities)
+        if "text" in settings.modalities:
+            self.views["words"] = Bag(data.tokens["text"], data.entities)
+        self.scorers = nn.ModuleDict()
+        for name in settings.modalities:
+            width = self.views[VIEW_OF[name]].width if name in VIEW_OF else 0
+            for place, rank in enumerate(getattr(settings, f"{name}_ranks")):
+                self.scorers[f"{name}_{place}"] = Scorer(data, rank, settings, width, generator)
+        self.register_buffer("facts", data.train.clone())
+        self.register_buffer("rules", torch.empty(0, 4, dtype=torch.int64))  # relation, first, second, support
+        self.register_buffer("rules_confidence", torch.empty(0))
+        self.register_buffer("constants", torch.empty(0, 5, dtype=torch.int64))  # relation, s, d, c, support
+        self.register_buffer("constants_confidence", torch.empty(0))
+        self.fusion = Fusion(0, 0, torch.empty(0))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Each scorer's loss, 0-d."""
+        number = self.settings.candidates
+        rivals = None if number is None or number >= self.entities else draw_rivals(batch, self.entities, number)
+        return {name: scorer.loss(batch, self._view(name), rivals) for name, scorer in self.scorers.items()}
+
+    def _view(self, scorer: str) -> nn.Module | None:
+        kind = scorer.split("_")[0]
+        return self.views[VIEW_OF[kind]] if kind in VIEW_OF else None
+
+    def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
+        """(known (B,), relation (B,), "tail" | "head") -> (B, E): by the fusion, or the mean scorer before there is one."""
+        return self.fused(self.fusion) if self.fused_yet else self._blended()
+
+    @property
+    def fused_yet(self) -> bool:
+        return bool(len(self.fusion.everywhere))
+
+    @torch.inference_mode()
+    def log_probabilities(self) -> Callable[[Tensor, Tensor], list[Tensor]]:
+        """(known (B,), relation (B,) below 2R) -> the log-softmax (B, E) of each scorer."""
+        tables = [scorer.table(self._view(name)) for name, scorer in self.scorers.items()]
+
+        @torch.inference_mode()
+        def score(known: Tensor, relation: Tensor) -> list[Tensor]:
+            both = zip(self.scorers.values(), tables, strict=True)
+            return [(one.ask(table[known], relation) @ table.T).log_softmax(1) for one, table in both]
+
+        return score
+
+    def _blended(self) -> Callable[[Tensor, Tensor, str], Tensor]:
+        each = self.log_probabilities()
+
+        def score(known: Tensor, relation: Tensor, side: str) -> Tensor:
+            return torch.stack(each(known, self._directed(relation, side))).mean(0)
+
+        return score
+
+    def fused(self, fusion: Fusion) -> Callable[[Tensor, Tensor, str], Tensor]:
+        """The scores of a fusion, of a block of queries at a time and a column at a time."""
+        evidence, each = self.evidence(), self.log_probabilities()
+        degree = torch.from_numpy(evidence.facts.degree).to(self.facts.device)
+
+        @torch.inference_mode()
+        def score(known: Tensor, relation: Tensor, side: str) -> Tensor:
+            out = torch.zeros(len(known), self.entities, device=known.device)
+            for rows in torch.arange(len(known), device=known.device).split(BLOCK):
+                asked = known[rows].long(), self._directed(relation[rows], side)
+                weights = fusion.weights(asked[1], degree[asked[0]])
+                for column, weight in zip(_columns(evidence, each, *asked), weights.T, strict=True):
+                    out[rows] += weight[:, None] * column
+            return out
+
+        return score
+
+    def evidence(self) -> Evidence:
+        """What speaks for answers beside the scorers, read off the buffers."""
+        facts = Facts(self.facts.cpu().numpy(), self.entities, self.relations)
+        mined = fixed = None
+        if "structure" in self.settings.modalities:
+            rows, sure = self.rules.cpu().numpy(), self.rules_confidence.cpu().numpy()
+            mined = Rules(*rows.T, confidence=sure)
+            rows, sure = self.constants.cpu().numpy(), self.constants_confidence.cpu().numpy()
+            fixed = Constants(*rows.T, confidence=sure)
+        return Evidence(facts, mined, fixed, {name: view.matrix() for name, view in self.views.items()})
+
+    def mine(self) -> None:
+        """Read rules and constants off the training facts."""
+        facts = Facts(self.facts.cpu().numpy(), self.entities, self.relations)
+        found, fixed = rules.mine(facts, best=self.settings.rules), constants.mine(facts)
+        columns = (found.relation, found.first, found.second, found.support)
+        self.rules, self.rules_confidence = self._kept(columns, found.confidence)
+        columns = (fixed.relation, fixed.property, fixed.given, fixed.answer, fixed.support)
+        self.constants, self.constants_confidence = self._kept(columns, fixed.confidence)
+
+    def _kept(self, columns: tuple[np.ndarray, ...], confidence: np.ndarray) -> tuple[Tensor, Tensor]:
+        device = self.facts.device
+        return torch.from_numpy(np.stack(columns, 1)).to(device), torch.from_numpy(confidence).to(device)
+
+    def _directed(self, relation: Tensor, side: str) -> Tensor:
+        return relation.long() + (self.relations if side == "head" else 0)
+
+
+def _columns(evidence: Evidence, each: Callable, known: Tensor, relation: Tensor) -> Iterator[Tensor]:
+    """All columns (B, E) that the fusion weighs: the scorers, then the evidence."""
+    yield from each(known, relation)
+    for column in evidence.columns(known.cpu().numpy(), relation.cpu().numpy()):
+        yield torch.from_numpy(np.ascontiguousarray(column, dtype=np.float32)).to(known.device)
+
+
+def _product(x: Tensor, r: Tensor) -> Tensor:
+    """Products of complex numbers, (B, 2D) each: real parts, then imaginary ones."""
+    a, b = x.chunk(2, dim=-1)
+    c, d = r.chunk(2, dim=-1)
+    return torch.cat([a * c - b * d, a * d + b * c], dim=-1)
+
+
+def _conjugate(r: Tensor) -> Tensor:
+    c, d = r.chunk(2, dim=-1)
+    return torch.cat([c, -d], dim=-1)
+
+
+def build(data: Data, settings: Settings, generator: torch.Generator) -> Mosaic:
+    """The model on the CPU, its random start drawn from `generator` alone."""
+    return Mosaic(data, settings, generator)
+
+
+class Learner:
+    """Adagrad for all scorers at once; then, in `finish`, rules and the fusion."""
+
+    def __init__(
+        self, model: Mosaic, data: Data, settings: Settings, *, device: torch.device, precision: torch.dtype, seed: int
+    ):
+        self.model = model.to(device)
+        self.data, self.settings, self.device, self.precision, self.seed = data, settings, device, precision, seed
+        self.rows = Rows(data.train, data.entities, data.relations, settings.answers_per_row)
+        self.optimizers = {"model": torch.optim.Adagrad(model.parameters(), lr=settings.learning_rate)}
+        self.schedulers: dict[str, torch.optim.lr_scheduler.LRScheduler] = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.rows.steps(self.settings.batch_size)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        return self.rows.batches(self.settings.batch_size, (self.seed, epoch), self.device)
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        with autocast(self.device, self.precision):
+            terms = self.model.losses(batch)
+        descend(sum(terms.values()), self.model.parameters(), self.optimizers["model"])
+        return {name: value.detach() for name, value in terms.items()}
+
+    def finish(self) -> dict[str, float]:
+        """Mine the rules and fit the fusion on dev: {"dev_mrr": found by cross-validation}."""
+        model = self.model.eval()
+        model.mine()
+        plan = Plan(penalty=self.settings.penalty)
+        lists = self.lists(plan)
+        relations = 2 * model.relations
+        left_out = fusion.folds(len(self.data.dev), self.seed)
+        everything = KnownFacts.build(
+            torch.cat([self.data.train, self.data.dev, self.data.test]), model.entities, model.relations
+        )
+        found = []
+        for fold in range(fusion.FOLDS):
+            mine = torch.from_numpy(np.tile(left_out == fold, 2))
+            part = fusion.fit(lists.part(~mine), relations, plan, self.seed).to(self.device)
+            dev = self.data.dev[torch.from_numpy(left_out == fold)]
+            ranks = ranking.rank(model.fused(part), dev, everything, entities=model.entities, device=self.device)
+            found.append(1 / ranks["realistic"])
+        model.fusion = fusion.fit(lists, relations, plan, self.seed).to(self.device)
+        return {"dev_mrr": float(np.concatenate(found).mean())}
+
+    def lists(self, plan: Plan) -> Lists:
+        """Dev in both directions, tails first, with candidates. Nothing here has seen a fact of test."""
+        model, dev = self.model, self.data.dev
+        known_facts = KnownFacts.build(torch.cat([self.data.train, dev]), model.entities, model.relations)
+        evidence, each = model.evidence(), model.log_probabilities()
+        generator = np.random.default_rng(self.seed)
+        parts = []
+        for side, (k, a) in (("tail", (0, 2)), ("head", (2, 0))):
+            for rows in dev.split(BLOCK):
+                relation = model._directed(rows[:, 1], side)
+                asked = rows[:, k].to(self.device), relation.to(self.device)
+                columns = torch.stack(list(_columns(evidence, each, *asked)), dim=2).cpu()
+                blend = columns[:, :, : len(model.scorers)].mean(2).numpy()
+                row, other = known_facts.answers(rows[:, k], rows[:, 1], side)
+                bounds = np.searchsorted(row.numpy(), np.arange(len(rows) + 1))
+                for i in range(len(rows)):
+                    others = other[bounds[i] : bounds[i + 1]].numpy()
+                    picked, offset = fusion.candidates(blend[i], others, int(rows[i, a]), plan, generator)
+                    parts.append((columns[i, torch.from_numpy(picked)], torch.from_numpy(offset)))
+        relation = torch.cat([dev[:, 1], dev[:, 1] + model.relations])
+        degree = torch.from_numpy(evidence.facts.degree)[torch.cat([dev[:, 0], dev[:, 2]])]
+        return Lists(*(torch.stack(part) for part in zip(*parts, strict=True)), relation, degree)

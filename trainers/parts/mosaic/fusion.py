@@ -1,0 +1,126 @@
+"""The fusion: a linear model of all evidence, whose weights depend on the query, fitted listwise on dev.
+
+    score(q, e) = Σ_f (w_f + v_{r(q), f} + u_{d(q), f}) x_f(q, e) / s_f
+
+with r the relation in its direction, d how many facts the known entity has in train (none, 1 to 3, 4 to 15, more), s
+the column's spread. v and u are held small by a penalty, so that a relation with few facts in dev follows the others.
+The loss is the cross entropy of a softmax over the truth, the rivals that a fixed blend puts first, and rivals drawn
+at random, each of which stands for as many as it was drawn from (an importance-sampled softmax, Bengio and Senécal
+2008).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+FEWER_THAN = (1, 4, 16)  # facts of the known entity: bounds of its classes
+FOLDS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the fusion is fitted."""
+
+    hard: int = 200  # rivals that the blend puts first
+    random: int = 200  # rivals drawn from all others
+    epochs: int = 12
+    batch_size: int = 256
+    learning_rate: float = 0.05  # of Adam, falling to 0 along a line
+    penalty: float = 0.5  # on the squared weights of relations and classes, summed, for the whole of dev
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Dev as lists of candidates, the truth first: n lists of C candidates with F columns."""
+
+    columns: Tensor  # (n, C, F) float32
+    offset: Tensor  # (n, C): the log of how many a candidate stands for; −inf: of none
+    relation: Tensor  # (n,) int64, below 2R
+    degree: Tensor  # (n,) int64: facts of the known entity
+
+    def part(self, rows: Tensor) -> "Lists":
+        return Lists(self.columns[rows], self.offset[rows], self.relation[rows], self.degree[rows])
+
+
+class Fusion(nn.Module):
+    """`everywhere` (F,), `by_relation` (2R, F), `by_degree` (classes, F), of columns over `spread` (F,)."""
+
+    def __init__(self, columns: int, relations: int, start: Tensor):
+        """`start` (F,): the weights of the fixed blend, by which candidates are picked before anything is fitted."""
+        super().__init__()
+        self.register_buffer("everywhere", start.clone())
+        self.register_buffer("by_relation", torch.zeros(relations, columns))
+        self.register_buffer("by_degree", torch.zeros(len(FEWER_THAN) + 1, columns))
+        self.register_buffer("spread", torch.ones(columns))
+
+    def weights(self, relation: Tensor, degree: Tensor) -> Tensor:
+        """(B, F): what each column counts in each query."""
+        kind = torch.bucketize(degree, torch.tensor(FEWER_THAN, device=degree.device), right=True)
+        return (self.everywhere + self.by_relation[relation] + self.by_degree[kind]) / self.spread
+
+
+def fit(lists: Lists, relations: int, plan: Plan, seed: int) -> Fusion:
+    """The fusion that explains the lists best."""
+    count, _, width = lists.columns.shape
+    fusion = Fusion(width, relations, torch.zeros(width))
+    fusion.spread.copy_(_spread(lists))
+    trained = [fusion.everywhere, fusion.by_relation, fusion.by_degree]
+    for one in trained:
+        one.requires_grad_(True)
+    optimizer = torch.optim.Adam(trained, lr=plan.learning_rate)
+    steps = -(-count // plan.batch_size) * plan.epochs
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+    draw = torch.Generator().manual_seed(seed)
+    for _ in range(plan.epochs):
+        for rows in torch.randperm(count, generator=draw).split(plan.batch_size):
+            part = lists.part(rows)
+            weights = fusion.weights(part.relation, part.degree)
+            scores = torch.einsum("ncf,nf->nc", part.columns, weights) + part.offset
+            own = fusion.by_relation.square().sum() + fusion.by_degree.square().sum()
+            loss = (scores.logsumexp(1) - scores[:, 0]).mean() + plan.penalty / count * own
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    for one in trained:
+        one.requires_grad_(False)
+    return fusion
+
+
+def _spread(lists: Lists) -> Tensor:
+    """(F,) standard deviation of each column over the candidates; 1 where it says the same of all."""
+    seen = lists.columns[torch.isfinite(lists.offset)]
+    found = seen.std(0) if len(seen) > 1 else torch.zeros(seen.shape[1])
+    return torch.where(found > 1e-6, found, torch.ones_like(found))
+
+
+def candidates(
+    blend: np.ndarray, others: np.ndarray, truth: int, plan: Plan, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates (C,) of one list and their offsets (C,), from a query's blended scores (E,).
+
+    `others` are the known answers of the query, in train and dev; they are no rivals, and the truth among them is
+    none of its own. Every list has 1 + hard + random candidates; those that stand for none have the offset −inf.
+    """
+    rivals = blend.copy()
+    rivals[others] = rivals[truth] = -np.inf
+    hard = np.argpartition(-rivals, min(plan.hard, len(rivals)) - 1)[: plan.hard]
+    usable = np.isfinite(rivals[hard])
+    left = np.isfinite(rivals)
+    left[hard] = False
+    drawn = generator.integers(len(rivals), size=plan.random)
+    good = left[drawn]
+    stands_for = np.log(left.sum() / good.sum()) if good.any() else 0.0
+    fill = plan.hard - len(hard)
+    picked = np.concatenate([[truth], hard, np.full(fill, truth), drawn])
+    offset = np.concatenate(
+        [[0.0], np.where(usable, 0.0, -np.inf), np.full(fill, -np.inf), np.where(good, stands_for, -np.inf)]
+    )
+    return picked, offset.astype(np.float32)
+
+
+def folds(triples: int, seed: int) -> np.ndarray:
+    """(n,) which of the folds each triple of dev is left out by."""
+    return np.random.default_rng(seed).permutation(triples) % FOLDS
