@@ -15,4 +15,5 @@ MODELS = {  # name in params.yaml: module that trains it
     "complex": "trainers.models.complex",
     "rotate": "trainers.models.rotate",
     "tucker": "trainers.models.tucker",
+    "mosaic": "trainers.models.mosaic",
 }

@@ -19,12 +19,16 @@ SMALL = {
     "margin": 4.0, "structure_dropout": 0.0, "image_dropout": 0.0, "text_dropout": 0.0, "dropout": 0.0,
     "scorer_dropout": (0.0, 0.0, 0.0), "restart_epochs": 400,
 }  # fmt: skip
+# Mosaic's scorers are trained by Adagrad, whose steps become smaller.
+OWN = {
+    "trainers.models.mosaic": {"learning_rate": 0.1, "structure_ranks": (16,), "text_ranks": (16,), "image_ranks": (16,)}
+}
 
 
 def settings_of(module, **changes):
     """The model's settings for a tiny graph, with only the changes that it knows."""
     fields = {field.name: field for field in dataclasses.fields(module.Settings)}
-    values = {name: value for name, value in {**SMALL, **changes}.items() if name in fields}
+    values = {name: value for name, value in {**SMALL, **OWN.get(module.__name__, {}), **changes}.items() if name in fields}
     if isinstance(fields.get("dropout") and fields["dropout"].default, tuple):
         values["dropout"] = (0.0, 0.0, 0.0)
     return module.Settings(**values)

@@ -11,16 +11,13 @@ cross-validation over dev; dev.json holds what the fitted weights reach on the f
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.graph.filter_index import KnownFacts
-from trainers.evaluation import ranking
 from trainers.parts.mosaic import constants, fusion, rules
 from trainers.parts.mosaic.constants import Constants
 from trainers.parts.mosaic.evidence import Evidence
@@ -31,6 +28,7 @@ from trainers.parts.mosaic.views import Bag, Dense
 from trainers.training.data import Data
 from trainers.training.one_vs_all import Batch, Rows, cross_entropy
 from trainers.training.optimizer import autocast, descend
+from trainers.training.train import dev_measure, filter_index
 
 NEEDS = ("features", "tokens")
 
@@ -154,7 +152,7 @@ class Mosaic(nn.Module):
         self.register_buffer("rules_confidence", torch.empty(0))
         self.register_buffer("constants", torch.empty(0, 5, dtype=torch.int64))  # relation, s, d, c, support
         self.register_buffer("constants_confidence", torch.empty(0))
-        self.fusion = Fusion(0, 0, torch.empty(0))
+        self.fusion = Fusion(0, 0)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Each scorer's loss, 0-d."""
@@ -168,11 +166,7 @@ class Mosaic(nn.Module):
 
     def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
         """(known (B,), relation (B,), "tail" | "head") -> (B, E): by the fusion, or the mean scorer before there is one."""
-        return self.fused(self.fusion) if self.fused_yet else self._blended()
-
-    @property
-    def fused_yet(self) -> bool:
-        return bool(len(self.fusion.everywhere))
+        return self._fused() if len(self.fusion.everywhere) else self._blended()
 
     @torch.inference_mode()
     def log_probabilities(self) -> Callable[[Tensor, Tensor], list[Tensor]]:
@@ -194,8 +188,8 @@ class Mosaic(nn.Module):
 
         return score
 
-    def fused(self, fusion: Fusion) -> Callable[[Tensor, Tensor, str], Tensor]:
-        """The scores of a fusion, of a block of queries at a time and a column at a time."""
+    def _fused(self) -> Callable[[Tensor, Tensor, str], Tensor]:
+        """The fusion's scores, of a block of queries at a time and a column at a time."""
         evidence, each = self.evidence(), self.log_probabilities()
         degree = torch.from_numpy(evidence.facts.degree).to(self.facts.device)
 
@@ -204,7 +198,7 @@ class Mosaic(nn.Module):
             out = torch.zeros(len(known), self.entities, device=known.device)
             for rows in torch.arange(len(known), device=known.device).split(BLOCK):
                 asked = known[rows].long(), self._directed(relation[rows], side)
-                weights = fusion.weights(asked[1], degree[asked[0]])
+                weights = self.fusion.weights(asked[1], degree[asked[0]])
                 for column, weight in zip(_columns(evidence, each, *asked), weights.T, strict=True):
                     out[rows] += weight[:, None] * column
             return out
@@ -294,25 +288,26 @@ class Learner:
         model.mine()
         plan = Plan(penalty=self.settings.penalty)
         lists = self.lists(plan)
-        relations = 2 * model.relations
-        left_out = fusion.folds(len(self.data.dev), self.seed)
-        everything = KnownFacts.build(
-            torch.cat([self.data.train, self.data.dev, self.data.test]), model.entities, model.relations
-        )
-        found = []
-        for fold in range(fusion.FOLDS):
-            mine = torch.from_numpy(np.tile(left_out == fold, 2))
-            part = fusion.fit(lists.part(~mine), relations, plan, self.seed).to(self.device)
-            dev = self.data.dev[torch.from_numpy(left_out == fold)]
-            ranks = ranking.rank(model.fused(part), dev, everything, entities=model.entities, device=self.device)
-            found.append(1 / ranks["realistic"])
-        model.fusion = fusion.fit(lists, relations, plan, self.seed).to(self.device)
-        return {"dev_mrr": float(np.concatenate(found).mean())}
+        fold = torch.from_numpy(fusion.folds(len(self.data.dev), self.seed))
+        found = 0.0
+        for one in range(fusion.FOLDS):
+            model.fusion = self._fit(lists.part((fold != one).repeat(2)), plan)
+            measure = dev_measure(self.data, self.device, None, self.seed, rows=(fold == one).nonzero()[:, 0])
+            found += measure(model) * int((fold == one).sum()) / len(fold)
+        model.fusion = self._fit(lists, plan)
+        return {"dev_mrr": found}
+
+    def _fit(self, lists: Lists, plan: Plan) -> Fusion:
+        """A fusion that begins at the mean of the scorers, which `scorer` gives before there is one."""
+        scorers = len(self.model.scorers)
+        blend = torch.zeros(lists.columns.shape[2])
+        blend[:scorers] = 1 / scorers
+        return fusion.fit(lists, blend, 2 * self.model.relations, plan, self.seed).to(self.device)
 
     def lists(self, plan: Plan) -> Lists:
         """Dev in both directions, tails first, with candidates. Nothing here has seen a fact of test."""
         model, dev = self.model, self.data.dev
-        known_facts = KnownFacts.build(torch.cat([self.data.train, dev]), model.entities, model.relations)
+        facts = filter_index(replace(self.data, test=dev[:0]))
         evidence, each = model.evidence(), model.log_probabilities()
         generator = np.random.default_rng(self.seed)
         parts = []
@@ -322,7 +317,7 @@ class Learner:
                 asked = rows[:, k].to(self.device), relation.to(self.device)
                 columns = torch.stack(list(_columns(evidence, each, *asked)), dim=2).cpu()
                 blend = columns[:, :, : len(model.scorers)].mean(2).numpy()
-                row, other = known_facts.answers(rows[:, k], rows[:, 1], side)
+                row, other = facts.answers(rows[:, k], rows[:, 1], side)
                 bounds = np.searchsorted(row.numpy(), np.arange(len(rows) + 1))
                 for i in range(len(rows)):
                     others = other[bounds[i] : bounds[i + 1]].numpy()

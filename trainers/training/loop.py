@@ -37,6 +37,10 @@ class Learner(Protocol):
 
     def step(self, batch: object) -> dict[str, Tensor]: ...
 
+    def finish(self) -> dict[str, float]:
+        """What is left to do once, on the weights that were best on dev; figures of it for run.json."""
+        ...
+
 
 @dataclass
 class Progress:
@@ -49,6 +53,7 @@ class Progress:
     without_gain: int = 0
     seconds: float = 0.0
     history: list[dict] = field(default_factory=list)
+    finished: dict[str, float] = field(default_factory=dict)  # figures of what was left to do after the last epoch
 
 
 def fit(
@@ -108,6 +113,9 @@ def fit(
                 _save(checkpoints, learner, progress)
     processes.wait()
     learner.model.load_state_dict(load_tensors(best_weights(work, progress.best_epoch)))
+    began = time.perf_counter()
+    progress.finished = learner.finish() if hasattr(learner, "finish") else {}
+    progress.seconds += time.perf_counter() - began
     return progress
 
 

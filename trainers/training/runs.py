@@ -149,6 +149,7 @@ def describe(data: Data, *, model: str, settings: object, split: str, encoders: 
         "device": device_name(device),
         "precision": str(precision).removeprefix("torch."),
         "code_version": code_version(model),
+        **progress.finished,
     }
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline import tables
 from pipeline.errors import UserError
@@ -237,10 +237,13 @@ def filter_index(data: Data) -> FilterIndex:
     return FilterIndex.build(torch.cat([data.train, data.dev, data.test]), data.entities, data.relations)
 
 
-def dev_measure(data: Data, device: torch.device, sample: int | None, seed: int):
-    """A function of the model that gives its filtered realistic MRR on dev, or on a seeded sample of dev."""
+def dev_measure(data: Data, device: torch.device, sample: int | None, seed: int, rows: Tensor | None = None):
+    """A function of the model that gives its filtered realistic MRR on dev, or on a seeded sample of dev.
+
+    With `rows` (n,) int64, only those of dev are measured on.
+    """
     known = filter_index(data)
-    dev = data.dev
+    dev = data.dev if rows is None else data.dev[rows]
     if sample is not None and sample < len(dev):
         dev = dev[np.sort(np.random.default_rng(seed).choice(len(dev), sample, replace=False))]
 

@@ -29,6 +29,7 @@ class Plan:
     batch_size: int = 256
     learning_rate: float = 0.05  # of Adam, falling to 0 along a line
     penalty: float = 0.5  # on the squared weights of relations and classes, summed, for the whole of dev
+    pull: float = 0.5  # the same on what the weights of all queries differ from the fixed blend's
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,9 @@ class Lists:
 class Fusion(nn.Module):
     """`everywhere` (F,), `by_relation` (2R, F), `by_degree` (classes, F), of columns over `spread` (F,)."""
 
-    def __init__(self, columns: int, relations: int, start: Tensor):
-        """`start` (F,): the weights of the fixed blend, by which candidates are picked before anything is fitted."""
+    def __init__(self, columns: int, relations: int):
         super().__init__()
-        self.register_buffer("everywhere", start.clone())
+        self.register_buffer("everywhere", torch.zeros(columns))
         self.register_buffer("by_relation", torch.zeros(relations, columns))
         self.register_buffer("by_degree", torch.zeros(len(FEWER_THAN) + 1, columns))
         self.register_buffer("spread", torch.ones(columns))
@@ -61,11 +61,13 @@ class Fusion(nn.Module):
         return (self.everywhere + self.by_relation[relation] + self.by_degree[kind]) / self.spread
 
 
-def fit(lists: Lists, relations: int, plan: Plan, seed: int) -> Fusion:
-    """The fusion that explains the lists best."""
+def fit(lists: Lists, blend: Tensor, relations: int, plan: Plan, seed: int) -> Fusion:
+    """The fusion that explains the lists best, beginning at `blend` (F,): what each column counts in the fixed blend."""
     count, _, width = lists.columns.shape
-    fusion = Fusion(width, relations, torch.zeros(width))
+    fusion = Fusion(width, relations)
     fusion.spread.copy_(_spread(lists))
+    start = blend * fusion.spread
+    fusion.everywhere.copy_(start)
     trained = [fusion.everywhere, fusion.by_relation, fusion.by_degree]
     for one in trained:
         one.requires_grad_(True)
@@ -79,7 +81,8 @@ def fit(lists: Lists, relations: int, plan: Plan, seed: int) -> Fusion:
             weights = fusion.weights(part.relation, part.degree)
             scores = torch.einsum("ncf,nf->nc", part.columns, weights) + part.offset
             own = fusion.by_relation.square().sum() + fusion.by_degree.square().sum()
-            loss = (scores.logsumexp(1) - scores[:, 0]).mean() + plan.penalty / count * own
+            moved = (fusion.everywhere - start).square().sum()
+            loss = (scores.logsumexp(1) - scores[:, 0]).mean() + (plan.penalty * own + plan.pull * moved) / count
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
