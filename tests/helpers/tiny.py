@@ -20,15 +20,15 @@ SMALL = {
     "scorer_dropout": (0.0, 0.0, 0.0), "restart_epochs": 400,
 }  # fmt: skip
 # Mosaic's scorers are trained by Adagrad, whose steps become smaller.
-OWN = {
-    "trainers.models.mosaic": {"learning_rate": 0.1, "structure_ranks": (16,), "text_ranks": (16,), "image_ranks": (16,)}
-}
+RANKS = dict.fromkeys(("structure_ranks", "text_ranks", "image_ranks"), (16,))
+OWN = {"trainers.models.mosaic": {"learning_rate": 0.1, **RANKS}}
 
 
 def settings_of(module, **changes):
     """The model's settings for a tiny graph, with only the changes that it knows."""
     fields = {field.name: field for field in dataclasses.fields(module.Settings)}
-    values = {name: value for name, value in {**SMALL, **OWN.get(module.__name__, {}), **changes}.items() if name in fields}
+    wanted = {**SMALL, **OWN.get(module.__name__, {}), **changes}
+    values = {name: value for name, value in wanted.items() if name in fields}
     if isinstance(fields.get("dropout") and fields["dropout"].default, tuple):
         values["dropout"] = (0.0, 0.0, 0.0)
     return module.Settings(**values)

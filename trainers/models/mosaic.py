@@ -26,7 +26,7 @@ from trainers.parts.mosaic.fusion import Fusion, Lists, Plan
 from trainers.parts.mosaic.rules import Rules
 from trainers.parts.mosaic.views import Bag, Dense
 from trainers.training.data import Data
-from trainers.training.one_vs_all import Batch, Rows, cross_entropy
+from trainers.training.one_vs_all import Batch, Rows, cross_entropy, draw_candidates
 from trainers.training.optimizer import autocast, descend
 from trainers.training.train import dev_measure, filter_index
 
@@ -42,6 +42,7 @@ class Settings:
     """Of the scorers first, then of the fusion."""
 
     epochs: int = 12
+    evaluate_every: int | None = 2  # epochs between two measurements on dev; None: as the schedule says
     batch_size: int = 512  # rows of up to `answers_per_row` answers of a query
     answers_per_row: int = 8
     learning_rate: float = 0.1  # of Adagrad
@@ -49,12 +50,12 @@ class Settings:
     structure_ranks: tuple[int, ...] = (200, 500)  # complex numbers of an entity, a scorer each
     text_ranks: tuple[int, ...] = (200,)
     image_ranks: tuple[int, ...] = (200,)
-    dura: float = 0.04
+    regularization: float = 0.04  # weight of DURA, a mean over triples
     dropout: float = 0.2  # on the known entity
     view_scale: float = 0.2  # length of the vectors of texts and images that are mapped onto entities
     candidates: int | None = None  # entities that a training query is compared with, drawn each step; None: all
-    rules: int = 400  # of each relation, at most
-    penalty: float = 0.5  # on what the fusion's weights differ between relations
+    rules_per_relation: int = 400  # at most
+    fusion_penalty: float = 0.5  # on what the fusion's weights differ between relations
 
     def __post_init__(self) -> None:
         if not set(self.modalities) & {"structure", "text", "image"}:
@@ -62,7 +63,7 @@ class Settings:
 
 
 class Scorer(nn.Module):
-    """ComplEx with reciprocal relations, over entities that are a free vector and W (K, 2D) of what a view says of them.
+    """ComplEx with reciprocal relations; entities are a free vector, and W (K, 2D) of what a view says of them.
 
     `relation` (2R, 2D), `entity` (E, 2D): real parts, then imaginary ones. W starts at 0.
     """
@@ -90,16 +91,17 @@ class Scorer(nn.Module):
         """Queries (B, 2D) of entities `x` (B, 2D): their products with answers are Re Σ x r conj(t)."""
         return _product(x, self.relation[relation])
 
-    def loss(self, batch: Batch, view: nn.Module | None, rivals: "Rivals | None") -> Tensor:
-        """Cross entropy of the batch's answers among all entities or among `rivals`, and DURA, 0-d."""
+    def loss(self, batch: Batch, view: nn.Module | None, drawn: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Cross entropy of the batch's answers among all entities or those `drawn`, and DURA, 0-d."""
         table = self.table(view)
         known, answer = table[batch.known], table[batch.answer]
-        query, among, place = self.ask(F.dropout(known, self.settings.dropout, self.training), batch.relation), table, None
-        if rivals:
-            query, among = F.pad(query, (0, 1), value=1.0), torch.cat([table[rivals.entity], rivals.offset[:, None]], 1)
-            place = rivals.place
-        paid = cross_entropy(query, among, batch.row, batch.answer if place is None else place, pairs=batch.pairs)
-        return paid + self.settings.dura * self._dura(batch, known, answer)
+        query = self.ask(F.dropout(known, self.settings.dropout, self.training), batch.relation)
+        among, place, offset = table, batch.answer, None
+        if drawn:
+            entity, offset = drawn
+            among, place = table[entity], torch.searchsorted(entity, batch.answer)
+        paid = cross_entropy(query, among, batch.row, place, pairs=batch.pairs, offset=offset)
+        return paid + self.settings.regularization * self._dura(batch, known, answer)
 
     def _dura(self, batch: Batch, known: Tensor, answer: Tensor) -> Tensor:
         """Mean over triples of |h|² + |h r|² + |t|² + |t conj(r)|²: without it, the facts are learnt by heart."""
@@ -108,27 +110,6 @@ class Scorer(nn.Module):
         r = self.relation[batch.relation[batch.row]]
         back = answer.square().sum(1) + _product(answer, _conjugate(r)).square().sum(1)
         return (share * forth).sum() + back.sum() / batch.pairs
-
-
-@dataclass(frozen=True)
-class Rivals:
-    """Entities that a batch's answers are compared with, in the place of all: an importance-sampled softmax."""
-
-    entity: Tensor  # (C,) int64: the batch's answers, then those drawn
-    offset: Tensor  # (C,) added to their scores: the log of how many entities each stands for
-    place: Tensor  # (M,) int64: where among them each answer stands
-
-
-def draw_rivals(batch: Batch, entities: int, number: int) -> Rivals:
-    """The batch's answers and up to `number` of the other entities, drawn by torch's generator."""
-    answers, place = torch.unique(batch.answer, return_inverse=True)
-    other = torch.ones(entities, dtype=torch.bool, device=answers.device)
-    other[answers] = False
-    others = other.nonzero()[:, 0]
-    drawn = others[torch.randperm(len(others), device=answers.device)[:number]]
-    stands_for = np.log(len(others) / max(len(drawn), 1))
-    offset = torch.cat([torch.zeros(len(answers)), torch.full((len(drawn),), stands_for)]).to(answers.device)
-    return Rivals(torch.cat([answers, drawn]), offset, place)
 
 
 class Mosaic(nn.Module):
@@ -156,16 +137,17 @@ class Mosaic(nn.Module):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Each scorer's loss, 0-d."""
-        number = self.settings.candidates
-        rivals = None if number is None or number >= self.entities else draw_rivals(batch, self.entities, number)
-        return {name: scorer.loss(batch, self._view(name), rivals) for name, scorer in self.scorers.items()}
+        drawn, size = None, self.settings.candidates
+        if size is not None and size < self.entities:
+            drawn = draw_candidates(batch, self.entities, size)
+        return {name: scorer.loss(batch, self._view(name), drawn) for name, scorer in self.scorers.items()}
 
     def _view(self, scorer: str) -> nn.Module | None:
         kind = scorer.split("_")[0]
         return self.views[VIEW_OF[kind]] if kind in VIEW_OF else None
 
     def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
-        """(known (B,), relation (B,), "tail" | "head") -> (B, E): by the fusion, or the mean scorer before there is one."""
+        """(known (B,), relation (B,), "tail" | "head") -> (B, E): the fusion's scores; before it, the scorers' mean."""
         return self._fused() if len(self.fusion.everywhere) else self._blended()
 
     @torch.inference_mode()
@@ -219,7 +201,7 @@ class Mosaic(nn.Module):
     def mine(self) -> None:
         """Read rules and constants off the training facts."""
         facts = Facts(self.facts.cpu().numpy(), self.entities, self.relations)
-        found, fixed = rules.mine(facts, best=self.settings.rules), constants.mine(facts)
+        found, fixed = rules.mine(facts, best=self.settings.rules_per_relation), constants.mine(facts)
         columns = (found.relation, found.first, found.second, found.support)
         self.rules, self.rules_confidence = self._kept(columns, found.confidence)
         columns = (fixed.relation, fixed.property, fixed.given, fixed.answer, fixed.support)
@@ -286,7 +268,7 @@ class Learner:
         """Mine the rules and fit the fusion on dev: {"dev_mrr": found by cross-validation}."""
         model = self.model.eval()
         model.mine()
-        plan = Plan(penalty=self.settings.penalty)
+        plan = Plan(penalty=self.settings.fusion_penalty)
         lists = self.lists(plan)
         fold = torch.from_numpy(fusion.folds(len(self.data.dev), self.seed))
         found = 0.0

@@ -1,4 +1,4 @@
-"""Rules about one entity: r(x, c) ← s(x, d), where c and d are fixed (who plays for d is of nation c), and r(x, c) ← s(x, ·).
+"""Rules about one entity: r(x, c) ← s(x, d), with c and d fixed (who plays for d is of nation c), or r(x, c) ← s(x, ·).
 
 They are counted like the rules of `rules.py`: support is the number of entities for which both sides hold, confidence
 is under partial completeness.

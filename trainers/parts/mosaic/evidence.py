@@ -1,4 +1,4 @@
-"""All that speaks for an entity as an answer, beside the scorers: one column a kind of evidence, made for a block of queries.
+"""All that speaks for an entity as an answer, beside the scorers: a column a kind of evidence, for a block of queries.
 
 A column is (B, E) float32, 0 where there is nothing to say. Queries are (known, relation, ?) with 2R relations (see
 `facts.py`).
@@ -35,7 +35,8 @@ class Evidence:
     def names(self) -> list[str]:
         """The columns, in order."""
         structure = ["rules", "rules_root", "rules_best", "constants", "constants_root", "constants_best"]
-        structure += [f"{kind}_{steps}" for steps in WALKS for kind in ("walks", "walks_ending")] + ["answered", "degree"]
+        structure += [f"{kind}_{steps}" for steps in WALKS for kind in ("walks", "walks_ending")]
+        structure += ["answered", "degree"]
         own = ("neighbours", "neighbours_root", "range", "likeness")
         return (structure if self.rules else []) + [f"{view}_{kind}" for view in self.views for kind in own]
 

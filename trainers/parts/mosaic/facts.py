@@ -3,6 +3,7 @@
 Relation r leads from head to tail, relation r + R back; so every question is (known, relation, ?), with 2R relations.
 """
 
+import itertools
 from functools import cached_property
 
 import numpy as np
@@ -47,7 +48,7 @@ class Facts:
         order = np.argsort(self.relation, kind="stable")
         bounds = np.searchsorted(self.relation[order], np.arange(self.relations + 1))
         found = []
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, stop in itertools.pairwise(bounds):
             edges = order[start:stop]
             ones = np.ones(len(edges), dtype=np.float32)
             where = (ones, (self.source[edges], self.target[edges]))

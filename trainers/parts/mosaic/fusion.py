@@ -62,7 +62,7 @@ class Fusion(nn.Module):
 
 
 def fit(lists: Lists, blend: Tensor, relations: int, plan: Plan, seed: int) -> Fusion:
-    """The fusion that explains the lists best, beginning at `blend` (F,): what each column counts in the fixed blend."""
+    """The fusion that explains the lists best, beginning at what each column counts in the fixed `blend` (F,)."""
     count, _, width = lists.columns.shape
     fusion = Fusion(width, relations)
     fusion.spread.copy_(_spread(lists))

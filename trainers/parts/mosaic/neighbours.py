@@ -1,4 +1,4 @@
-"""What entities like the known one answer, likeness being the cosine of their vectors in some view (text, picture, …)."""
+"""What entities like the known one answer; likeness is the cosine of their vectors in a view (text, picture, …)."""
 
 from functools import cached_property
 

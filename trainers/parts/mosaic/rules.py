@@ -49,7 +49,7 @@ def mine(facts: Facts, *, best: int = 400, least_support: int = 2) -> Rules:
 
 
 def _supported(facts: Facts) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 2) relation and body, (n,) facts of the relation that the body reaches. A body is first · (2R + 1) + 1 + second."""
+    """(n, 2) relation and body, (n,) facts that it reaches of the relation; a body is first · (2R + 1) + 1 + second."""
     found = []
     for start in range(0, len(facts.source), CHUNK):
         edges = np.arange(start, min(start + CHUNK, len(facts.source)))
@@ -116,7 +116,7 @@ def _grounded(facts: Facts, body: int) -> sparse.csr_array:
 
 @dataclass(frozen=True)
 class Hits:
-    """What speaks for answers: query `row` (n,) of a block, its `answer` (n,), by which `rule` (n,), how surely (n,)."""
+    """What speaks for answers: a query's `row` (n,) in a block, its `answer` (n,), the `rule` (n,), how surely (n,)."""
 
     row: np.ndarray
     answer: np.ndarray
