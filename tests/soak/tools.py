@@ -23,8 +23,8 @@ PASSING = {"seconds", "total_seconds", "peak_memory_bytes", "triples_per_second"
 # What `make repro` builds, and what is kept between two of them.
 OUTPUTS = ("data/mini/raw", "data/mini/graph", "data/mini/web", "data/mini/images", "data/mini/encoded",
            "data/mini/text.parquet", "data/mini/text.json", "data/mini/images.json", "runs", "reports")  # fmt: skip
-KEPT = ("data/.store", "data/.work", "data/params.checked", "data/mini/encode_text.json",
-        "data/mini/encode_images.json", "dvc.lock", ".dvc/cache", ".dvc/tmp")  # fmt: skip
+KEPT = ("data/.store", "data/.work", "data/.code", "data/.shown", "data/params.checked", "data/mini/watched",
+        "data/mini/encode_text.json", "data/mini/encode_images.json", "dvc.lock", ".dvc/cache", ".dvc/tmp")  # fmt: skip
 
 
 @dataclass

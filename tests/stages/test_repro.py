@@ -1,0 +1,73 @@
+"""What really runs, by DVC itself, after a comment, after a change in a model, and after a new picture."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.helpers.clones import clone, command, ran, read_params, write_params
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A clone with two models, for an epoch each, on a graph with neither texts nor pictures."""
+    folder = clone(tmp_path_factory.mktemp("base") / "clone")
+    params = read_params(folder)
+    params["models"] = ["transe", "rotate"]
+    params["rotate"]["mini"]["epochs"] = 1
+    params["graph"]["mini"] |= {"text": {"source": "none", "unfound": "none"}, "images": {"source": "none"}}
+    write_params(folder, params)
+    command(folder, "dvc", "repro", "-q", "train")
+    return folder
+
+
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
+
+
+def picture(path: Path, colour: str) -> None:
+    Image.new("RGB", (300, 300), colour).save(path)
+
+
+def changed_by(status: str) -> set[str]:
+    """The stages that `dvc status` names."""
+    return {line.rstrip(":").split("@")[0] for line in status.splitlines() if line[:1].strip() and line.endswith(":")}
+
+
+def test_a_comment_runs_nothing_but_the_check_and_a_change_in_a_model_that_model(folder):
+    model = folder / "trainers/models/transe.py"
+    append(model, "\n# A remark.\n")
+    assert changed_by(command(folder, "dvc", "status", "train")) == {"check"}
+    assert ran(command(folder, "dvc", "repro", "train")) == {"check"}
+    assert "up to date" in command(folder, "dvc", "status", "train")
+    append(model, "\n_more = 1\n")
+    output = command(folder, "dvc", "repro", "train")
+    assert ran(output) == {"check", "train"}
+    assert "'train@mini-transe'" in output
+    assert "Running stage 'train@mini-rotate'" not in output
+
+
+def test_where_and_how_safely_it_is_trained_trains_nothing_again(folder):
+    params = read_params(folder)
+    params["train"] |= {"device": "cpu", "processes": 2, "checkpoint_every": 1}
+    write_params(folder, params)
+    assert ran(command(folder, "dvc", "repro", "train")) <= {"check"}
+
+
+def test_a_new_and_a_changed_picture_are_noticed_wherever_the_folder_lies(folder, tmp_path):
+    entity = (folder / "data/mini/source/train.tsv").read_text().split()[0]
+    pictures = tmp_path / "pictures" / entity
+    pictures.mkdir(parents=True)
+    picture(pictures / "1.jpg", "red")
+    params = read_params(folder)
+    params["graph"]["mini"]["images"] = {"source": "folder", "path": str(tmp_path / "pictures")}
+    write_params(folder, params)
+    assert "images" in ran(command(folder, "dvc", "repro", "images@mini"))
+    assert ran(command(folder, "dvc", "repro", "images@mini")) == set()
+    picture(pictures / "2.jpg", "green")
+    assert changed_by(command(folder, "dvc", "status", "images@mini")) == {"images"}
+    assert ran(command(folder, "dvc", "repro", "images@mini")) == {"images"}
+    picture(pictures / "1.jpg", "blue")
+    assert ran(command(folder, "dvc", "repro", "images@mini")) == {"images"}
