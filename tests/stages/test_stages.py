@@ -149,6 +149,10 @@ use(params.encoders[params.text.encoder], texts, images, y)
 
 
 def test_a_key_of_a_declared_block_is_not_declared_by_its_neighbour():
-    read = {"images.per_entity", "graph.*.images.source", "train"}
-    declared = {"images.width", "graph.*.images", "train.precision", "train.patience", "train.dev_sample"}
-    assert undeclared(read, declared) == {"images.per_entity", "train.evaluate_every"}
+    read, declared = {"images.per_entity", "graph.*.images.source"}, {"images.width", "graph.*.images"}
+    assert undeclared(read, declared) == {"images.per_entity"}
+
+
+def test_a_block_that_is_read_whole_is_declared_key_by_key():
+    declared = expanded("train") - {"train.evaluate_every"}
+    assert undeclared({"train"}, declared) == {"train.evaluate_every"}
