@@ -21,7 +21,8 @@ from pipeline.errors import UserError
 from pipeline.graph import formats
 from pipeline.graph.splits import choose
 from stages.cli import stage
-from stages.params import Params, load_params, model_settings
+from stages.params import Params, load_params
+from stages.params.models import model_settings
 from trainers.evaluation import ranking
 from trainers.training import runs
 from trainers.training import train as training
@@ -50,7 +51,7 @@ def settings_of(params: Params, graph: str, model: str, seed: int, variant: str)
 
     Raises UserError if that run is not there.
     """
-    settings = model_settings(params, model, graph, runs.module_of(model).Settings)
+    settings = model_settings(params, model, graph)
     if variant != "retrained":
         return settings
     chosen = result_path(graph, model, seed, "clean")

@@ -4,8 +4,8 @@
 
 Optuna's TPE sampler, seeded; trials that are behind the median of the others at the same epoch are stopped. The first
 trial is what params.yaml says. Trials are kept in data/.work/tuning/<graph>-<model>.db, so the search goes on where it
-stopped, and written to benchmarks/results/tuning/<graph>-<model>.csv after each. What was found is put into params.yaml
-by hand. Needs the extra `tune`.
+stopped, and written to benchmarks/results/tuning/<graph>-<model>.csv after each. What was found is put into
+configs/models by hand. Needs the extra `tune`.
 """
 
 import argparse
@@ -21,7 +21,8 @@ import torch
 
 from pipeline import tables
 from stages.cli import stage
-from stages.params import load_params, model_settings
+from stages.params import load_params
+from stages.params.models import model_settings
 from trainers.training import loop, runs
 from trainers.training import train as training
 
@@ -85,7 +86,7 @@ class Search:
     def __init__(self, graph: str, model: str, changes: dict):
         params = load_params()
         self.module = runs.module_of(model)
-        self.settings = replace(model_settings(params, model, graph, self.module.Settings), **changes)
+        self.settings = replace(model_settings(params, model, graph), **changes)
         self.schedule, self.seed, self.space = params.train, params.seed, SPACES[model]
         folder = Path("data") / graph
         self.data = training.read(model, self.settings, graph=folder / "graph", encoded=folder / "encoded")

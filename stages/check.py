@@ -1,16 +1,15 @@
-"""Stage check: all of params.yaml, the models' blocks too, before any other stage runs.
+"""Stage check: params.yaml and configs/, before any other stage runs.
 
-It also writes down what the others rest on and DVC cannot see by itself: versions of the code (stages/code.py), links
-to what lies outside (stages/watched.py).
+It also writes down what the others rest on and DVC cannot see by itself: the settings that hold for each graph and
+model (stages/settings.py), versions of the code (stages/code.py), links to what lies outside (stages/watched.py).
 """
 
 from pathlib import Path
 
 from pipeline import tables
-from stages import code, watched
+from stages import code, settings, watched
 from stages.cli import stage
-from stages.params import load_params, model_settings
-from trainers.training import runs
+from stages.params import load_params
 
 OUT = Path("data/params.checked")
 
@@ -18,10 +17,8 @@ OUT = Path("data/params.checked")
 @stage
 def main() -> None:
     params = load_params()
-    for model in params.models:
-        module = runs.module_of(model)
-        for graph in params.graphs:
-            model_settings(params, model, graph, module.Settings)
+    settings.check(params)
+    settings.write(params)
     for graph in params.graphs:
         watched.watch(graph, params.graph[graph])
     code.write({name: block.get("family", "") for name, block in params.encoders.items()})

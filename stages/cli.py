@@ -32,5 +32,5 @@ def arguments(description: str, *names: str) -> argparse.ArgumentParser:
     """A parser with the named arguments ("graph", "model"), each required."""
     parser = argparse.ArgumentParser(description=description)
     for name in names:
-        parser.add_argument(f"--{name}", required=True, help=f"the {name}'s name in params.yaml")
+        parser.add_argument(f"--{name}", required=True, help=f"the {name}'s name, as in configs/{name}s/")
     return parser

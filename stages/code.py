@@ -20,7 +20,10 @@ from trainers.training.version import run_version
 FOLDER = Path("data/.code")
 FAMILIES = Path("pipeline/encoding/encoders")
 # How a stage is started and how params.yaml is checked changes no output; what is read from params.yaml is a param.
-PLUMBING = ("stages/cli.py", "stages/params.py")
+PLUMBING = (
+    "stages/cli.py",
+    *(f"stages/params/{name}.py" for name in ("__init__", "encoders", "files", "models", "schema")),
+)
 
 
 def scripts(root: Path = ROOT) -> dict[str, Path]:

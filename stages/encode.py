@@ -24,6 +24,7 @@ from pipeline.retry import RetryPolicy
 from stages import released
 from stages.cli import stage
 from stages.params import Params, load_params
+from stages.params.encoders import encoder_settings
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +131,10 @@ def _encoder(
     params: Params, choice: Choice, kind: str, inputs: Inputs
 ) -> tuple[encoders.Encoder, encode_ray.Recipe, dict]:
     """The encoder, how others may build the same one, and its settings as the tables' metadata tell them."""
+    encoder_settings(params, choice.encoder, kind)  # before anything is fetched
     retry = RetryPolicy(timeout=params.sources.timeout, retries=params.sources.retries)
     block = fetched(choice.block, WEIGHTS, mirror=params.sources.mirror, retry=retry)
-    family, settings = encoders.settings(choice.encoder, block, kind)
+    family, settings = encoders.settings(block, kind)
     device = encoders.pick_device(params.encode.device)
     precision = encoders.pick_precision(choice.precision, device)
     address = params.store or str(SCRATCH / "learned")

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 from stages.cli import arguments, stage
-from stages.params import load_params, model_settings
+from stages.params import load_params
+from stages.params.models import model_settings
 from trainers.evaluation.protocols import PROTOCOLS
-from trainers.training import processes, runs
+from trainers.training import processes
 from trainers.training.train import Schedule, train
 
 WORK = Path("data/.work/runs")
@@ -20,7 +21,7 @@ def main() -> None:
     params = load_params()
     if params.train.processes > 1 and "WORLD_SIZE" not in os.environ:
         sys.exit(in_processes(params.train.processes, options.graph, options.model))
-    settings = model_settings(params, options.model, options.graph, runs.module_of(options.model).Settings)
+    settings = model_settings(params, options.model, options.graph)
     about = train(
         options.model,
         settings,

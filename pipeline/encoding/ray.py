@@ -36,7 +36,7 @@ class Recipe:
 
     def build(self, device: str) -> encoders.Encoder:
         """The encoder. Raises UserError if this machine's code or weights make another one of it."""
-        family, settings = encoders.settings(self.name, self.block, self.kind)
+        family, settings = encoders.settings(self.block, self.kind)
         chosen = encoders.pick_device(device)
         precision = encoders.pick_precision(self.precision, chosen)
         encoder = family.load(settings, device=chosen, precision=precision, **self.extra)

@@ -3,7 +3,7 @@
     python -m stages.ops.check_beit --picture ilsvrc2012_val_00031649.jpg
     python -m stages.ops.check_beit --picture … --weights vqkd_encoder_base_decoder_1x768x12_clip-d93179da.pth
 
-Without --weights, the address in params.yaml (encoders.beit) is fetched, through the mirror if there is one.
+Without --weights, the address in configs/encoders/beit.yaml is fetched, through the mirror if there is one.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def check(tokens: list[int]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--picture", type=Path, required=True, help="the demo picture of the authors' repository")
-    parser.add_argument("--weights", type=Path, help="the checkpoint; default: that of params.yaml")
+    parser.add_argument("--weights", type=Path, help="the checkpoint; default: that of configs/encoders/beit.yaml")
     options = parser.parse_args()
     if options.weights is None:
         params = load_params()

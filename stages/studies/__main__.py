@@ -14,7 +14,8 @@ from pathlib import Path
 from pipeline import tables
 from pipeline.errors import UserError
 from stages.cli import arguments, stage
-from stages.params import Params, load_params, model_settings
+from stages.params import Params, load_params
+from stages.params.models import model_settings
 from stages.studies import cases, encoders, figures
 from stages.studies.protocols import STUDIES, Study, Subject
 from stages.studies.runs import Bench, rows
@@ -61,8 +62,6 @@ def check(params: Params, name: str, graph: str, model: str) -> None:
         raise UserError(
             f"The study {name} is for {', '.join(able)}, not for {model}; for {model}: {', '.join(others)}."
         )
-    if graph not in params.model_blocks[model]:
-        raise UserError(f"params.yaml has no line for {graph} under `{model}:`; add `{graph}: {{}}` there.")
 
 
 def _require(name: str, known: Iterable[str], what: str) -> None:
@@ -80,7 +79,7 @@ def prepare(
     for what, number in (("seeds", seeds), ("epochs", epochs)):
         if number is not None and number < 1:
             raise UserError(f"--{what} {number} is too few; take at least 1.")
-    settings = model_settings(params, model, graph, runs.module_of(model).Settings)
+    settings = model_settings(params, model, graph)
     if epochs is not None:
         settings = replace(settings, epochs=epochs)
     count = seeds or params.studies.seeds

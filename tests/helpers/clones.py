@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+TRANSE, MINI = "configs/models/transe.yaml", "configs/graphs/mini.yaml"
 
 
 def clone(folder: Path, epochs: int = 1) -> Path:
@@ -32,30 +33,30 @@ def clone(folder: Path, epochs: int = 1) -> Path:
 
 def small(folder: Path, epochs: int = 1) -> None:
     """One model for a few epochs, and a second text encoder to change to."""
-    params = read_params(folder)
-    params["graphs"], params["models"] = ["mini"], ["transe"]
-    params["transe"]["mini"] = {**params["transe"]["mini"], "epochs": epochs}
-    params["encoders"]["other"] = {**params["encoders"]["minilm"], "pooling": "first"}
-    write_params(folder, params)
+    set_key(folder, "graphs", ["mini"])
+    set_key(folder, "models", ["transe"])
+    set_key(folder, "mini", "epochs", epochs, file=TRANSE)
+    other = {**read_params(folder, "configs/encoders/minilm.yaml"), "pooling": "first"}
+    write_params(folder, other, "configs/encoders/other.yaml")
 
 
-def read_params(folder: Path) -> dict:
-    return yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+def read_params(folder: Path, file: str = "params.yaml") -> dict:
+    return yaml.safe_load((folder / file).read_text(encoding="utf-8"))
 
 
-def write_params(folder: Path, params: dict) -> None:
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+def write_params(folder: Path, params: dict, file: str = "params.yaml") -> None:
+    (folder / file).write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
 
-def set_key(folder: Path, *path_and_value: object) -> None:
+def set_key(folder: Path, *path_and_value: object, file: str = "params.yaml") -> None:
     """`set_key(folder, "text", "encoder", "other")` is `text: {encoder: other}`; every other key stays."""
     *path, last, value = path_and_value
-    params = read_params(folder)
+    params = read_params(folder, file)
     block = params
     for name in path:
         block = block[name]
     block[last] = value
-    write_params(folder, params)
+    write_params(folder, params, file)
 
 
 def environment(**more: str) -> dict[str, str]:

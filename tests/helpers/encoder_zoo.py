@@ -137,7 +137,7 @@ NAMES = ("bert", "bert-first", "bert-tokens", "roberta", "llama", "beit", "vqgan
 def load(name: str, block: dict, inputs=None, precision: torch.dtype = torch.float32):
     """The encoder of a block, as the stage makes it (a learned codebook comes from `inputs`)."""
     module = encoders.families()[block["family"]]
-    module, settings = encoders.settings(name, block, module.KIND)
+    module, settings = encoders.settings(block, module.KIND)
     extra = {}
     if hasattr(module, "learn"):
         raws = sorted(pair for some in inputs.read(np.ones(len(inputs.keys), bool), 99) for pair in some)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.soak.tools import Row, build, clone, environment, must, set_key, size
+from tests.soak.tools import MINI, TRANSE, Row, build, clone, environment, must, set_key, size
 
 FLAT = ("data/.store", "data/.work", "data/mini", "runs", "reports", ".dvc/tmp")
 ALLOWED = 0.1  # of growth, over that of the first tenth, which fills caches
@@ -17,7 +17,7 @@ def soak(work: Path, times: int, seed: int) -> list[Row]:
     """`times` repros of random parameters in one clone, then as many runs of the stages in one process."""
     folder = clone(work / "soaked")
     for split, encoder in ((1, "other"), (2, "minilm"), (0, "minilm")):  # every row that the store will ever hold
-        set_key(folder, "graph", "mini", "split_seed", split)
+        set_key(folder, "split_seed", split, file=MINI)
         set_key(folder, "text", "encoder", encoder)
         must(build(folder))
     return [_repros(folder, times, random.Random(seed)), _stages(folder, times, seed)]
@@ -26,9 +26,9 @@ def soak(work: Path, times: int, seed: int) -> list[Row]:
 def choose(folder: Path, dice: random.Random) -> None:
     """Random seed, epochs, learning rate, encoder and split: every stage after ingest has to run now and then."""
     set_key(folder, "seed", dice.randrange(10**6))
-    set_key(folder, "transe", "mini", "epochs", dice.choice([1, 1, 2]))
+    set_key(folder, "mini", "epochs", dice.choice([1, 1, 2]), file=TRANSE)
     set_key(folder, "text", "encoder", dice.choice(["minilm", "minilm", "other"]))
-    set_key(folder, "graph", "mini", "split_seed", dice.choice([0, 0, 0, 1, 2]))
+    set_key(folder, "split_seed", dice.choice([0, 0, 0, 1, 2]), file=MINI)
 
 
 def _repros(folder: Path, times: int, dice: random.Random) -> Row:

@@ -15,7 +15,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.helpers.clones import ROOT, attempt, clone, environment, set_key
+from tests.helpers.clones import MINI, ROOT, TRANSE, attempt, clone, environment, set_key
 
 MAKE = ("make", "repro", "VENV=")
 # What two runs may differ in: how long they took, how much memory, which rows the store knew already.
@@ -23,8 +23,9 @@ PASSING = {"seconds", "total_seconds", "peak_memory_bytes", "triples_per_second"
 # What `make repro` builds, and what is kept between two of them.
 OUTPUTS = ("data/mini/raw", "data/mini/graph", "data/mini/web", "data/mini/images", "data/mini/encoded",
            "data/mini/text.parquet", "data/mini/text.json", "data/mini/images.json", "runs", "reports")  # fmt: skip
-KEPT = ("data/.store", "data/.work", "data/.code", "data/.shown", "data/params.checked", "data/mini/watched",
-        "data/mini/encode_text.json", "data/mini/encode_images.json", "dvc.lock", ".dvc/cache", ".dvc/tmp")  # fmt: skip
+KEPT = ("data/.store", "data/.work", "data/.checked", "data/.code", "data/.shown", "data/params.checked",
+        "data/mini/watched", "data/mini/encode_text.json", "data/mini/encode_images.json", "dvc.lock", ".dvc/cache",
+        ".dvc/tmp")  # fmt: skip
 
 
 @dataclass
@@ -187,5 +188,5 @@ def strays(folder: Path) -> Iterator[psutil.Process]:
             continue
 
 
-__all__ = ["MAKE", "ROOT", "Row", "build", "clone", "copy", "differs", "environment", "fresh", "kill", "litter", "must",
-           "set_key", "size", "snapshot", "start", "table", "ugly"]  # fmt: skip
+__all__ = ["MAKE", "MINI", "ROOT", "TRANSE", "Row", "build", "clone", "copy", "differs", "environment",
+           "fresh", "kill", "litter", "must", "set_key", "size", "snapshot", "start", "table", "ugly"]  # fmt: skip

@@ -22,7 +22,7 @@ from pipeline.encoding.encoders import learned, patches
 from pipeline.encoding.store import KEY, Store, statuses
 from pipeline.errors import UserError
 from stages.ops.unlock import unlock
-from tests.helpers.clones import ROOT, environment, read_params, set_key, small
+from tests.helpers.clones import MINI, ROOT, TRANSE, environment, read_params, set_key, small
 from trainers.training.checkpoint import Checkpoints
 
 
@@ -235,8 +235,9 @@ def test_locks_of_a_living_dvc_stay(tmp_path):
 # ------------------------------------------------------------------------------------------ stages, run as programs
 @pytest.fixture
 def world(tmp_path):
-    """The project's params.yaml, set to build little, and the files of the embedded graph; nothing is built yet."""
+    """The project's params.yaml and configs/, set to build little, and the files of mini; nothing is built yet."""
     shutil.copy2(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
     shutil.copytree(ROOT / "data" / "mini" / "source", tmp_path / "data" / "mini" / "source")
     small(tmp_path)
     return tmp_path
@@ -267,27 +268,27 @@ def test_a_typing_error_in_params_names_line_and_nearest_key(world):
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "words"),
+    ("file", "path", "value", "words"),
     [
-        (("transe", "mini", "epohcs"), 3, ("'epohcs' in transe.mini", "did you mean 'epochs'?")),
-        (("transe", "mini", "epochs"), 0, ("transe.mini.epochs cannot be 0", "at least 1")),
-        (("transe", "mini", "learning_rate"), float("nan"), ("transe.mini.learning_rate", "finite")),
-        (("transe", "mini"), None, ("transe.mini cannot be None",)),
-        (("models",), ["trnase"], ("'trnase'", "did you mean 'transe'?")),
-        (("graph", "mini", "splt"), "clean", ("'splt' in graph.mini", "did you mean 'split'?")),
+        (TRANSE, ("mini", "epohcs"), 3, ("'epohcs' in mini", "did you mean 'epochs'?")),
+        (TRANSE, ("mini", "epochs"), 0, ("mini.epochs cannot be 0", "greater than or equal to 1")),
+        (TRANSE, ("mini", "learning_rate"), float("nan"), ("mini.learning_rate", "finite")),
+        (TRANSE, ("mini",), None, ("mini cannot be empty",)),
+        ("params.yaml", ("models",), ["trnase"], ("'trnase'", "did you mean 'transe'?")),
+        (MINI, ("splt",), "clean", ("'splt'", "did you mean 'split'?")),
     ],
 )
-def test_what_params_cannot_be(world, path, value, words, monkeypatch, capsys):
+def test_what_params_cannot_be(world, file, path, value, words, monkeypatch, capsys):
     from stages import check
 
-    set_key(world, *path, value)
+    set_key(world, *path, value, file=file)
     monkeypatch.chdir(world)
     monkeypatch.setattr(sys, "argv", ["check"])
     with pytest.raises(SystemExit) as ended:
         check.main()
     said = capsys.readouterr().err
     assert ended.value.code == 1
-    assert "params.yaml, line " in said
+    assert f"{file}, line " in said
     assert all(word in said for word in words), said
 
 
@@ -295,7 +296,7 @@ def test_what_params_cannot_be(world, path, value, words, monkeypatch, capsys):
     ("name", "arguments", "words"),
     [
         ("ingest", ("--graph", "mini"), ("data/mini/raw",)),
-        ("ingest", ("--graph", "mni"), ("no block 'mni'", "did you mean 'mini'?")),
+        ("ingest", ("--graph", "mni"), ("no graph 'mni'", "did you mean 'mini'?")),
         ("text", ("--graph", "mini"), ("entities.parquet is not there", "dvc repro")),
         ("train", ("--graph", "mini", "--model", "transe"), ("is not there", "dvc repro")),
         ("evaluate", ("--graph", "mini", "--model", "transe"), ("holds no run.json", "dvc repro")),
@@ -312,7 +313,8 @@ def ingested(world):
     """As `world`, ready to train: a model of the structure alone, many short epochs, a checkpoint after each."""
     params = read_params(world)
     assert params["models"] == ["transe"]
-    set_key(world, "transe", "mini", {"epochs": 40, "dimension": 16, "batch_size": 4096, "negatives": 4})
+    few = {"epochs": 40, "dimension": 16, "batch_size": 4096, "negatives": 4}
+    set_key(world, "mini", few, file=TRANSE)
     for key in ("evaluate_every", "checkpoint_every"):
         set_key(world, "train", key, 1)
     set_key(world, "train", "dev_sample", 50)
@@ -371,7 +373,7 @@ def test_ctrl_c_and_a_checkpoint_cut_short_cost_nothing_but_time(ingested):
 
 
 def test_a_second_process_does_not_train_the_same_run(ingested):
-    set_key(ingested, "transe", "mini", "epochs", 100_000)
+    set_key(ingested, "mini", "epochs", 100_000, file=TRANSE)
     process = started(ingested, 1)
     refused(stage(ingested, *TRAIN), f"Process {process.pid} is training this run already")
     assert process.poll() is None, "the first goes on"

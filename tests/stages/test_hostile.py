@@ -7,6 +7,7 @@ checkpoints that carry code for encoders in test_encoder_pictures; here are the 
 import json
 import os
 import resource
+import shutil
 import struct
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,7 @@ from tests.helpers.clones import ROOT
 NOW = datetime.now(UTC)
 DEEP = "[" * 10_000 + "]" * 10_000
 PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
+GRAPHS = "graphs:\n- mini\n"
 
 
 @pytest.fixture(autouse=True)
@@ -303,21 +305,20 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     ("change", "complaint"),
     [
         (
-            ("graphs: [mini]", 'graphs: !!python/object/apply:os.system ["touch ran"]'),
+            'graphs: !!python/object/apply:os.system ["touch ran"]\n',
             "line .* constructor for the tag",
         ),
-        (("graphs: [mini]", "graphs: !include /etc/passwd"), "line .* constructor for the tag"),
-        (("graphs: [mini]", LAUGHS + "graphs: *i"), "over 100,000 values"),
-        (("graphs: [mini]", "graphs: &a [*a]"), "over 100,000 values"),
-        (("graphs: [mini]", "graphs: " + "[" * 2_000), "nests its keys too deep"),
-        (("graphs: [mini]", "graphs: [mini]\x00"), "no YAML"),
+        ("graphs: !include /etc/passwd\n", "line .* constructor for the tag"),
+        (LAUGHS + "graphs: *i\n", "over 100,000 values"),
+        ("graphs: &a [*a]\n", "over 100,000 values"),
+        ("graphs: " + "[" * 2_000 + "\n", "nests its keys too deep"),
+        ("graphs: [mini]\x00\n", "no YAML"),
     ],
 )
 def test_params_that_are_a_weapon(change, complaint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "params.yaml"
-    assert change[0] in PARAMS
-    path.write_text(PARAMS.replace(*change))
+    path.write_text(PARAMS.replace(GRAPHS, change, 1))
     with pytest.raises(UserError, match=complaint) as error:
         load_params(path)
     one_sentence(error, path)
@@ -326,5 +327,6 @@ def test_params_that_are_a_weapon(change, complaint, tmp_path, monkeypatch):
 
 def test_aliases_in_reason_are_welcome(tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text(PARAMS.replace("graphs: [mini]", "graphs: &mine [mini]"))
+    path.write_text(PARAMS.replace(GRAPHS, "graphs: &mine [mini]\n"))
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
     assert load_params(path).graphs == ["mini"]

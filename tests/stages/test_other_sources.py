@@ -11,7 +11,7 @@ import torch
 
 from pipeline import tables
 from tests.helpers import wiki_server
-from tests.helpers.clones import clone, command, ran, read_params, write_params
+from tests.helpers.clones import MINI, clone, command, ran, read_params, set_key, write_params
 
 pytestmark = pytest.mark.slow
 
@@ -22,11 +22,9 @@ MODELS = ("adamf_mat", "momok", "mygo")
 def folder(tmp_path) -> Path:
     """A clone whose graph is mini and whose models are the three that read pictures and texts, for an epoch each."""
     folder = clone(tmp_path / "clone")
-    params = read_params(folder)
-    params["models"] = list(MODELS)
+    set_key(folder, "models", list(MODELS))
     for model in MODELS:
-        params[model]["mini"]["epochs"] = 1
-    write_params(folder, params)
+        set_key(folder, "mini", "epochs", 1, file=f"configs/models/{model}.yaml")
     return folder
 
 
@@ -34,8 +32,8 @@ def change(folder: Path, **blocks: dict) -> None:
     """Change keys of the graph's block, and of `web`."""
     params = read_params(folder)
     params["web"] |= blocks.pop("web", {})
-    params["graph"]["mini"] |= blocks
     write_params(folder, params)
+    write_params(folder, read_params(folder, MINI) | blocks, MINI)
 
 
 def keys(folder: Path) -> list[str]:
@@ -65,9 +63,7 @@ def test_a_graph_whose_texts_and_pictures_come_from_the_web(folder):
         command(folder, "make", "repro", "VENV=")
         asked = len(server.seen)
         # Another quality of JPEG makes every picture anew, of the answers that are kept.
-        params = read_params(folder)
-        params["images"]["quality"] = 70
-        write_params(folder, params)
+        set_key(folder, "images", "quality", 70)
         assert {"images", "train"} <= ran(command(folder, "make", "repro", "VENV="))
         assert len(server.seen) == asked
     told = json.loads((folder / "data/mini/images.json").read_text())

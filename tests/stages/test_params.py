@@ -1,122 +1,236 @@
-"""params.yaml is checked before anything runs, and a complaint says where to look and what was probably meant."""
+"""params.yaml and configs/ are checked before anything runs, and a complaint says where to look and what was meant."""
 
 import dataclasses
-import importlib
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 
 from pipeline.errors import UserError
-from stages.params import load_params, model_settings
+from stages import settings
+from stages.params import load_params
+from stages.params.models import model_settings
 from trainers import MODELS
+from trainers.training import runs
 
 ROOT = Path(__file__).parents[2]
+FILES = ["params.yaml", *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/*/*.yaml"))]
+PARAMS, MINI, DB15K = "params.yaml", "configs/graphs/mini.yaml", "configs/graphs/DB15K.yaml"
+ROTATE, MYGO, MINILM = "configs/models/rotate.yaml", "configs/models/mygo.yaml", "configs/encoders/minilm.yaml"
 
 
 @pytest.fixture
-def edited(tmp_path):
-    """A function that puts `new` in the place of `old` in a copy of params.yaml, and gives the copy's path."""
-
-    def edit(old: str, new: str) -> Path:
-        text = (ROOT / "params.yaml").read_text()
-        assert text.count(old) >= 1
-        path = tmp_path / "params.yaml"
-        path.write_text(text.replace(old, new, 1))
-        return path
-
-    return edit
+def world(tmp_path, monkeypatch):
+    """The project's params.yaml and configs/ in a folder of their own, which is the current one."""
+    shutil.copy(ROOT / PARAMS, tmp_path)
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def line_of(path: Path, text: str) -> int:
-    return next(number for number, line in enumerate(path.read_text().splitlines(), 1) if text in line)
+def edit(file: str, old: str, new: str) -> int:
+    """Put `new` in the place of `old`; the last line of it."""
+    text = Path(file).read_text()
+    assert old in text
+    Path(file).write_text(text.replace(old, new, 1))
+    return text[: text.index(old)].count("\n") + new.rstrip("\n").count("\n") + 1
+
+
+def refused(file: str, line: int, *said: str) -> None:
+    """The check ends with one sentence that names the place and says this."""
+    with pytest.raises(UserError) as error:
+        settings.check(load_params())
+    sentence = str(error.value)
+    assert sentence.startswith(f"{file}, line {line}: "), sentence
+    assert "\n" not in sentence
+    assert all(words in sentence for words in said), sentence
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("file", "old", "new", "said"),
     [
-        ("  patience:", "  patiense:", "unknown key 'patiense' in train; did you mean 'patience'?"),
-        ("  batch_size: 64", "  batch_size: many", "encode.batch_size cannot be 'many'"),
-        ("    dev_share: 0.1", "    dev_share: 7", "graph.mini.dev_share cannot be 7"),
-        ("    form: names", "    form: name", "graph.mini.form cannot be 'name'"),
-        ("seed: 0", "sed: 0", "unknown key 'sed'; did you mean 'seed'?"),
+        (PARAMS, "  patience:", "  patiense:", "unknown key 'patiense' in train; did you mean 'patience'?"),
+        (PARAMS, "seed: 0", "sed: 0", "unknown key 'sed'; did you mean 'seed'?"),
+        (PARAMS, "  batch_size: 64", "  batch_size: many", "encode.batch_size cannot be 'many': "),
+        (PARAMS, "seed: 0", "seed: 2024-01-01", "seed cannot be the date 2024-01-01: input should be a valid integer"),
+        (PARAMS, "seed: 0", "seed: [0]", "seed cannot be [0]: input should be a valid integer"),
+        (PARAMS, "seed: 0", f"seed: 1{0:0100}", "seed: this number has more digits than any key takes"),
+        (PARAMS, "  rate: 5", "  rate: 1.0e+999", "web.rate cannot be inf: input should be a finite number"),
+        (PARAMS, "  executor: local", "  executor: cloud", "encode.executor cannot be 'cloud': "),
+        (PARAMS, "- adamf_mat", "- rotate\n- adamf_mat\n- rotate", "models.2: 'rotate' stands there twice"),
+        (PARAMS, "- mini", "- minni", "there is no graph 'minni' in configs/graphs; did you mean 'mini'?"),
+        (PARAMS, "- adamf_mat", "- adamf-mat", "there is no model 'adamf-mat' in configs/models; did you mean"),
+        (PARAMS, "  encoder: minilm", "  encoder: minilmm", "there is no encoder 'minilmm' in configs/encoders; did"),
+        (PARAMS, "- mini\n", "- wn18rr.v1\n", "graphs.0: the name 'wn18rr.v1' cannot be used: a name is letters"),
+        (PARAMS, "- mini\n", "- my graph\n", "the name 'my graph' cannot be used"),
+        (PARAMS, "- mini\n", "- v1@x\n", "the name 'v1@x' cannot be used"),
+        (PARAMS, "- mini\n", "- 2024\n", "graphs.0 cannot be 2024: input should be a valid string, so put it in"),
+        (PARAMS, "  encoder: minilm", "  encoder: clip.b32", "text.encoder: the name 'clip.b32' cannot be used"),
+        (PARAMS, "  encoder: minilm", "  encoder: patches", "text.encoder cannot be 'patches': it encodes image, not"),
+        (PARAMS, "- patches_coarse", "- minilm", "studies.image_encoders.1 cannot be 'minilm': it encodes text, not"),
+        (PARAMS, "seed: 0", "seed: 0\ngraph: {}", "'graph'; what stood there stands in configs/graphs/<graph>.yaml"),
+        (PARAMS, "seed: 0", "seed: 0\nrotate: {common: {}}", "what stood there stands in configs/models/rotate.yaml"),
+        (MINI, "dev_share: 0.1", "dev_share: 7", "dev_share cannot be 7: "),
+        (MINI, "form: names", "form: name", "form cannot be 'name': "),
+        (MINI, "split: clean", "splt: clean", "unknown key 'splt'; did you mean 'split'?"),
+        (MINI, "  source: table", "  sorce: table", "unknown key 'sorce' in text; did you mean 'source'?"),
+        (MINI, "  source: drawings", "  source: folder", "`source: folder` needs a `path`"),
+        (MINI, "folder: data/mini/source", "folder:", "`folder` is empty and `files` lists nothing"),
+        (DB15K, "    sha256: 8f", "    sha256: 9", "files.entity2id.txt.sha256 cannot be "),
+        (ROTATE, "  epochs: 500", "  epohcs: 500", "unknown key 'epohcs' in common; did you mean 'epochs'?"),
+        (ROTATE, "  epochs: 100", "  epohcs: 100", "unknown key 'epohcs' in mini; did you mean 'epochs'?"),
+        (ROTATE, "  epochs: 100", "  epochs: 2024-01-01", "mini.epochs cannot be the date 2024-01-01: input should be"),
+        (ROTATE, "  epochs: 100", "  epochs: [100]", "mini.epochs cannot be (100,): input should be a valid integer"),
+        (ROTATE, "  epochs: 100", "  epochs: 0", "mini.epochs cannot be 0: input should be greater than or equal to 1"),
+        (ROTATE, "  margin: 12.0", "  margin: .nan", "common.margin cannot be nan: input should be a finite number"),
+        (ROTATE, "MKG-Y:", "MKG-Z:", "unknown key 'MKG-Z'; did you mean 'MKG-Y'?"),
+        (MINILM, "pooling: mean", "poling: mean", "unknown key 'poling'; did you mean 'pooling'?"),
+        (MINILM, "family: language", "family: langage", "family cannot be 'langage': did you mean 'language'?"),
+        (MINILM, "revision:\n", "revision: 12345\n", "revision cannot be 12345: input should be a valid string, so"),
+        (MINILM, "revision:\n", f"revision: {'1' * 40}\n", "put it in quotes if it is a text"),
+        (MINILM, "max_tokens: 256", "max_tokens: many", "max_tokens cannot be 'many': input should be a valid int"),
     ],
-)
-def test_a_wrong_key_or_value_is_named_with_its_line(edited, old, new, said):
-    path = edited(old, new)
-    with pytest.raises(UserError) as error:
-        load_params(path)
-    assert said in str(error.value)
-    assert f"line {line_of(path, new)}:" in str(error.value)
+)  # fmt: skip
+def test_what_cannot_be_used_is_named_with_file_line_and_key(world, file, old, new, said):
+    line = edit(file, old, new)
+    refused(file, line, said)
+
+
+def test_a_number_of_thousands_of_digits_is_named_with_its_line(world):
+    line = edit(PARAMS, "seed: 0", f"seed: {'9' * 5000}")
+    refused(PARAMS, line, "a value that cannot be read")
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("file", "said"),
     [
-        ("graphs: [mini]", "graphs: [minni]", "no block under `graph:` for 'minni'; did you mean 'mini'?"),
-        ("models: [", "models: [adamf-mat, ", "no block for the model 'adamf-mat'; did you mean 'adamf_mat'?"),
-        ("  encoder: minilm", "  encoder: minilmm", "for 'minilmm'; did you mean 'minilm'?"),
+        ("configs/graphs/own.v1.yaml", "the name 'own.v1' cannot be used"),
+        ("configs/encoders/my own.yaml", "the name 'my own' cannot be used"),
+        ("configs/models/common.yaml", "'common' is what models call"),
+        ("configs/graphs/own.yml", "call it own.yaml"),
     ],
 )
-def test_a_name_that_is_no_block_is_told_with_the_nearest_that_is_one(edited, old, new, said):
+def test_a_file_whose_name_dvc_cannot_carry_is_refused(world, file, said):
+    Path(file).write_text("form: names\n")
     with pytest.raises(UserError) as error:
-        load_params(edited(old, new))
+        load_params()
+    assert str(error.value).startswith(f"{file}")
     assert said in str(error.value)
 
 
-def test_a_model_without_a_block_for_a_graph_says_what_to_add(edited):
-    path = edited("graphs: [mini]", "graphs: [mini, other]")
-    text = path.read_text()
-    block = text[text.index("  mini:\n") : text.index("  # DB15K (Liu")]
-    path.write_text(text.replace(block, block + block.replace("  mini:", "  other:"), 1))
-    with pytest.raises(UserError, match=r"add `other: \{\}` under"):
-        load_params(path)
+def test_models_may_be_none(world):
+    edit(PARAMS, "models:\n- adamf_mat\n- rotate", "models: []")
+    params = load_params()
+    settings.check(params)
+    settings.write(params)
+    assert params.models == []
+    assert settings.SETTINGS.is_dir()
 
 
-def test_a_missing_key_and_no_yaml_are_sentences(edited, tmp_path):
+def test_a_missing_key_and_no_yaml_are_sentences(world):
+    edit(PARAMS, "  retries: 5\n", "")
     with pytest.raises(UserError, match=r"the key sources\.retries is missing"):
-        load_params(edited("  retries: 5\n", ""))
-    (tmp_path / "broken.yaml").write_text("graphs: [mini\nx: }")
+        load_params()
+    Path("broken.yaml").write_text("graphs: [mini\nx: }")
     with pytest.raises(UserError, match=r"line .*: this is no YAML"):
-        load_params(tmp_path / "broken.yaml")
+        load_params(Path("broken.yaml"))
     with pytest.raises(UserError, match="is not there"):
-        load_params(tmp_path / "absent.yaml")
+        load_params(Path("absent.yaml"))
+    shutil.rmtree("configs/models")
+    shutil.copy(ROOT / PARAMS, PARAMS)
+    with pytest.raises(UserError, match="configs/models is not there"):
+        load_params()
 
 
-@pytest.mark.parametrize("model", list(MODELS))
-def test_a_models_own_block_is_checked_against_its_settings(model, edited):
-    settings = importlib.import_module(MODELS[model]).Settings
-    path = edited(f"\n{model}:\n  common:", f"\n{model}:\n  common:")
-    params = load_params(path)
-    for name in ("mini", "DB15K", "MKG-W", "MKG-Y"):
-        assert isinstance(model_settings(params, model, name, settings, path), settings)
-    for change, said in (
-        ({"epohcs": 5}, "did you mean 'epochs'"),
-        ({"epochs": "many"}, "mini.epochs cannot be 'many'"),
-    ):
-        block = {**params.model_blocks[model], "mini": change}
-        wrong = params.model_copy(update={"model_blocks": {**params.model_blocks, model: block}})
-        with pytest.raises(UserError, match=said):
-            model_settings(wrong, model, "mini", settings, path)
+# -------------------------------------------------------------------------------------------------- graphs, models
+def test_a_graph_of_ones_own_is_one_file(world):
+    Path("configs/graphs/own.yaml").write_text("form: names\n")
+    edit(PARAMS, "- mini", "- own")
+    params = load_params()
+    settings.check(params)
+    settings.write(params)
+    graph = json.loads((settings.GRAPHS / "own.json").read_text())
+    assert (graph["folder"], graph["files"], graph["text"]["source"]) == ("data/own/source", {}, "none")
+    common = model_settings(params, "rotate", "DB15K")
+    assert json.loads((settings.SETTINGS / "own" / "rotate.json").read_text())["epochs"] == common.epochs
 
 
-def test_a_graphs_value_goes_before_the_common_one():
-    settings = importlib.import_module(MODELS["adamf_mat"]).Settings
-    params = load_params(ROOT / "params.yaml")
-    block = {"common": {"epochs": 7, "margin": 3.0}, "mini": {"epochs": 2}}
-    params = params.model_copy(update={"model_blocks": {"adamf_mat": block}})
-    found = model_settings(params, "adamf_mat", "mini", settings, ROOT / "params.yaml")
+def test_what_a_graph_may_leave_out_is_as_its_manual_says(world):
+    mini = load_params().graph["mini"]
+    Path(MINI).write_text("form: names\nimages:\n  source: drawings\ntext:\n  source: table\n")
+    assert load_params().graph["mini"] == mini
+
+
+def test_a_change_for_one_graph_changes_no_other_graphs_settings(world):
+    edit(PARAMS, "- mini", "- mini\n- DB15K\n- MKG-W")
+    before = written()
+    edit(ROTATE, "  epochs: 500", "  epochs: 501")  # which mini overrides
+    after = written()
+    changed = {path for path in after if before[path] != after[path]}
+    assert changed == {f"{settings.SETTINGS}/{graph}/rotate.json" for graph in ("DB15K", "MKG-W")}
+    edit(PARAMS, "- DB15K\n", "")
+    assert f"{settings.SETTINGS}/DB15K/rotate.json" not in written()
+
+
+def written() -> dict[str, str]:
+    settings.write(load_params())
+    return {str(path): path.read_text() for path in Path("data/.checked").rglob("*.json")}
+
+
+def test_a_graphs_value_goes_before_the_common_one(world):
+    Path(ROTATE).write_text("common: {epochs: 7, margin: 3.0}\nmini: {epochs: 2}\n")
+    found = model_settings(load_params(), "rotate", "mini")
     assert (found.epochs, found.margin) == (2, 3.0)
 
 
-@pytest.mark.parametrize("model", [model for model in MODELS if model != "adamf"])
-def test_every_key_of_a_model_stands_in_params_yaml(model):
-    common = load_params(ROOT / "params.yaml").model_blocks[model]["common"]
-    fields = {field.name for field in dataclasses.fields(importlib.import_module(MODELS[model]).Settings)}
-    assert fields - set(common) <= {"modalities"}, "keys that a user cannot see"
+def test_every_model_has_a_file_with_every_key():
+    blocks = load_params(ROOT / PARAMS).model_blocks
+    assert set(blocks) == set(MODELS)
+    for model in MODELS:
+        keys = {one.name for one in dataclasses.fields(runs.module_of(model).Settings)}
+        assert keys - set(blocks[model]["common"]) <= {"modalities"}, f"{model}: keys that a user cannot see"
 
 
-def test_the_check_runs_from_a_folder_with_only_a_params_file(tmp_path, monkeypatch):
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    assert load_params().graphs
+def test_every_encoder_has_a_file_with_every_key_and_its_defaults():
+    """The first of a family shows its defaults; the others, all keys."""
+    from pipeline.encoding import encoders
+
+    blocks = load_params(ROOT / PARAMS).encoders
+    for family, module in encoders.families().items():
+        ours = {name: block for name, block in blocks.items() if block["family"] == family}
+        assert ours, f"{family} has no file in configs/encoders"
+        keys = {one.name for one in dataclasses.fields(module.Settings)}
+        for name, block in ours.items():
+            assert set(block) - {"family", "sha256"} == keys, name
+        first = ours[{"language": "minilm", "timm": "timm_vit"}.get(family, family)]
+        for one in dataclasses.fields(module.Settings):
+            if one.default is not dataclasses.MISSING and one.name != "revision":
+                assert first[one.name] == one.default, f"{family}.{one.name}"
+
+
+# ---------------------------------------------------------------------------------------------------------- DVC's form
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_is_in_the_form_that_dvc_writes(file, tmp_path):
+    """What `dvc exp run -S` does to a file that it changes, without a change: comments after lists would go, too."""
+    path = tmp_path / "some.yaml"
+    shutil.copy(ROOT / file, path)
+    apply_overrides(path, [])
+    assert path.read_text() == (ROOT / file).read_text()
+
+
+@pytest.mark.parametrize(("file", "override"), [(PARAMS, "seed=1"), (ROTATE, "common.epochs=3")])
+def test_an_override_changes_one_line(file, override, world):
+    before = Path(file).read_text().splitlines()
+    apply_overrides(file, [override])
+    after = Path(file).read_text().splitlines()
+    assert len(before) == len(after)
+    key, value = override.split("=")
+    assert [new for old, new in zip(before, after, strict=True) if old != new] == [
+        f"{'  ' * key.count('.')}{key.split('.')[-1]}: {value}"
+    ]
+
+
+def test_params_yaml_is_short():
+    assert (ROOT / PARAMS).read_text().count("\n") < 200

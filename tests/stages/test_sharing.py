@@ -206,8 +206,7 @@ def through_a_remote(first: Path, folder: Path, place: str, environment: dict, *
     for one in (first, clone(folder / "b")):
         share(one, place, **environment)
         # The feature store has a test of its own; here every clone keeps its own, so that only the remote can help.
-        params = yaml.safe_load((one / "params.yaml").read_text())
-        (one / "params.yaml").write_text(yaml.safe_dump({**params, "store": "data/.store"}, sort_keys=False))
+        set_key(one, "store", "data/.store")
         for name, value in login.items():
             command(one, "dvc", "remote", "modify", "--local", "shared", name, value)
     command(first, "dvc", "push", "--run-cache", "-q", **environment)

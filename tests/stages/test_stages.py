@@ -1,25 +1,33 @@
 """dvc.yaml must say what is true: each stage depends on its code, and its params are the keys that it reads."""
 
 import ast
-import re
 
 import pytest
 import yaml
-from pydantic import BaseModel
 
 from pipeline.modalities import MODALITIES
+from pipeline.settings import known_keys
 from pipeline.versions import ROOT, closure
 from stages.code import PLUMBING, scripts
-from stages.params import Params
+from stages.params.schema import Choices, Graph
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 # Keys that say where, how fast or how patiently, but not what: changing one must run nothing again.
 NO_OUTPUT = {
-    *("sources", "store", "web", "graphs", "model_blocks", "evaluate.memory"),
+    *("sources", "store", "web", "graphs", "models", "path", "studies", "evaluate.memory"),
     *("train.device", "train.processes", "train.checkpoint_every"),
     *("encode.batch_size", "encode.device", "encode.store_failure", "encode.executor", "encode.ray_address"),
 }
+# The files that hold what a script reads of configs/, as stages.params calls it.
+CONFIGS = {
+    "data/.checked/graphs/${item.graph}.json": "graph.*",
+    "data/.checked/settings/${item.graph}/${item.model}.json": "model_blocks.*",
+    "configs/encoders/${text.encoder}.yaml": "encoders.*",
+    "configs/encoders/${images.encoder}.yaml": "encoders.*",
+}
+# Functions of stages.params that read them for their caller.
+READERS = {"model_settings": "model_blocks.*", "encoder_settings": "encoders.*"}
 
 
 def script(name: str) -> str:
@@ -40,9 +48,10 @@ def test_a_stage_depends_on_its_code_and_on_that_of_what_it_loads_by_name(name):
 
 
 def test_the_check_sees_all_code_and_goes_before_every_stage():
-    deps, outs = STAGES["check"]["deps"], [next(iter(out)) for out in STAGES["check"]["outs"]]
-    assert {"params.yaml", "pipeline", "stages", "trainers"} <= set(deps)
-    assert set(outs) == {"data/.code", "data/params.checked"}
+    deps = STAGES["check"]["deps"]
+    outs = {out if isinstance(out, str) else next(iter(out)) for out in STAGES["check"]["outs"]}
+    assert {"params.yaml", "configs", "pipeline", "stages", "trainers"} <= set(deps)
+    assert outs == {"data/.checked/graphs", "data/.checked/settings", "data/.code", "data/params.checked"}
     assert "data/params.checked" in STAGES["download"]["deps"]
 
 
@@ -84,19 +93,19 @@ def keys_read_within(tree: ast.AST) -> set[str]:
     inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Subscript)}
     named = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Assign)}
     for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in READERS:
+            found.add(READERS[node.func.id])
         if isinstance(getattr(node, "ctx", None), ast.Load) and id(node) not in inner | named:
             found.add(chain(node, known))
     return found - {None, ""}
 
 
 def expanded(key: str) -> set[str]:
-    """A key that stands for a block as the keys in it, as far as stages/params.py knows them."""
-    block: type[BaseModel] | None = Params
-    for part in key.split("."):
-        kind = block.model_fields[part].annotation if block and part in block.model_fields else block
-        inner = [one for one in getattr(kind, "__args__", ()) if isinstance(one, type) and issubclass(one, BaseModel)]
-        block = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else inner[0] if inner else None
-    return {key} if block is None else set().union(*(expanded(f"{key}.{name}") for name in block.model_fields))
+    """A key that stands for a block as the keys in it, as far as stages/params/schema.py knows them."""
+    of_graph = key.startswith("graph.*")
+    way = [part for part in key.removeprefix("graph.*").split(".") if part]
+    inner = [] if key.split(".")[0] in ("model_blocks", "encoders") else known_keys(Graph if of_graph else Choices, way)
+    return set().union(*(expanded(f"{key}.{name}") for name in inner)) if inner else {key}
 
 
 def covers(outer: str, inner: str) -> bool:
@@ -114,8 +123,14 @@ def undeclared(read: set[str], declared: set[str]) -> set[str]:
 
 
 def declared_by(name: str) -> set[str]:
-    keys = [key for key in STAGES[name].get("params", []) if not key.startswith("${item.model}.")]
-    return {re.sub(r"\$\{[^}]*\}", "*", key) for key in keys}
+    found = set()
+    for one in STAGES[name].get("params", []):
+        if isinstance(one, str):
+            found.add(one)
+            continue
+        for file, keys in one.items():
+            found |= {f"{CONFIGS[file]}.{key}" for key in keys} if keys else {CONFIGS[file]}
+    return found
 
 
 def read_by(name: str) -> set[str]:

@@ -1,10 +1,10 @@
-"""Encoders: what turns texts and pictures into tokens and features. One family a file, one block of params a model.
+"""Encoders: what turns texts and pictures into tokens and features. One family a file, one file of configs/ an encoder.
 
 The shape of a family (a module of this package)::
 
     KIND = "text" or "image"                # which modality it reads
     @dataclass(frozen=True)
-    class Settings: ...                     # its keys in params.yaml, plain typed fields, a comment each
+    class Settings: ...                     # its keys in configs/encoders/, plain typed fields, a comment each
     def load(settings, *, device, precision) -> Encoder
 
 and of what `load` gives back, see `Encoder`: a plain object with four methods. An encoder knows nothing of files,
@@ -12,27 +12,28 @@ entities, batches or stores: `pipeline.encoding.run` feeds it and keeps what it 
 test checks it over every family): the rows of an input depend on that input and on `fingerprint` alone. So whatever
 decides the numbers, such as the padded length of a text, must be a function of the input, never of its neighbours.
 
-To add one: write the file, add it to `FAMILIES`, give it a block in params.yaml. `fingerprint` should name the
+To add one: write the file, add it to `FAMILIES`, give it a file in configs/encoders/. `fingerprint` should name the
 weights (sha256 or pinned revision), the preprocessing, the precision and, by `code_version` of pipeline.versions, its
 own module and those of this folder that it imports: rows in the store are shared by all who have the same fingerprint,
 and by nobody else.
 """
 
-import dataclasses
-import difflib
 import hashlib
 import importlib
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Annotated, Any, Protocol, Self
 
 import numpy as np
 import torch
+from pydantic import BaseModel, Field, model_validator
 
 from pipeline.errors import UserError
+from pipeline.settings import STRICT, Misfit, build, check, nearest, shown
+
+ADDRESS = ("http://", "https://")
 
 # Loaded by name, not imported, so that a change in one family is no change of the others (pipeline/versions.py).
 FAMILIES = ("language", "beit", "vqgan", "timm", "patches")
@@ -71,60 +72,46 @@ class Encoder(Protocol):
 
 
 def families() -> dict[str, ModuleType]:
-    """Every family of encoders by the name that `family:` takes in params.yaml."""
+    """Every family of encoders by the name that `family:` takes in configs/encoders/."""
     return {name: importlib.import_module(f"{__name__}.{name}") for name in FAMILIES}
 
 
-def settings(name: str, block: Mapping[str, object], kind: str) -> tuple[ModuleType, object]:
-    """The family and the checked Settings of the block `encoders.<name>`; `kind` is what it must read.
+def settings(block: Mapping[str, object], kind: str | None = None) -> tuple[ModuleType, Any]:
+    """The family and the checked Settings of an encoder's block; `kind` is what it must read, if that is given.
 
-    Raises UserError naming the key if the family is unknown, reads the other modality, or a key does not fit.
+    `sha256` may stand beside `weights` that are an address: see `weights.fetched`. Raises Misfit naming the key if the
+    family is unknown, reads the other modality, or a key does not fit.
     """
-    where = f"params.yaml, encoders.{name}"
     known = families()
-    family = block.get("family")
-    if family not in known:
-        raise UserError(f"{where}: there is no family {family!r}; known: {', '.join(known)}.")
+    if "family" not in block:
+        raise Misfit(["family"], "missing", f"known: {', '.join(known)}.")
+    family = block["family"]
+    if not isinstance(family, str) or family not in known:
+        raise Misfit(["family"], f"cannot be {shown(family)}", nearest(str(family), list(known)))
     module = known[family]
-    if kind != module.KIND:
-        raise UserError(f"{where}: the family {family} encodes {module.KIND}, not {kind}; choose another encoder.")
-    return module, _checked(where, {key: value for key, value in block.items() if key != "family"}, module.Settings)
+    if kind is not None and kind != module.KIND:
+        raise Misfit(
+            ["family"], f"cannot be {family}", f"it encodes {module.KIND}, not {kind}; choose another encoder."
+        )
+    given = {key: value for key, value in block.items() if key != "family"}
+    if isinstance(given.get("weights"), str):
+        check(_Checksum, {"sha256": given.pop("sha256", None), "weights": given["weights"]})
+    return module, build(module.Settings, given)
 
 
-def _checked(where: str, block: Mapping[str, object], kind: type) -> object:
-    """A Settings object of `block`, each value of its field's type."""
-    types = typing.get_type_hints(kind)
-    for key, value in block.items():
-        if key not in types:
-            near = difflib.get_close_matches(key, types, n=1, cutoff=0.5)
-            raise UserError(
-                f"{where}: unknown key {key!r}; "
-                + (f"did you mean {near[0]!r}?" if near else f"known there: {', '.join(types)}.")
-            )
-        if not _fits(value, types[key]):
-            raise UserError(f"{where}.{key} cannot be {value!r}; it takes {_in_words(types[key])}.")
-    required = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING and f.name not in block]
-    if required:
-        raise UserError(f"{where}: the key {required[0]} is missing; it takes {_in_words(types[required[0]])}.")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in block.items()})
+class _Checksum(BaseModel):
+    """What is demanded of weights that are fetched."""
 
+    model_config = STRICT
 
-def _fits(value: object, kind: object) -> bool:
-    if typing.get_origin(kind) is typing.Literal:
-        return value in typing.get_args(kind)
-    if typing.get_origin(kind) is tuple:
-        return isinstance(value, list | tuple) and all(_fits(one, typing.get_args(kind)[0]) for one in value)
-    if typing.get_args(kind):  # a union
-        return any(_fits(value, one) for one in typing.get_args(kind))
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    weights: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
 
-
-def _in_words(kind: object) -> str:
-    if typing.get_origin(kind) is typing.Literal:
-        return " or ".join(map(repr, typing.get_args(kind)))
-    return getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
+    @model_validator(mode="after")
+    def _of_an_address(self) -> Self:
+        if self.sha256 is not None and not self.weights.startswith(ADDRESS):
+            raise ValueError("`sha256` belongs to `weights` that are an address; remove it, or give the address")
+        return self
 
 
 def pick_device(name: str) -> torch.device:

@@ -246,10 +246,10 @@ def test_settings_are_checked():
         ({"famliy": 1}, "unknown key 'famliy'"),
         ({"pooling": "max"}, "pooling cannot be 'max'"),
         ({"max_tokens": "many"}, "max_tokens cannot be 'many'"),
-        ({"family": "langage"}, "no family 'langage'"),
+        ({"family": "langage"}, "family cannot be 'langage': did you mean 'language'"),
         ({"family": "patches"}, "encodes image, not text"),
     ):
         with pytest.raises(UserError, match=says):
-            encoders.settings("it", {**block, **change}, "text")
+            encoders.settings({**block, **change}, "text")
     with pytest.raises(UserError, match="key model is missing"):
-        encoders.settings("it", {"family": "language"}, "text")
+        encoders.settings({"family": "language"}, "text")

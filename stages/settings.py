@@ -1,0 +1,68 @@
+"""What the check makes of configs/: every file checked, and the settings that hold written where DVC compares them.
+
+data/.checked/graphs/<graph>.json              the graph's keys, those that its file leaves out too
+data/.checked/settings/<graph>/<model>.json    the model's settings on this graph
+
+The stages have these files as their params, so that a change runs again only the graphs and models for which it makes
+a difference: a block for one graph trains no other, and `common` none that overrides the key.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline import tables
+from pipeline.modalities import MODALITIES
+from stages.params import Params
+from stages.params.encoders import encoder_settings
+from stages.params.files import File
+from stages.params.models import model_settings
+
+GRAPHS, SETTINGS = Path("data/.checked/graphs"), Path("data/.checked/settings")
+
+
+def check(params: Params) -> None:
+    """Check every file of models and encoders, also of those that are not chosen.
+
+    Raises UserError naming file, line and key.
+    """
+    for name in params.encoders:
+        encoder_settings(params, name)
+    for way, name, kind in _chosen_encoders(params):
+        reads = encoder_settings(params, name)[0].KIND
+        if reads != kind:
+            key = ".".join(map(str, way))
+            said = f"{key} cannot be {name!r}: it encodes {reads}, not {kind}; choose another encoder."
+            raise File(params.path).refusal(way, said)
+    for model, blocks in params.model_blocks.items():
+        for graph in dict.fromkeys((*params.graphs, *blocks)):
+            model_settings(params, model, graph)
+
+
+def write(params: Params) -> None:
+    """Write what holds for the chosen graphs and models, and remove what held for others."""
+    files = {GRAPHS / f"{graph}.json": params.graph[graph].model_dump() for graph in params.graphs}
+    files |= {
+        SETTINGS / graph / f"{model}.json": asdict(model_settings(params, model, graph))
+        for graph in params.graphs
+        for model in params.models
+    }
+    for folder in (GRAPHS, SETTINGS):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.rglob("*.json"):
+            if path not in files:
+                path.unlink()
+    for path, values in files.items():
+        tables.write_json(path, values)
+
+
+def _chosen_encoders(params: Params) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """Each place of params.yaml that names an encoder, the name, and what it must read."""
+    for modality in MODALITIES.values():
+        block = getattr(params, modality.key, None)
+        if block is not None:
+            yield (modality.key, "encoder"), block.encoder, modality.name
+    for place, name in enumerate(params.studies.text_encoders):
+        yield ("studies", "text_encoders", place), name, "text"
+    for place, name in enumerate(params.studies.image_encoders):
+        yield ("studies", "image_encoders", place), name, "image"
