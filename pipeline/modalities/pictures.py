@@ -7,6 +7,7 @@ everything else (colour, alpha, turning) is done on the small picture that is le
 
 import hashlib
 import io
+import re
 import struct
 import warnings
 from collections import deque
@@ -33,7 +34,9 @@ FORMATS = tuple(name for name in _FORMATS if name in Image.OPEN)  # a Pillow bui
 warnings.filterwarnings("ignore", module=r"PIL\.")
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "JPEG2000")
 _MAX_SCANS = 100  # a progressive JPEG has about ten; thousands of them are a way to keep a decoder busy for minutes
+_MAX_SEGMENTS = 10_000  # of a JPEG; a photograph has some twenty
 _FEW_COLOURS = 4096
+_MAX_LONG_SIDE = 16_384  # pixels of a cleaned picture; JPEG itself ends at 65,500
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -72,8 +75,9 @@ def clean(
 ) -> Picture:
     """Decode, turn by EXIF, convert to RGB (sRGB, alpha on white, first frame), bound the short side, encode.
 
-    A picture smaller than `short_side` is not enlarged. The result is PNG where the source is lossless and has few
-    colours (drawings, flags), else JPEG of `quality`; it carries no metadata. The same bytes give the same bytes.
+    A picture smaller than `short_side` is not enlarged; one that would still be over 16,384 pixels long, such as a
+    scroll, is made smaller. The result is PNG where the source is lossless and has few colours (drawings, flags), else
+    JPEG of `quality`; it carries no metadata. The same bytes give the same bytes.
 
     Raises InvalidImage if `data` is no picture, is cut short, or has more than `max_pixels` pixels.
     """
@@ -89,14 +93,14 @@ def clean(
         raise InvalidImage(f"too large: {width} x {height} is more than {max_pixels:,} pixels")
     source = image.format
     try:
-        small = _reduced(image, short_side)
+        small = _decoded(image, data, short_side)
         small = _turned(small, _orientation(image))
         small = _on_white(_in_srgb(small, image.info.get("icc_profile")))
+        return _encoded(small, source not in _LOSSY, quality)
     except _DAMAGE as error:
         raise InvalidImage(_what_is_damaged(source, error)) from error
     except MemoryError as error:
         raise InvalidImage("too large for this machine's memory") from error
-    return _encoded(small, source not in _LOSSY, quality)
 
 
 def clean_many(
@@ -136,14 +140,55 @@ def _refuse_by_first_bytes(data: bytes) -> None:
     if not data:
         raise InvalidImage("no picture: 0 bytes")
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if b"<svg" in start or (start.startswith(b"<?xml") and b"<svg" in data[:65536].lower()):
+    # Only of text: photographs carry "<svg" in their metadata, too.
+    if start.startswith((b"<svg", b"<?xml", b"<!doctype svg", b"<!--")) and b"<svg" in data[:65536].lower():
         raise InvalidImage("no picture: SVG is a drawing program, not pixels")
     if start.startswith((b"<!doctype html", b"<html")):
         raise InvalidImage("no picture: an HTML page")
     if start.startswith(b"%pdf"):
         raise InvalidImage("no picture: a PDF document")
-    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > _MAX_SCANS:
+    if data.startswith(b"\xff\xd8") and _scans(data) > _MAX_SCANS:
         raise InvalidImage(f"a JPEG of more than {_MAX_SCANS} scans")
+
+
+# Within a scan, 0xFF is followed by 0x00 or a restart marker; anything else ends the scan.
+_SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+
+
+def _scans(data: bytes) -> int:
+    """How many scans a JPEG has up to its end marker; what follows it (a video, in motion photos) is no part of it.
+
+    A JPEG of more segments than any photograph counts as one of too many scans.
+    """
+    scans, at = 0, 2
+    for _ in range(_MAX_SEGMENTS):
+        found = _SCAN_END.search(data, at)
+        if not found or (marker := data[found.start() + 1]) == 0xD9:  # the end of the image
+            return scans
+        at = found.end()
+        if marker in (0x01, 0xD8):  # markers without a length
+            continue
+        scans += marker == 0xDA
+        at += max(2, int.from_bytes(data[at : at + 2], "big"))
+    return _MAX_SCANS + 1
+
+
+def _decoded(image: Image.Image, data: bytes, short_side: int) -> Image.Image:
+    """`_reduced`; of a JPEG without its end marker, only if all of its pixels are there.
+
+    libjpeg fills missing pixels with grey and says nothing. Bytes added at the end tell the two apart: after the last
+    pixel they are skipped, but pixels that are missing are made of them.
+    """
+    try:
+        return _reduced(image, short_side)
+    except OSError as error:
+        if image.format not in ("JPEG", "MPO") or not _cut_short(error):
+            raise
+        ended = [_reduced(Image.open(io.BytesIO(data + extra + b"\xff\xd9"), formats=("JPEG",)), short_side)
+                 for extra in (b"", b"\x55" * 64)]  # fmt: skip
+        if ended[0].tobytes() != ended[1].tobytes():
+            raise
+        return ended[0]
 
 
 def _reduced(image: Image.Image, short_side: int) -> Image.Image:
@@ -158,25 +203,55 @@ def _reduced(image: Image.Image, short_side: int) -> Image.Image:
         scale = short_side / min(image.size)
         size = tuple(max(short_side, round(side * scale)) for side in image.size)
         image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    if max(image.size) > _MAX_LONG_SIDE:
+        scale = _MAX_LONG_SIDE / max(image.size)
+        size = tuple(max(1, round(side * scale)) for side in image.size)
+        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     return image
 
 
 def _in_eight_bits(image: Image.Image) -> Image.Image:
-    """Modes that cannot be resized well as they are: palettes, one bit, 16 and 32 bits a channel."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "I":
-        values = np.asarray(image)
-        return Image.fromarray(np.clip(values >> 8 if values.max() > 255 else values, 0, 255).astype(np.uint8))
+    """Modes that cannot be resized well as they are: palettes, one bit, 16 and 32 bits per channel."""
+    if image.mode.startswith("I"):
+        return Image.fromarray(_whole_numbers(np.asarray(image)))
     if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image), posinf=0.0, neginf=0.0)
-        low, high = float(values.min()), float(values.max())
-        return Image.fromarray(((values - low) * (255.0 / ((high - low) or 1.0))).astype(np.uint8))
+        return Image.fromarray(_fractions(np.asarray(image)))
     if image.mode in ("P", "PA"):
         return image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
     if image.mode in ("1", "L", "RGB") and "transparency" in image.info:
         return image.convert("RGBA")
     return image.convert("L") if image.mode == "1" else image
+
+
+def _whole_numbers(values: np.ndarray) -> np.ndarray:
+    """Grey levels of 8, 12, 16 or up to 32 bits as uint8.
+
+    A file says how wide its numbers are stored, not how wide they are (scanners keep 12 bits in 16): the largest tells.
+    """
+    if values.dtype == np.int32:  # Pillow reads unsigned ones of 32 bits as if they were signed
+        values = values.view(np.uint32)
+    bits = int(values.max(initial=0)).bit_length()
+    width = next((width for width in (8, 12, 16) if bits <= width), bits)
+    return (values >> (width - 8)).astype(np.uint8)
+
+
+def _fractions(values: np.ndarray) -> np.ndarray:
+    """Grey levels in floating point as uint8: 0 to 1 and 0 to 255 as they are, others between their extremes.
+
+    The extremes are of all but half a percent at either end, since one glaring pixel would turn the rest black.
+    """
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise ValueError("no finite pixel")
+    low, high = float(finite.min()), float(finite.max())
+    if low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    elif low >= 0 and high <= 255:
+        low, high = 0.0, 255.0
+    else:
+        low, high = (float(edge) for edge in np.percentile(finite, (0.5, 99.5)))
+    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) * (255.0 / ((high - low) or 1.0))
+    return np.clip(scaled, 0, 255).astype(np.uint8)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -192,16 +267,33 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
 
 def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """RGB or RGBA. An embedded colour profile is honoured; without one, CMYK and the rest convert by formula."""
-    if profile and image.mode in ("RGB", "CMYK", "L"):
-        try:
-            embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if "srgb" not in ImageCms.getProfileDescription(embedded).lower():
-                return ImageCms.profileToProfile(image, embedded, _SRGB, outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            pass  # a damaged or foreign profile: the plain conversion below is what a viewer shows
-    if image.mode in ("RGB", "RGBA"):
-        return image
-    return image.convert("RGBA" if image.mode in ("LA", "La", "RGBa") else "RGB")
+    if image.mode in ("LA", "La", "RGBa"):
+        image = image.convert("RGBA")
+    if profile:
+        alpha = image.getchannel("A") if image.mode == "RGBA" else None
+        converted = _by_profile(image, profile)
+        if converted is not None:
+            if alpha is not None:
+                converted.putalpha(alpha)
+            return converted
+    return image if image.mode in ("RGB", "RGBA") else image.convert("RGB")
+
+
+def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
+    """RGB through an embedded profile; None where it is sRGB, damaged or of other colours than the picture's.
+
+    Then the plain conversion is what a viewer shows.
+    """
+    try:
+        embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(embedded).lower():
+            return None
+        mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}[embedded.profile.xcolor_space.strip()]
+        if (mode == "CMYK") != (image.mode == "CMYK"):
+            return None
+        return ImageCms.profileToProfile(image.convert(mode), embedded, _SRGB, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 _SRGB = ImageCms.createProfile("sRGB")
@@ -226,9 +318,13 @@ def _encoded(image: Image.Image, lossless: bool, quality: int) -> Picture:
     return Picture(data, image.width, image.height, hashlib.sha256(data).hexdigest())
 
 
-def _what_is_damaged(source: str | None, error: BaseException) -> str:
+def _cut_short(error: BaseException) -> bool:
     said = str(error).lower()
+    return any(word in said for word in ("truncated", "not enough", "unexpected end", "eof", "incomplete"))
+
+
+def _what_is_damaged(source: str | None, error: BaseException) -> str:
     kind = source or "picture"
-    if any(word in said for word in ("truncated", "not enough", "unexpected end", "eof", "incomplete")):
+    if _cut_short(error):
         return f"cut short: the {kind} ends before its last pixel"
     return f"a damaged {kind}"

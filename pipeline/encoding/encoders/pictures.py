@@ -13,30 +13,42 @@ from PIL import Image
 from pipeline.cores import usable_cores
 from pipeline.encoding.encoders import InvalidInput
 
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
 PREPROCESSING = f"pillow {PIL.__version__.split('.')[0]}"  # decoders and resampling may change with its major version
 THREADS = min(16, usable_cores())
 MAX_PIXELS = 64_000_000  # more than any picture cleaned by the images stage has
+LONGEST = 16  # times its short side; a model that enlarges the short side would make gigabytes of a longer strip
 
 
 def decode(raw: bytes) -> Image.Image | InvalidInput:
-    """An RGB picture, or why there is none. Transparent pixels become white."""
+    """An RGB picture, or why there is none. Transparent pixels become white; of a long strip, the middle is left."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(raw))
-            if picture.width * picture.height > MAX_PIXELS:
-                return InvalidInput(f"the picture has {picture.width}×{picture.height} pixels; clean it first.")
-            if picture.width < 2 or picture.height < 2:
-                return InvalidInput(
-                    f"the picture has {picture.width}×{picture.height} pixels: there is nothing to see in it."
-                )
-            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-                picture = picture.convert("RGBA")
-                white = Image.new("RGBA", picture.size, "white")
-                picture = Image.alpha_composite(white, picture)
-            return picture.convert("RGB")
+        picture = Image.open(io.BytesIO(raw))
+        if picture.width * picture.height > MAX_PIXELS:
+            return InvalidInput(f"the picture has {picture.width}×{picture.height} pixels; clean it first.")
+        if picture.width < 2 or picture.height < 2:
+            return InvalidInput(
+                f"the picture has {picture.width}×{picture.height} pixels: there is nothing to see in it."
+            )
+        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+            picture = picture.convert("RGBA")
+            white = Image.new("RGBA", picture.size, "white")
+            picture = Image.alpha_composite(white, picture)
+        return _middle(picture.convert("RGB"))
+    except MemoryError:
+        return InvalidInput("the picture is too large for this machine's memory.")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return InvalidInput(f"the bytes are no picture that can be read ({error}).")
+
+
+def _middle(picture: Image.Image) -> Image.Image:
+    """The picture, or the middle of a strip longer than LONGEST times its short side."""
+    longest = LONGEST * min(picture.size)
+    if max(picture.size) <= longest:
+        return picture
+    width, height = (min(side, longest) for side in picture.size)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
 
 
 def short_side(picture: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
