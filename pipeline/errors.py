@@ -1,4 +1,4 @@
-"""The one error that a user is meant to read."""
+"""The one error that a user is meant to read, and words for it."""
 
 
 class UserError(Exception):
@@ -10,5 +10,10 @@ class UserError(Exception):
     """
 
 
-# What json raises on bytes that are none: not UTF-8, not JSON, or brackets in brackets beyond any sense.
+# What json raises on bytes that are none: not UTF-8, not JSON, or nested deeper than any sensible file.
 NO_JSON = (ValueError, RecursionError)
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 link`, `2,000 links`, `2 entities`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

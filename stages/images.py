@@ -1,7 +1,8 @@
 """Pictures of a graph's entities: clean and bounded; one that could not be had is a row that says why."""
 
 import logging
-from collections.abc import Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,13 +10,13 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from pipeline import tables
-from pipeline.errors import UserError
+from pipeline.errors import UserError, counted
 from pipeline.graph.matching import Names, match_files
 from pipeline.modalities import drawings, pictures
 from pipeline.modalities.archives import Archive, TooLarge, open_archive
 from pipeline.modalities.drawings import draw, skipped
 from pipeline.modalities.parts import NONE, Counts, Parts, absent, row
-from pipeline.modalities.pictures import InvalidImage, clean, clean_many
+from pipeline.modalities.pictures import InvalidImage, Picture, clean, clean_many
 from pipeline.versions import code_version
 from pipeline.wikimedia import images
 from pipeline.wikimedia.images import from_commons
@@ -68,7 +69,7 @@ def _rows(params: Params, graph: str, folder: Path, entities: pa.Table, about: d
         if settings.path is None:
             raise UserError(f"graph.{graph}.images.path is null; name a folder or archive of <entity>/<file>.")
         with open_archive(settings.path) as archive:
-            yield from _from_archive(archive, settings.path, entities, work, params.images.per_entity, about)
+            yield from rows_of_archive(archive, settings.path, entities, work, params.images.per_entity, about)
     elif settings.source == "commons":
         keys = entities["key"].to_pylist()
         rows, told = from_commons(folder / "web", keys, work, params.images.width, params.images.per_entity)
@@ -84,31 +85,54 @@ def _drawn(folder: Path, entities: pa.Table, work) -> Iterator[dict]:
         yield row(entity, 0, "drawing", result)
 
 
-def _from_archive(
+def rows_of_archive(
     archive: Archive, path: str, entities: pa.Table, work, per_entity: int | None, about: dict
 ) -> Iterator[dict]:
     names = Names(entities["key"].to_pylist(), entities["label"].to_pylist())
     matched, places = match_files(archive.names, names)
     about |= {"path": path, "files": len(archive.names), "left_out": dict(archive.skipped), "names": matched.counts()}
+    if archive.links:
+        log.warning(
+            "%s: %s left out, since they lead outside of the folder: %s%s", path, counted(len(archive.links), "link"),
+            ", ".join(archive.links[:3]), ", …" if len(archive.links) > 3 else "",
+        )  # fmt: skip
     if not places:
         raise UserError(
             f"{path}: none of its {len(archive.names):,} files is named as an entity of the graph "
             f"(it has {', '.join(map(repr, matched.unmatched[:3])) or 'no files'}; expected <entity>/<file>)."
         )
-    wanted = [name for name, (_, index) in places.items() if per_entity is None or index < per_entity]
+    waiting: dict[int, deque[str]] = defaultdict(deque)
+    for name, (entity, _) in places.items():
+        waiting[entity].append(name)
+    found: Counter[int] = Counter()
+    while wanted := _next_files(waiting, found, per_entity):
+        for name, result in _read_and_clean(archive, wanted, work):
+            found[places[name][0]] += not isinstance(result, InvalidImage)
+            yield row(*places[name], name, result)
+
+
+def _next_files(waiting: Mapping[int, deque[str]], found: Mapping[int, int], per_entity: int | None) -> list[str]:
+    """Of each entity as many files, in their order, as it lacks pictures: what turned out to be none fills no place."""
+    wanted = []
+    for entity, names in waiting.items():
+        lacking = len(names) if per_entity is None else per_entity - found[entity]
+        wanted += [names.popleft() for _ in range(min(lacking, len(names)))]
+    return wanted
+
+
+def _read_and_clean(archive: Archive, names: Sequence[str], work) -> Iterator[tuple[str, Picture | InvalidImage]]:
     too_large: list[tuple[str, TooLarge]] = []
 
     def members() -> Iterator[tuple[str, bytes]]:
-        for name, data in archive.read(wanted):
+        for name, data in archive.read(names):
             if isinstance(data, TooLarge):
                 too_large.append((name, data))
             else:
                 yield name, data
 
-    for name, result in clean_many(members(), work):
-        yield row(*places[name], name, result)
+    yield from clean_many(members(), work)
     for name, reason in too_large:
-        yield row(*places[name], name, InvalidImage(str(reason)))
+        yield name, InvalidImage(str(reason))
 
 
 if __name__ == "__main__":

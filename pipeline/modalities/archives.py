@@ -1,11 +1,12 @@
 """Folders, zip and tar files of `<entity>/<file>`, here or at any fsspec address: what lies in them, and reading it.
 
-Nothing is unpacked to disk, so a member cannot escape; names that try to are counted and left out all the same, and
-links are not followed. A member is read up to a limit, and an archive that claims to hold far more than any archive of
-pictures can is refused before it is read.
+Nothing is unpacked to disk, so a member cannot escape; names that try to are counted and left out all the same. Of
+links only those to files that stay inside their folder, or that DVC made into its cache, are followed. A member is read
+up to a limit, and an archive that claims to hold far more than any archive of pictures can is refused before it is read.
 """
 
 import os
+import re
 import stat
 import tarfile
 import unicodedata
@@ -27,6 +28,8 @@ MAX_BYTES = 100 * 2**20  # of one member: more than any picture that a graph is 
 _BOMB_BYTES = 2 * 2**30  # an archive that unpacks to more than this and to …
 _BOMB_RATIO = 50  # … more than this many times its own size holds no pictures: those do not compress
 _JUNK = ("__macosx", "@eadir", "thumbs.db", "desktop.ini")
+# Where DVC keeps a file by its MD5, in a cache of its third version or an older one: links that it made lead there.
+_DVC_CACHE = re.compile(r"/(files/md5/)?[0-9a-f]{2}/[0-9a-f]{30}$")
 _ZIP, _TAR = (".zip",), (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
@@ -35,7 +38,8 @@ class TooLarge(ValueError):
 
 
 class Archive(AbstractContextManager):
-    """The files below one address: `names` are their paths, with `/` between folders; `skipped` counts those left out.
+    """The files below one address: `names` are their paths, with `/` between folders; `skipped` counts those left out,
+    and `links` names the links among them.
 
     Use as a context manager. Raises UserError if the address cannot be opened or is neither folder, zip nor tar.
     """
@@ -43,6 +47,7 @@ class Archive(AbstractContextManager):
     def __init__(self, names: list[str], skipped: Counter):
         self.names = names
         self.skipped = skipped
+        self.links: list[str] = []
 
     @abstractmethod
     def read(self, names: Iterable[str], limit: int = MAX_BYTES) -> Iterator[tuple[str, bytes | TooLarge]]:
@@ -95,6 +100,8 @@ def _open_file(handle, name: str, size: int) -> Archive:
 def _unusable(name: str) -> str | None:
     """Why a member is left out, or None: `unsafe` names leave their folder, `ignored` ones are no user's picture."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
+    if name.endswith("/"):  # what object stores keep in the place of a folder
+        return "ignored"
     if not parts or name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0][:2] or "\0" in name:
         return "unsafe"
     if any(part.startswith(".") or part.lower() in _JUNK for part in parts):
@@ -111,26 +118,37 @@ def _refuse_bomb(name: str, size: int, unpacked: int) -> None:
 
 class _Folder(Archive):
     def __init__(self, root: Path):
-        self._root = root
-        names, skipped = [], Counter()
+        self._root, self._real_root = root, os.path.realpath(root)
+        names, skipped, links = [], Counter(), []
         waiting = [root]
         while waiting:
             for entry in os.scandir(waiting.pop()):
                 name = Path(entry.path).relative_to(root).as_posix()
-                if entry.is_symlink():
+                if entry.is_symlink() and not self._stays(entry.path):
                     skipped["links"] += 1
+                    links.append(name)
                 elif reason := _unusable(name):
                     skipped[reason] += 1
                 elif entry.is_dir(follow_symlinks=False):
                     waiting.append(Path(entry.path))
-                elif entry.is_file(follow_symlinks=False):
+                elif entry.is_file():
                     names.append(name)
         super().__init__(sorted(names), skipped)
+        self.links = sorted(links)
+
+    def _stays(self, path: str) -> bool:
+        """Whether a link leads to a file inside the folder, or to one that DVC keeps."""
+        target = os.path.realpath(path)
+        inside = os.path.commonpath((target, self._real_root)) == self._real_root
+        return os.path.isfile(target) and (inside or bool(_DVC_CACHE.search(Path(target).as_posix())))
 
     def read(self, names: Iterable[str], limit: int = MAX_BYTES) -> Iterator[tuple[str, bytes | TooLarge]]:
         for name in names:
             try:
-                descriptor = os.open(self._root / name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+                # A link is looked at again, and its target opened, so that none that changed meanwhile leads outside.
+                path = self._root / name
+                real = os.path.realpath(path) if path.is_symlink() and self._stays(str(path)) else path
+                descriptor = os.open(real, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
                 with os.fdopen(descriptor, "rb") as handle:
                     yield name, _bounded(handle, limit)
             except OSError as error:

@@ -7,6 +7,7 @@ import zipfile
 
 import fsspec
 import pytest
+from fsspec import AbstractFileSystem
 
 from pipeline.errors import UserError
 from pipeline.graph.matching import Names, match_files, q_id, title
@@ -216,6 +217,49 @@ def test_links_are_not_followed(tmp_path):
     with open_archive(path) as archive:
         assert set(archive.names) == set(FILES)
         assert archive.skipped["links"] == 1
+
+
+def test_links_that_stay_inside_or_that_dvc_made_are_followed(tmp_path):
+    cache = tmp_path / "cache" / "files" / "md5" / "ab" / ("c" * 30)
+    cache.parent.mkdir(parents=True)
+    cache.write_bytes(b"cached")
+    older = tmp_path / "cache" / "0f" / ("1" * 30)
+    older.parent.mkdir()
+    older.write_bytes(b"older")
+    folder = make_folder(tmp_path / "f", FILES)
+    (folder / "Q42" / "dvc.jpg").symlink_to(cache)
+    (folder / "Q42" / "dvc2.jpg").symlink_to(older)
+    (folder / "Q42" / "inside.jpg").symlink_to(f"../{next(iter(FILES))}")
+    (folder / "Q42" / "gone.jpg").symlink_to(tmp_path / "gone")
+    (folder / "Q42" / "folder.jpg").symlink_to(folder / "Q42")  # would go round and round
+    sibling = tmp_path / "f-outside.jpg"
+    sibling.write_bytes(b"secret")
+    (folder / "Q42" / "sibling.jpg").symlink_to(sibling)
+    found = contents(folder)
+    assert found["Q42/dvc.jpg"] == b"cached"
+    assert found["Q42/dvc2.jpg"] == b"older"
+    assert found["Q42/inside.jpg"] == next(iter(FILES.values()))
+    with open_archive(folder) as archive:
+        assert archive.links == ["Q42/folder.jpg", "Q42/gone.jpg", "Q42/sibling.jpg"]
+        assert archive.skipped["links"] == 3
+
+
+def test_folders_of_an_object_store_are_no_files():
+    """What consoles and sync tools of S3 write for a folder: a key that ends in `/`, of no bytes."""
+
+    class Store(AbstractFileSystem):
+        protocol = "markers"
+
+        def ls(self, path, detail=True, **options):
+            sizes = {"pics/": 0, "pics/Q1/": 0, "pics/Q1/1.jpg": 3}
+            return [{"name": name, "size": size, "type": "file"} for name, size in sizes.items()]
+
+        def isdir(self, path):
+            return path == "pics"
+
+    fsspec.register_implementation("markers", Store, clobber=True)
+    with open_archive("markers://pics") as archive:
+        assert archive.names == ["Q1/1.jpg"]
 
 
 def test_a_link_put_in_after_listing_is_not_followed_either(tmp_path):
