@@ -2,7 +2,7 @@
 
 Nothing is unpacked to disk, so a member cannot escape; names that try to are counted and left out all the same. Of
 links only those to files that stay inside their folder, or that DVC made into its cache, are followed. A member is read
-up to a limit, and an archive that claims to hold far more than any archive of pictures can is refused before it is read.
+up to a limit; an archive that claims to hold far more than any archive of pictures can is refused before it is read.
 """
 
 import os
