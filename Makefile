@@ -37,7 +37,7 @@ repro: $(STAMP)
 	python -m stages.ops.summary
 
 test: $(STAMP)-dev
-	OMP_NUM_THREADS=1 python -m pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)-dev
 	ruff check .

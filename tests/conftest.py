@@ -1,6 +1,7 @@
-"""What several tests want: real files, where they are at hand."""
+"""What several tests want: real files, where they are at hand; and the order in which files are run."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,10 @@ def mirror() -> Path:
 def photos() -> Path:
     """A folder of real photographs."""
     return _folder("TESSERA_PHOTOS", "photos")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, then long ones: several processes, a file each, end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, -tests[item.path], item.path))
