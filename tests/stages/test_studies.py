@@ -157,8 +157,8 @@ def test_each_study_gives_a_table_a_figure_and_its_words(name, workplace):
     assert set(about["runs"]) == kept
     shown = report_page._studies(workplace)
     assert len(shown) == 1
-    assert shown[0]["figures"]
-    assert len(shown[0]["rows"]) == len(rows)
+    assert shown[0].figures
+    assert len(shown[0].rows) == len(rows)
 
 
 def test_nothing_is_trained_or_asked_twice(workplace, monkeypatch):
@@ -167,7 +167,7 @@ def test_nothing_is_trained_or_asked_twice(workplace, monkeypatch):
     # 3 ways of taking away × 2 shares above 0, and the whole, for each seed: asked in 27 ways.
     assert bench.trained == 2 * (3 * 2 + 1)
     first = (Path("studies/missing/table.csv")).read_text()
-    monkeypatch.setattr(runs, "train", None)
+    monkeypatch.setattr(study_runs, "train", None)
     monkeypatch.setattr(study_runs.ranking, "rank", None)
     again = subject_of("adamf", seeds=2)[1]
     study.run(STUDIES["missing"], subject, again, Path("studies/missing"))
@@ -213,11 +213,11 @@ def test_an_interrupted_study_goes_on_from_the_runs_that_are_there(workplace, mo
             raise KeyboardInterrupt
         return really(*args, **kwargs)
 
-    monkeypatch.setattr(runs, "train", breaks)
+    monkeypatch.setattr(study_runs, "train", breaks)
     with pytest.raises(KeyboardInterrupt):
         study.run(STUDIES["wrong_links"], subject, bench, Path("studies/wrong_links"))
     assert not Path("studies/wrong_links").exists()
-    monkeypatch.setattr(runs, "train", really)
+    monkeypatch.setattr(study_runs, "train", really)
     bench = subject_of("transe")[1]
     study.run(STUDIES["wrong_links"], subject, bench, Path("studies/wrong_links"))
     assert (bench.trained, bench.kept) == (1, 2)
@@ -246,7 +246,7 @@ def test_wrong_links_in_train_are_no_facts_that_ranking_filters_by(workplace, mo
     subject, bench = subject_of("transe")
     seen = []
     really = training.filter_index
-    for module in (training, runs):  # in training for the choice on dev, here for test
+    for module in (training, study_runs):  # in training for the choice on dev, here for test
         monkeypatch.setattr(module, "filter_index", lambda data: seen.append(data.train) or really(data))
     change = Change("wrong_links", 1.0)
     bench.ask(Point({}, subject.settings, change, change), 0)
@@ -289,7 +289,7 @@ def test_a_case_study_shows_what_the_model_attends_to(model, workplace):
     assert np.allclose(found.groupby(by)[value].sum(), 1, atol=1e-4)
     assert len(found.groupby(by)) == {"gates": 2 * 3 * 3}.get(kind, tiny().entities)
     assert table(folder)
-    assert [len(one["pictures"]) for one in report_page._studies(workplace)] == [len(about["pictures"])]
+    assert [len(one.pictures) for one in report_page._studies(workplace)] == [len(about["pictures"])]
 
 
 def test_attention_names_the_tokens_that_the_model_chose(workplace):
