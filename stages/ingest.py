@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from pipeline import tables
+from pipeline.errors import counted
 from pipeline.graph import formats, splits
 from pipeline.graph.audit import audit
 from pipeline.graph.formats import read_graph
@@ -23,19 +24,36 @@ def main() -> None:
     params = load_params()
     settings = params.graph[name]
     released = read_graph(Path("data") / name / "raw", settings.form)
-    used, done = choose(released.splits, settings.split, dev_share=settings.dev_share, seed=settings.split_seed)
+    used, done = choose(
+        released.splits, settings.split, dev_share=settings.dev_share, seed=settings.split_seed,
+        least_dev=settings.least_dev,
+    )  # fmt: skip
     found = audit(released, used, done, settings.split)
     folder = Path("data") / name / "graph"
     provenance = {"stage": "ingest", "form": settings.form, "split": settings.split, "dev_share": settings.dev_share}
-    provenance |= {"split_seed": settings.split_seed, "code_version": code_version(formats, splits)}
+    provenance |= {"least_dev": settings.least_dev, "split_seed": settings.split_seed}
+    provenance |= {"code_version": code_version(formats, splits)}
     write_graph(folder, released.with_splits(used), provenance)
-    tables.write_json(folder / "audit.json", found)
+    tables.write_json(folder / "audit.json", found | {"notes": list(released.notes)})
     rows = " / ".join(f"{found['used']['rows'][split]:,}" for split in SPLITS)
     log.info("%s (%s): %s entities, %s relations, %s triples in train / dev / test", name, settings.split,
              f"{found['entities']:,}", found["relations"], rows)  # fmt: skip
+    for note in released.notes:
+        log.warning("%s: %s", name, note)
+    _say_what_was_dropped(name, done, settings.least_dev)
     if settings.split == "released" and any(found["used"]["overlaps"].values()):
         log.warning("%s: the released splits share rows (%s); `split: clean` mends that", name,
                     ", ".join(f"{key} {value:,}" for key, value in found["used"]["overlaps"].items()))  # fmt: skip
+
+
+def _say_what_was_dropped(name: str, done: dict[str, int], least_dev: float) -> None:
+    shared, rest = done.get("dev_in_train_or_test_dropped", 0), done.get("leaking_dev_dropped", 0)
+    if not shared:
+        return
+    said = f"{counted(shared, 'dev row')} stood in train or test and went"
+    if rest:
+        said += f"; the {rest:,} left are less than {least_dev:g} of them (least_dev), so dev was carved out of train"
+    log.warning("%s: %s", name, said)
 
 
 if __name__ == "__main__":

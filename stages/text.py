@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import tables
+from pipeline.errors import counted
 from pipeline.modalities import texts
 from pipeline.versions import code_version
 from pipeline.wikimedia import texts as web_texts
@@ -23,7 +24,7 @@ def main() -> None:
     settings = params.graph[name].text
     folder = Path("data") / name
     entities = tables.read(folder / "graph" / "entities.parquet", "entities").sort_by("entity_id")
-    found = look_up(settings.source, entities["key"].to_pylist(), folder)
+    found, odd = look_up(settings.source, entities["key"].to_pylist(), folder)
     columns, counts = texts.rows(
         entities["label"].to_pylist(), found, fields=params.text.fields, joined_by=params.text.joined_by,
         unfound=settings.unfound,
@@ -32,24 +33,30 @@ def main() -> None:
     provenance |= {"fields": list(params.text.fields), "joined_by": params.text.joined_by}
     provenance["code_version"] = code_version(texts, web_texts)
     tables.write(folder / "text.parquet", "text", columns, provenance)
-    tables.write_json(folder / "text.json", {"source": settings.source, **counts})
+    tables.write_json(folder / "text.json", {"source": settings.source, **counts, **odd})
+    if odd.get("other_entities"):
+        log.warning("%s: %s of text.tsv left out, of entities that the graph does not have", name,
+                    counted(odd["other_entities"], "row"))  # fmt: skip
+    if odd.get("without_label"):
+        log.warning("%s: %s of text.tsv without a label; it was read out of the key", name,
+                    counted(odd["without_label"], "row"))  # fmt: skip
     log.info("%s: %s of %s entities found, %s with a description, %s with a text", name,
              *(f"{counts[key]:,}" for key in ("found", "entities", "with_description", "with_text")))  # fmt: skip
 
 
-def look_up(source: str, keys: Sequence[str], folder: Path) -> list[texts.Described | None]:
-    """The words for each entity, from where params.yaml says."""
+def look_up(source: str, keys: Sequence[str], folder: Path) -> tuple[list[texts.Described | None], dict[str, int]]:
+    """The words for each entity, from where the graph's file says, and counts of what was odd there."""
     raw = folder / "raw"
-    if source in ("wikidata", "wikipedia"):
-        return web_texts.described(folder / "web", keys, source)
     if source == "table":
         return texts.by_table(keys, raw)
+    if source in ("wikidata", "wikipedia"):
+        return web_texts.described(folder / "web", keys, source), {}
     if source == "none":
-        return [None] * len(keys)
+        return [None] * len(keys), {}
     known = texts.read_wikidata(raw / DESCRIPTIONS)
     if source == "links":
-        return texts.by_links(keys, texts.read_links(raw / LINKS), known)
-    return texts.by_qid(keys, known) if source == "qid" else texts.by_title(keys, known)
+        return texts.by_links(keys, texts.read_links(raw / LINKS), known), {}
+    return (texts.by_qid if source == "qid" else texts.by_title)(keys, known), {}
 
 
 if __name__ == "__main__":

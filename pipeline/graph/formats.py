@@ -3,7 +3,8 @@
 Two forms are read. OpenKE's (Han et al. 2018): `entity2id.txt`, `relation2id.txt` and `{train,valid,test}2id.txt`,
 whose first line is a count and whose rows are ids in the order head, tail, relation. And a folder of names of your own:
 tab-separated `head relation tail`, as `train`, `dev` (or `valid`) and `test`, or as one file `triples`; a table
-`entities` (key, label) may name entities that no triple holds. Their names end in .txt or .tsv.
+`entities` (key, label) may name entities that no triple holds. Their names end in .txt or .tsv. A header is left out,
+and N-Triples (`<head> <relation> <tail> .`) are read as what they are.
 """
 
 from array import array
@@ -16,7 +17,8 @@ import numpy as np
 from pipeline.errors import UserError
 from pipeline.graph.graph import Graph
 from pipeline.graph.labels import readable, table_key
-from pipeline.graph.text_files import check_name, lines, one_file
+from pipeline.graph.name_triples import TripleLines, plain_name
+from pipeline.graph.text_files import check_name, lines, one_file, whole_number
 
 _OPENKE = {"train": "train2id.txt", "dev": "valid2id.txt", "test": "test2id.txt"}
 
@@ -38,7 +40,7 @@ def read_openke(folder: Path) -> Graph:
         splits[split] = _read_id_triples(folder / name, len(entities), len(relations))
     if not len(splits["train"]):
         raise UserError(f"{folder / _OPENKE['train']} holds no triples; there is nothing to train on.")
-    return _named([table_key(name) for name in entities], [table_key(name) for name in relations], splits, folder)
+    return _named(entities, relations, splits)
 
 
 def read_names(folder: Path) -> Graph:
@@ -62,15 +64,14 @@ def read_names(folder: Path) -> Graph:
         )
     entities, entity_labels = _read_labels(folder, "entities")
     relations, relation_labels = _read_labels(folder, "relations")
-    splits = {
-        split: _read_name_triples(path, entities, relations) if path else np.zeros((0, 3), dtype=np.int64)
-        for split, path in found.items()
-    }
+    reader = TripleLines(entities, relations)
+    splits = {split: reader.read(path) if path else np.zeros((0, 3), dtype=np.int64) for split, path in found.items()}
     if not len(splits["train"]):
         raise UserError(f"{found['train']} holds no triples; there is nothing to train on.")
-    graph = _named(list(entities), list(relations), splits, folder)
+    graph = _named(list(entities), list(relations), splits)
     return replace(
         graph,
+        notes=tuple(reader.notes),
         entity_labels=[
             entity_labels.get(key) or label for key, label in zip(entities, graph.entity_labels, strict=True)
         ],
@@ -80,10 +81,7 @@ def read_names(folder: Path) -> Graph:
     )
 
 
-def _named(entities: list[str], relations: list[str], splits: dict[str, np.ndarray], folder: Path) -> Graph:
-    for kind, keys in (("entities", entities), ("relations", relations)):
-        if len(set(keys)) < len(keys):
-            raise UserError(f"{folder} gives the same name to two {kind}; names must be distinct.")
+def _named(entities: list[str], relations: list[str], splits: dict[str, np.ndarray]) -> Graph:
     return Graph(entities, [readable(key) for key in entities], relations, [readable(key) for key in relations], splits)
 
 
@@ -91,9 +89,10 @@ def _counted(path: Path) -> tuple[int, Iterator[tuple[int, str]]]:
     """The count on the first line, and the lines after it."""
     rows = lines(path)
     number, first = next(rows, (1, ""))
-    if not first.strip().isdecimal():
+    count = whole_number(first.strip())
+    if count is None:
         raise UserError(f"{path}, line {number} should be the count of rows, but is {first[:40]!r}.")
-    return int(first), rows
+    return count, rows
 
 
 def _check_count(path: Path, count: int, rows: int) -> None:
@@ -105,14 +104,17 @@ def _read_ids(path: Path) -> list[str]:
     """Names in the order of their ids, which must be 0 to count - 1, each once."""
     count, rows = _counted(path)
     names: dict[int, str] = {}
+    line_of: dict[str, int] = {}
     for number, line in rows:
         parts = line.rsplit(maxsplit=1)
-        if len(parts) != 2 or not parts[1].isdecimal():
+        place = whole_number(parts[1]) if len(parts) == 2 else None
+        if place is None:
             raise UserError(f"{path}, line {number} is no `name id`: {line[:80]!r}.")
-        place = int(parts[1])
         if place in names:
             raise UserError(f"{path}, line {number} gives the id {place} a second time.")
-        names[place] = check_name(parts[0], path, number)
+        names[place] = name = table_key(check_name(parts[0], path, number))
+        if line_of.setdefault(name, number) != number:
+            raise UserError(f"{path}, lines {line_of[name]} and {number} both have the name {name[:80]!r}; keep one.")
     _check_count(path, count, len(names))
     if names and max(names) != len(names) - 1:
         raise UserError(f"{path} holds the id {max(names)}, but its {len(names)} ids must run from 0 without a gap.")
@@ -124,10 +126,10 @@ def _read_id_triples(path: Path, entities: int, relations: int) -> np.ndarray:
     count, rows = _counted(path)
     found = array("q")
     for number, line in rows:
-        parts = line.split()
-        if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        ids = [whole_number(part) for part in line.split()]
+        if len(ids) != 3 or None in ids:
             raise UserError(f"{path}, line {number} is no `head tail relation` of three ids: {line[:80]!r}.")
-        head, tail, relation = map(int, parts)
+        head, tail, relation = ids
         if head >= entities or tail >= entities or relation >= relations:
             raise UserError(
                 f"{path}, line {number} is {head} {tail} {relation}, but there are only {entities} entities and "
@@ -135,22 +137,6 @@ def _read_id_triples(path: Path, entities: int, relations: int) -> np.ndarray:
             )
         found.extend((head, relation, tail))
     _check_count(path, count, len(found) // 3)
-    return np.array(found, dtype=np.int64).reshape(-1, 3)
-
-
-def _read_name_triples(path: Path, entities: dict[str, int], relations: dict[str, int]) -> np.ndarray:
-    """(n, 3) int64; names not met before are added to the two dictionaries."""
-    found = array("q")
-    for number, line in lines(path):
-        parts = line.split("\t")
-        if len(parts) != 3:
-            raise UserError(
-                f"{path}, line {number} has {len(parts)} tab-separated fields, not the three of head, relation, tail: "
-                f"{line[:80]!r}."
-            )
-        head, relation, tail = (check_name(part, path, number) for part in parts)
-        row = entities.setdefault(head, len(entities)), relations.setdefault(relation, len(relations))
-        found.extend((*row, entities.setdefault(tail, len(entities))))
     return np.array(found, dtype=np.int64).reshape(-1, 3)
 
 
@@ -163,7 +149,7 @@ def _read_labels(folder: Path, stem: str) -> tuple[dict[str, int], dict[str, str
         key, _, label = line.partition("\t")
         if number == 1 and key == "key":
             continue
-        key = check_name(key, path, number)
+        key = plain_name(check_name(key, path, number))
         if key in ids:
             raise UserError(f"{path}, line {number} names {key[:80]!r} a second time.")
         ids[key] = len(ids)

@@ -15,7 +15,8 @@ from pipeline.graph.vocabulary import SPLITS
 class Graph:
     """A graph as its files give it. Place i of a list belongs to id i.
 
-    `splits` has the keys train, dev, test, each (n, 3) int64: head, relation, tail.
+    `splits` has the keys train, dev, test, each (n, 3) int64: head, relation, tail. `notes` are sentences on what the
+    reader made of odd lines.
     """
 
     entity_keys: list[str]
@@ -23,6 +24,7 @@ class Graph:
     relation_keys: list[str]
     relation_labels: list[str]
     splits: dict[str, np.ndarray]
+    notes: tuple[str, ...] = ()
 
     def with_splits(self, splits: Mapping[str, np.ndarray]) -> "Graph":
         """The same names with other triples."""

@@ -1,9 +1,9 @@
 """Which triples train, which choose the model, which test it.
 
 `released` keeps the published files as they are. `clean` makes the three disjoint: repeated rows go, test rows that
-train holds go, and a dev set that shares a row with train or test is dropped as a whole and carved anew out of train
-(DB15K's is such a one: all but 80 of its rows stand in train or test). A graph whose files share nothing, as MKG-W and
-MKG-Y, is the same under both.
+train holds go, and so do dev rows that train or test holds. Where too little of dev is left, the rest goes as well and
+a dev set is carved anew out of train (DB15K's is such a one: all but 80 of its rows stand in train or test). A graph
+whose files share nothing, as MKG-W and MKG-Y, is the same under both.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,13 @@ from pipeline.errors import UserError
 
 
 def choose(
-    splits: Mapping[str, np.ndarray], how: str, *, dev_share: float, seed: int
+    splits: Mapping[str, np.ndarray], how: str, *, dev_share: float, seed: int, least_dev: float = 0.5
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """The triples (n, 3) of train, dev and test, and counts of what was done to the released rows.
 
     `how` is "clean" or "released". A split that was not released (no test, or no dev) is carved out of train under
-    both, `dev_share` of train each, by `seed`. Every entity and relation of train stays in train.
+    both, `dev_share` of train each, by `seed`. Every entity and relation of train stays in train. Under "clean", a dev
+    set that keeps less than `least_dev` of its rows, once those of train and test are gone, is replaced in this way.
     Raises UserError if nothing can be carved.
     """
     train, dev, test = splits["train"], splits["dev"], splits["test"]
@@ -31,9 +32,11 @@ def choose(
         known = within(test, train)
         done["test_in_train_dropped"] = int(known.sum())
         test = test[~known]
-        leaks = bool(within(dev, train).any() or within(dev, test).any())
-        done["leaking_dev_dropped"] = len(dev) if leaks else 0
-        dev = dev[:0] if leaks else dev
+        shared = within(dev, train) | within(dev, test)
+        replaced = bool(shared.any()) and (~shared).sum() < least_dev * len(dev)
+        done["dev_in_train_or_test_dropped"] = int(shared.sum())
+        done["leaking_dev_dropped"] = int((~shared).sum()) if replaced else 0
+        dev = dev[:0] if replaced else dev[~shared]
     generator = np.random.default_rng(seed)
     if not len(test) or not len(dev):
         train = distinct(train)  # or one of two equal rows could be carved out, and the other stay
@@ -72,9 +75,10 @@ def carve(
             degree[head] -= 1
             degree[tail] -= head != tail
     if not gone:
+        why = (f"{share} of them are none; raise dev_share" if not wanted
+               else "each is the last of an entity or of its relation; add triples")  # fmt: skip
         raise UserError(
-            f"No {what} set can be carved out of {len(train)} training triples with a share of {share}: raise "
-            f"dev_share, or give a {what} file."
+            f"No {what} set can be carved out of {len(train):,} training triples: {why}, or give a {what} file."
         )
     return train[~out], train[out]
 

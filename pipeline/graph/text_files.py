@@ -8,6 +8,7 @@ from pipeline.errors import UserError
 
 LONGEST_NAME = 2000  # characters; the longest name in DB15K has 120
 _LONGEST_LINE = 6 * LONGEST_NAME  # bytes: enough for three names in UTF-8, whatever their script
+_MOST_DIGITS = 18
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -45,6 +46,11 @@ def check_name(name: str, path: Path, number: int) -> str:
     if _CONTROL.search(name):
         raise UserError(f"{path}, line {number} holds a control character within a name; clean the file.")
     return name
+
+
+def whole_number(text: str) -> int | None:
+    """The number that decimal digits name, or None: also for more digits than any count or id of a graph has."""
+    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
 def one_file(folder: Path, *stems: str) -> Path | None:

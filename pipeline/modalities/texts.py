@@ -6,15 +6,18 @@ Which row belongs to an entity is found by links (DBpedia's sameAs), by Q-id or 
 stays a row that says so; nothing is guessed.
 """
 
+import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from pipeline.errors import NO_JSON, UserError
+from pipeline.graph.labels import readable
+from pipeline.graph.name_triples import plain_name
 from pipeline.graph.text_files import check_name, lines, one_file
 
 STATUSES = ("found", "no_description", "label_only", "absent")
@@ -89,10 +92,12 @@ def by_title(keys: Sequence[str], table: Mapping[str, Wikidata]) -> list[Describ
     return [rows.get(key.replace(" ", "_")) for key in keys]
 
 
-def by_table(keys: Sequence[str], folder: Path) -> list[Described | None]:
+def by_table(keys: Sequence[str], folder: Path) -> tuple[list[Described | None], dict[str, int]]:
     """Rows of `text.tsv` in the folder: a header `key label [description [aliases]]`, aliases parted by ` | `.
 
-    Raises UserError, with the line, if the table is missing, has another header, an unknown key, or one key twice.
+    Fields may be quoted as pandas and spreadsheets do it. A row without a label has the one that its key reads as. Also
+    returns counts: rows of `other_entities`, which are left out, so that one table can serve several graphs, and
+    `without_label`. Raises UserError, with the line, if the table is missing, has another header, or one key twice.
     """
     path = one_file(folder, "text")
     if path is None:
@@ -100,21 +105,22 @@ def by_table(keys: Sequence[str], folder: Path) -> list[Described | None]:
             f"{folder} holds no text.tsv; put a table of key, label, description, aliases beside the triples, or "
             "choose another text source in params.yaml (none: no texts)."
         )
-    rows = lines(path, _LONGEST_LINE)
-    _, header = next(rows, (1, ""))
-    columns = tuple(header.split("\t"))
+    rows = _table_rows(path)
+    _, header = next(rows, (1, []))
+    columns = tuple(header)
     if columns[:2] != _HEADER[:2] or columns != _HEADER[: len(columns)]:
-        raise UserError(f"{path}, line 1 should name the tab-separated columns {', '.join(_HEADER)}: {header[:80]!r}.")
-    wanted, found = set(keys), {}
-    for number, line in rows:
-        parts = line.split("\t")
-        key = check_name(parts[0], path, number)
+        raise UserError(f"{path}, line 1 should name the tab-separated columns {', '.join(_HEADER)}: "
+                        f"{' '.join(header)[:80]!r}.")  # fmt: skip
+    wanted, found, counts = set(keys), {}, {"other_entities": 0, "without_label": 0}
+    for number, parts in rows:
+        key = plain_name(check_name(parts[0], path, number))
         if len(parts) != len(columns):
             raise UserError(f"{path}, line {number} has {len(parts)} fields under {len(columns)} columns.")
         if key in found:
             raise UserError(f"{path}, line {number} describes {key[:80]!r} a second time.")
         if key not in wanted:
-            raise UserError(f"{path}, line {number} describes {key[:80]!r}, which is no entity of the graph.")
+            counts["other_entities"] += 1
+            continue
         label, description, aliases = [*parts[1:], "", ""][:3]
         if len(description) > LONGEST_DESCRIPTION:
             raise UserError(
@@ -122,8 +128,32 @@ def by_table(keys: Sequence[str], folder: Path) -> list[Described | None]:
                 f"the longest allowed is {LONGEST_DESCRIPTION}."
             )
         names = tuple(name for name in map(str.strip, aliases.split(" | ")) if name)
-        found[key] = Described(check_name(label, path, number), description.strip() or None, names, path.name)
-    return [found.get(key) for key in keys]
+        counts["without_label"] += not label.strip()
+        label = check_name(label, path, number) if label.strip() else readable(key)
+        found[key] = Described(label, description.strip() or None, names, path.name)
+    return [found.get(key) for key in keys], counts
+
+
+def _table_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of each row of a tab-separated table.
+
+    A table whose quotes are all those of CSV, as pandas writes them around tabs, quotes and line ends, is read so; in
+    any other a quote is a character like others.
+    """
+    rows = list(lines(path, _LONGEST_LINE))
+    if not any('"' in line for _, line in rows):
+        return ((number, line.split("\t")) for number, line in rows)
+    reader = csv.reader((f"{line}\n" for _, line in rows), delimiter="\t", strict=True)
+    read, at = [], 0
+    try:
+        for fields in reader:
+            read.append((rows[at][0], fields))
+            at = reader.line_num
+    except csv.Error:
+        read = []
+    if read and all(len(fields) == len(read[0][1]) for _, fields in read):
+        return iter(read)
+    return ((number, line.split("\t")) for number, line in rows)
 
 
 def compose(described: Described, fields: Sequence[str], joined_by: str) -> str | None:

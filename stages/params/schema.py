@@ -75,6 +75,7 @@ class Graph(Block):
     files: dict[str, PinnedFile] = {}
     split: Literal["clean", "released"] = "clean"
     dev_share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    least_dev: Annotated[float, Field(ge=0, le=1)] = 0.5
     split_seed: Count = 0
     text: GraphText = GraphText()
     images: GraphImages = GraphImages()

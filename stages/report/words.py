@@ -71,9 +71,12 @@ def _done(audit: Mapping) -> list[Finding]:
     """What was done to the released rows."""
     done = audit.get("done", {})
     said = []
+    if done.get("dev_in_train_or_test_dropped"):
+        shared = done["dev_in_train_or_test_dropped"]
+        said.append(_say(f"{shared:,} released dev rows that train or test holds are dropped."))
     if done.get("leaking_dev_dropped"):
-        dropped = done["leaking_dev_dropped"]
-        said.append(_say(f"The released dev set ({dropped:,} distinct rows) is dropped as a whole."))
+        rest = done["leaking_dev_dropped"]
+        said.append(_say(f"The {rest:,} dev rows left are too few to choose by, and are dropped as well."))
     if done.get("test_in_train_dropped"):
         said.append(_say(f"{done['test_in_train_dropped']:,} test rows that train holds are dropped."))
     for split in EVALUATED:

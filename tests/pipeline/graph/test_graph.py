@@ -63,7 +63,7 @@ def test_openke_rows_are_head_tail_relation_and_keys_the_graphs_own(tmp_path):
         ({"test2id": "1\n0 1 2\n"}, r"only 4 entities and 2 relations"),
         ({"relation2id": "2\nr 0\ns 0\n"}, r"relation2id.txt, line 3 gives the id 0 a second time"),
         ({"relation2id": "2\nr 0\ns 2\n"}, r"relation2id.txt holds the id 2"),
-        ({"relation2id": "2\nr 0\nr 1\n"}, r"same name to two relations"),
+        ({"relation2id": "2\nr 0\nr 1\n"}, r"lines 2 and 3 both have the name 'r'"),
         ({"train2id": "0\n"}, r"train2id.txt holds no triples"),
         ({"entity2id": "4\n" + "x" * 1_000_000 + " 0\n"}, r"entity2id.txt, line 2 is longer than"),
         ({"entity2id": "4\n" + "x" * 3000 + " 0\n"}, r"entity2id.txt, line 2 holds a name of 3000 characters"),
@@ -182,8 +182,9 @@ def test_clean_leaves_splits_that_share_nothing():
     assert done["train_duplicates_dropped"] == 5
     assert done["test_duplicates_dropped"] == 1
     assert done["test_in_train_dropped"] == 3
-    assert done["leaking_dev_dropped"] == 10
-    assert done["carved_dev"] == len(used["dev"]) == 8
+    assert (done["dev_in_train_or_test_dropped"], done["leaking_dev_dropped"]) == (5, 0)
+    assert done["carved_dev"] == 0
+    assert np.array_equal(used["dev"], rows[80:85])
     for one, other in (("dev", "train"), ("dev", "test"), ("test", "train")):
         assert not splits.within(used[one], used[other]).any()
     assert np.array_equal(used["test"], rows[85:])
@@ -200,12 +201,31 @@ def test_released_keeps_every_row_and_clean_keeps_a_dev_set_that_leaks_nothing()
     assert done["carved_dev"] == done["leaking_dev_dropped"] == 0
 
 
-def test_a_dev_set_that_shares_rows_with_test_alone_is_replaced_too():
+def test_a_dev_row_that_test_holds_goes_and_the_others_stay():
     rows = ring(50)
     parts = {"train": rows[:80], "dev": rows[80:86], "test": rows[85:]}
     used, done = splits.choose(parts, "clean", dev_share=0.1, seed=0)
-    assert done["leaking_dev_dropped"] == 6
-    assert len(used["dev"]) == done["carved_dev"] == 8
+    assert (done["dev_in_train_or_test_dropped"], done["leaking_dev_dropped"], done["carved_dev"]) == (1, 0, 0)
+    assert np.array_equal(used["dev"], rows[80:85])
+
+
+@pytest.mark.parametrize(("least", "kept"), [(0.1, True), (0.3, False), (1.0, False), (0.0, True)])
+def test_a_dev_set_is_replaced_only_where_too_little_is_left(least, kept):
+    rows = ring(50)
+    parts = {"train": rows[:80], "dev": rows[72:82], "test": rows[85:]}  # two of ten are in no other file
+    used, done = splits.choose(parts, "clean", dev_share=0.1, seed=0, least_dev=least)
+    assert done["dev_in_train_or_test_dropped"] == 8
+    assert done["leaking_dev_dropped"] == (0 if kept else 2)
+    assert len(used["dev"]) == (2 if kept else 8)
+    assert done["carved_dev"] == (0 if kept else 8)
+    assert not splits.within(used["dev"], used["train"]).any()
+
+
+def test_what_cannot_be_carved_says_why():
+    with pytest.raises(UserError, match="each is the last of an entity"):
+        splits.carve(np.array([[0, 0, 1], [2, 1, 3]]), 0.5, np.random.default_rng(0))
+    with pytest.raises(UserError, match="raise dev_share"):
+        splits.carve(ring(50), 0.001, np.random.default_rng(0))
 
 
 def test_one_file_of_triples_is_split_by_seed(tmp_path):

@@ -1,0 +1,124 @@
+"""Triples of names, as people's files have them: with or without a header, tab-separated or as N-Triples.
+
+What is plain is read and said (`notes`); what could be meant in two ways is refused with its line, since a name that is
+read wrongly becomes an entity of its own without a word.
+"""
+
+import re
+from array import array
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import UserError, counted
+from pipeline.graph.text_files import check_name, lines
+
+_PARTS = {
+    "head": ("head", "h", "subject", "subj", "s", "source", "src", "from", "head_entity", "entity1"),
+    "relation": ("relation", "rel", "r", "predicate", "pred", "p", "property", "edge", "edge_type", "relationship"),
+    "tail": ("tail", "t", "object", "obj", "o", "target", "dst", "to", "tail_entity", "entity2"),
+}
+_ORDER = ("head", "relation", "tail")
+_STATEMENT = re.compile(r"\s*<([^>]*)>\s+<([^>]*)>\s+<([^>]*)>\s*\.\s*")
+_LITERAL = re.compile(r'\s*(<[^>]*>|_:\S+)\s+<[^>]*>\s+".*\.\s*')
+
+
+def plain_name(name: str) -> str:
+    """The name without the angle brackets that some files put around URIs: `<uri>` and `uri` are one entity."""
+    return name[1:-1] if name.startswith("<") and name.endswith(">") and len(name) > 2 else name
+
+
+class TripleLines:
+    """Reads files of triples; names not met before are added to the two dictionaries of ids.
+
+    `notes` are sentences on what was understood of odd lines, for the user.
+    """
+
+    def __init__(self, entities: dict[str, int], relations: dict[str, int]):
+        self._entities, self._relations = entities, relations
+        self.notes: list[str] = []
+
+    def read(self, path: Path) -> np.ndarray:
+        """(n, 3) int64 head, relation, tail.
+
+        Raises UserError, with the line, if a line has not three names, is an N-Triples statement of a literal, or if
+        the columns are plainly in another order than head, relation, tail and no header says so.
+        """
+        rows: list[tuple[str, str, str]] = []
+        order, statements = (0, 1, 2), 0
+        for number, line in lines(path):
+            if not rows and not statements and (columns := _header(line)):
+                order = columns
+                self.notes.append(f"{path}, line {number} is a header ({line[:80]!r}) and was left out.")
+                continue
+            statement = _STATEMENT.fullmatch(line)
+            statements += bool(statement)
+            parts = statement.groups() if statement else _fields(line, path, number)
+            rows.append(tuple(plain_name(check_name(parts[place], path, number)) for place in order))
+        if statements:
+            self.notes.append(
+                f"{path}: {counted(statements, 'line')} of N-Triples; their brackets and ` .` were left out."
+            )
+        _refuse_other_order(path, rows)
+        return self._numbered(rows)
+
+    def _numbered(self, rows: list[tuple[str, str, str]]) -> np.ndarray:
+        entities, relations, found = self._entities, self._relations, array("q")
+        for head, relation, tail in rows:
+            row = entities.setdefault(head, len(entities)), relations.setdefault(relation, len(relations))
+            found.extend((*row, entities.setdefault(tail, len(entities))))
+        return np.array(found, dtype=np.int64).reshape(-1, 3)
+
+
+def _header(line: str) -> tuple[int, int, int] | None:
+    """Where head, relation and tail stand if the line names them; None if it does not.
+
+    A line of one-letter names (h, r, t; s, p, o) is a header as well; three entities and relations of such names in
+    this very order, on the first line, are taken for one.
+    """
+    words = [word.strip().strip('"').lower() for word in line.split("\t")]
+    if len(words) != 3:
+        return None
+    places = [next((at for at, word in enumerate(words) if word in _PARTS[part]), None) for part in _ORDER]
+    return tuple(places) if None not in places and len(set(places)) == 3 else None
+
+
+def _fields(line: str, path: Path, number: int) -> list[str]:
+    if _LITERAL.fullmatch(line):
+        raise UserError(
+            f"{path}, line {number} says a value, not a fact between two entities: {line[:80]!r}; leave such lines out."
+        )
+    parts = line.split("\t")
+    if len(parts) != 3:
+        raise UserError(
+            f"{path}, line {number} has {len(parts)} tab-separated fields, not the three of head, relation, tail: "
+            f"{line[:80]!r}."
+        )
+    if line.rstrip().endswith((" .", "\t.", "> .")) or parts[2].strip().endswith(">."):
+        raise UserError(
+            f"{path}, line {number} ends in ` .` like N-Triples, but its names are not all in angle brackets: "
+            f"{line[:80]!r}; write <head> <relation> <tail> . or names between tabs."
+        )
+    return parts
+
+
+def _refuse_other_order(path: Path, rows: list[tuple[str, str, str]]) -> None:
+    """Refuse a file whose relations plainly stand in the first or the last column.
+
+    Entities are heads and tails, so the columns of both have names in common, and that of relations, which are fewer,
+    has none with either.
+    """
+    if len(rows) < 3:
+        return
+    first, second, third = (set(column) for column in zip(*rows, strict=True))
+    for order, entities, relations in (
+        ("head, tail, relation", (first, second), third),
+        ("relation, head, tail", (second, third), first),
+    ):
+        shared = entities[0] & entities[1]
+        if shared and len(relations) < min(map(len, entities)) and not relations & (entities[0] | entities[1]):
+            raise UserError(
+                f"{path} seems to have the order {order}: its other columns share names such as "
+                f"{min(shared)[:80]!r}, and this one none; put the columns in the order head, relation, tail, or name "
+                "them in a header line."
+            )
