@@ -12,7 +12,6 @@ which "before" was there when ranking began (libraries, features, model).
 """
 
 import argparse
-import importlib
 import json
 import os
 import platform
@@ -27,7 +26,7 @@ import numpy as np
 import torch
 
 from pipeline.graph.filter_index import FilterIndex
-from trainers import MODELS
+from trainers.about import MODELS, module_of
 from trainers.evaluation import ranking
 from trainers.training.data import Data, Features, Tokens
 
@@ -69,12 +68,12 @@ def random_tokens(codes: int, width: int, length: int, seed: int) -> Tokens:
     )
 
 
-def data_for(needs: tuple[str, ...], train: np.ndarray, test: np.ndarray) -> Data:
+def data_for(reads: tuple[str, ...], train: np.ndarray, test: np.ndarray) -> Data:
     """DB15K with features as wide as VGG16's and BERT's, tokens as many and as wide as BEiT v2's and BERT's."""
-    features = {"image": random_features(4096, 1), "text": random_features(768, 2)} if "features" in needs else {}
+    features = {"image": random_features(4096, 1), "text": random_features(768, 2)} if "features" in reads else {}
     tokens = (
         {"image": random_tokens(8192, 32, 196, 3), "text": random_tokens(30_522, 768, 40, 4)}
-        if "tokens" in needs
+        if "tokens" in reads
         else {}
     )
     rows = [torch.from_numpy(part) for part in (train, test[:0], test)]
@@ -86,8 +85,8 @@ def prepared(model: str, train: np.ndarray, test: np.ndarray):
     if model == ALONE:
         scores = torch.randn((1, ENTITIES), generator=torch.Generator().manual_seed(0))
         return lambda: lambda known, relation, side: scores.repeat(len(known), 1)
-    module = importlib.import_module(MODELS[model])
-    data = data_for(module.NEEDS, train, test)
+    module = module_of(model)
+    data = data_for(module.ABOUT.reads, train, test)
     built = module.build(data, module.Settings(), torch.Generator().manual_seed(0)).eval()
     return built.scorer
 

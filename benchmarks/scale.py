@@ -17,7 +17,6 @@ entities need 6 GB there as Parquet and 5 GB unpacked.
 
 import argparse
 import csv
-import importlib
 import json
 import statistics
 import subprocess
@@ -30,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import synthetic
-from trainers import MODELS
+from trainers.about import module_of
 from trainers.evaluation import ranking
 from trainers.training.data import Data
 from trainers.training.runs import peak_memory
@@ -113,12 +112,12 @@ def worker(arguments: argparse.Namespace, model: str, entities: int) -> dict:
 
 def measure(arguments: argparse.Namespace, model: str, entities: int) -> dict:
     """Everything that is asked of one model at one size."""
-    module, folder = importlib.import_module(MODELS[model]), arguments.work / str(entities)
+    module, folder = module_of(model), arguments.work / str(entities)
     changed = {key: json.loads(value) for key, value in (pair.split("=", 1) for pair in arguments.set)}
     settings = module.Settings(**{**SETTINGS[model], **changed})
     data, load_seconds = timed(
         lambda: read(
-            model, settings, graph=folder / "graph", encoded=folder / "encoded", mapped=arguments.work / "tables"
+            model, settings, graph=folder / "graph", encoded=folder / "encoded", memmap=arguments.work / "tables"
         )
     )
     known, index_seconds = timed(lambda: filter_index(data))

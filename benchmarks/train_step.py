@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import step_cost
-from trainers import MODELS
+from trainers.about import module_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -84,7 +84,7 @@ def measure_ceilings(arguments: argparse.Namespace) -> dict[str, float]:
 def measure_model(arguments: argparse.Namespace) -> dict:
     """Median seconds of a step, peak memory in bytes, and the work that the step must do."""
     cost = importlib.import_module(f"benchmarks.step_cost.{arguments.worker}")
-    module = importlib.import_module(MODELS[arguments.worker])
+    module = module_of(arguments.worker)
     device, generator = torch.device(arguments.device), torch.Generator().manual_seed(0)
     data, settings = cost.data(generator), cost.settings()
     changed = {key: json.loads(value) for key, value in (pair.split("=", 1) for pair in arguments.set)}

@@ -23,7 +23,8 @@ from pipeline import tables
 from stages.cli import stage
 from stages.params import load_params
 from stages.params.models import model_settings
-from trainers.training import loop, runs
+from trainers.about import module_of
+from trainers.training import loop
 from trainers.training import train as training
 
 try:
@@ -85,7 +86,7 @@ class Search:
 
     def __init__(self, graph: str, model: str, changes: dict):
         params = load_params()
-        self.module = runs.module_of(model)
+        self.module = module_of(model)
         self.settings = replace(model_settings(params, model, graph), **changes)
         self.schedule, self.seed, self.space = params.train, params.seed, SPACES[model]
         folder = Path("data") / graph

@@ -6,14 +6,15 @@ from pipeline import tables
 from pipeline.graph.vocabulary import EVALUATED
 from stages.cli import arguments, stage
 from stages.params import load_params
+from trainers.about import protocol_of
 from trainers.evaluation import ranking, significance
 from trainers.evaluation.metrics import METRICS, headline
-from trainers.evaluation.protocols import PROTOCOLS, protocol_metrics
+from trainers.evaluation.protocols import protocol_metrics
 from trainers.training import data, runs
 from trainers.training.train import filter_index, resolve_device
 
 # What run.json holds beyond that which each figure carries.
-NOT_BESIDE_FIGURES = ("shapes", "settings", "inputs", "mapped", "reference_protocol")
+NOT_BESIDE_FIGURES = ("shapes", "settings", "inputs", "memmap", "reference_protocol")
 
 
 @stage
@@ -26,7 +27,7 @@ def main() -> None:
     run = runs.load_run(folder, device)
     triples = data.load(graph, graph.parent / "encoded", name=options.graph)
     known = filter_index(triples)
-    protocol = PROTOCOLS.get(params.evaluate.reference_protocol)
+    protocol = params.evaluate.reference_protocol
     provenance = {key: value for key, value in run.about.items() if key not in NOT_BESIDE_FIGURES}
     ranks = {}
     for split in EVALUATED:
@@ -44,7 +45,7 @@ def main() -> None:
         if protocol and split == "test":
             found["reference_protocol"] = {
                 **run.about.get("reference_protocol", {}),
-                "same_weights": protocol_metrics(protocol, one),
+                "same_weights": protocol_metrics(protocol_of(protocol), one),
             }
         tables.write_json(folder / f"{split}.json", {**found, "provenance": provenance})
         figures = ", ".join(f"{METRICS[name].label} {found[name]:.4f}" for name in headline())

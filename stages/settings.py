@@ -12,11 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline import tables
+from pipeline.errors import UserError
 from pipeline.modalities import MODALITIES
 from stages.params import Params
 from stages.params.encoders import encoder_settings
 from stages.params.files import File
 from stages.params.models import model_settings
+from trainers.about import protocol_of
 
 GRAPHS, SETTINGS = Path("data/.checked/graphs"), Path("data/.checked/settings")
 
@@ -34,6 +36,12 @@ def check(params: Params) -> None:
             key = ".".join(map(str, way))
             said = f"{key} cannot be {name!r}: it encodes {reads}, not {kind}; choose another encoder."
             raise File(params.path).refusal(way, said)
+    if params.evaluate.reference_protocol is not None:
+        try:
+            protocol_of(params.evaluate.reference_protocol)
+        except UserError as error:
+            way = ("evaluate", "reference_protocol")
+            raise File(params.path).refusal(way, f"{'.'.join(way)}: {error}") from error
     for model, blocks in params.model_blocks.items():
         for graph in dict.fromkeys((*params.graphs, *blocks)):
             model_settings(params, model, graph)

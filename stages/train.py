@@ -8,7 +8,7 @@ from pathlib import Path
 from stages.cli import arguments, stage
 from stages.params import load_params
 from stages.params.models import model_settings
-from trainers.evaluation.protocols import PROTOCOLS
+from trainers.about import protocol_of
 from trainers.training import processes
 from trainers.training.train import Schedule, train
 
@@ -22,6 +22,7 @@ def main() -> None:
     if params.train.processes > 1 and "WORLD_SIZE" not in os.environ:
         sys.exit(in_processes(params.train.processes, options.graph, options.model))
     settings = model_settings(params, options.model, options.graph)
+    protocol = params.evaluate.reference_protocol
     about = train(
         options.model,
         settings,
@@ -31,7 +32,7 @@ def main() -> None:
         run=Path("runs") / options.graph / options.model,
         work=WORK,
         seed=params.seed,
-        protocol=PROTOCOLS.get(params.evaluate.reference_protocol),
+        protocol=protocol_of(protocol) if protocol else None,
     )
     if not processes.is_first():
         return

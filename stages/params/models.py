@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline.settings import Misfit, build
 from stages.params import Params
-from trainers.training import runs
+from trainers.about import module_of
 
 
 def model_settings(params: Params, model: str, graph: str) -> Any:
@@ -15,7 +15,7 @@ def model_settings(params: Params, model: str, graph: str) -> Any:
     blocks = params.model_blocks[model]
     own = blocks.get(graph, {})
     try:
-        found = build(runs.module_of(model).Settings, {**blocks["common"], **own})
+        found = build(module_of(model).Settings, {**blocks["common"], **own})
         _within_limits(found)
         return found
     except Misfit as found:

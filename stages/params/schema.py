@@ -134,7 +134,7 @@ class Train(Block):
 
 class Evaluate(Block):
     memory: AtLeastOne
-    reference_protocol: Literal["adamf_mat", "momok", "mygo"] | None
+    reference_protocol: str | None  # the model whose authors' way of measuring it is; stages/settings.py checks it
 
 
 class Studies(Block):

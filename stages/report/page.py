@@ -18,8 +18,7 @@ from stages.report import tables as report
 from stages.report.content import Section, Study, Trained, Wins
 from stages.report.inputs import Graph, Run, read_graph, read_json, read_runs
 from stages.report.predictions import Scoring
-from trainers.evaluation.metrics import MRR
-from trainers.evaluation.protocols import PROTOCOLS
+from trainers.evaluation.metrics import METRICS, MRR
 from trainers.training.runs import load_run
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -123,7 +122,7 @@ def _curves(graph: str, runs: Sequence[Run]) -> list[str]:
 
 def _looked(column: str) -> bool:
     """Whether a column of history.csv is a reference protocol's look at test, rather than a term of the loss."""
-    return any(column.startswith(f"{name}_") for name in PROTOCOLS)
+    return any(column.endswith(f"_{metric}") for metric in METRICS)
 
 
 def _heat_maps(graph: Graph, runs: Sequence[Run], wins: Sequence[Wins]) -> list[str]:

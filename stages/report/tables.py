@@ -27,28 +27,14 @@ from stages.report.content import (
     Wins,
 )
 from stages.report.inputs import Graph, Run
+from trainers.about import about_model
 from trainers.evaluation import breakdown, significance
 from trainers.evaluation.metrics import METRICS, MRR, Metric, headline, in_report, per_query
-from trainers.evaluation.protocols import PROTOCOLS, protocol_metrics
+from trainers.evaluation.protocols import protocol_metrics
 
 HERE = Path(__file__).parent
 ENDS = {"known": "known entity", "answer": "answer"}
 FEW = 20  # a cell with fewer queries than this shows no figure: its MRR would be chance
-DISPLAY = {
-    "adamf": "AdaMF",
-    "adamf_mat": "AdaMF-MAT",
-    "momok": "MoMoK",
-    "mygo": "MyGO",
-    "transe": "TransE",
-    "distmult": "DistMult",
-    "complex": "ComplEx",
-    "cp": "CP",
-    "rescal": "RESCAL",
-    "rotate": "RotatE",
-    "tucker": "TuckER",
-}
-
-
 OUTCOMES = {
     "found": "found, with a description",
     "no_description": "found, without a description",
@@ -61,7 +47,7 @@ OUTCOMES = {
 
 def display(model: str) -> str:
     """A model's name as its paper writes it."""
-    return DISPLAY.get(model, model)
+    return about_model(model).name
 
 
 def plain(name: str) -> str:
@@ -81,13 +67,6 @@ def published() -> tuple[Published, ...]:
     return tuple(found)
 
 
-@cache
-def protocols() -> dict[str, dict]:
-    """How the reference code of a model measures, by plain name."""
-    with open(HERE / "protocols.csv", encoding="utf-8", newline="") as handle:
-        return {plain(row["model"]): row for row in csv.DictReader(handle)}
-
-
 def find_published(graph: str, model: str) -> Published | None:
     """The published row of a model on a graph, if there is one."""
     wanted = (plain(graph), plain(model))
@@ -102,22 +81,21 @@ def why_not_comparable(run: Run, audit_says: str) -> list[str]:
     reasons = []
     if run.about.get("split") == "clean" and audit_says:
         reasons.append(f"Split: papers use the released files ({audit_says}); here dev is carved out of train.")
-    known = protocols().get(plain(run.model))
-    if known is None:
+    protocol = about_model(run.model).protocol
+    if protocol is None:
         reasons.append(
             "Protocol: the source prints the figure and says neither how the epoch is chosen nor how ties are counted; "
             "here dev chooses, and a tie counts half."
         )
         return reasons
-    reasons.append(f"Encoders: the paper has {known['encoders']}; here {encoders(run)}.")
-    protocol = PROTOCOLS[known["protocol"]]
+    reasons.append(f"Encoders: the paper has {protocol.encoders}; here {encoders(run)}.")
     theirs = protocol_metrics(protocol, run.ranks)[MRR.name]
     epochs = run.about["epochs"]
     text = f"Protocol: the reference code of {display(run.model)} measures thus: {protocol.words}."
     if round(theirs, 4) != round(run.test[MRR.name], 4):
         text += f" With its ties alone, this run's MRR would be {100 * theirs:.2f}."
-    if epochs < int(known["epochs"]):
-        text += f" It trains {known['epochs']} epochs; this run took {epochs}."
+    if epochs < protocol.epochs:
+        text += f" It trains {protocol.epochs} epochs; this run took {epochs}."
     reasons.append(text)
     return reasons
 
@@ -328,12 +306,14 @@ def citations(graphs: Sequence[str], runs: Sequence[Run]) -> list[Citation]:
     """The references owed for these graphs, models and encoders, as entries with their BibTeX."""
     with open(HERE / "citations.toml", "rb") as handle:
         entries = tomllib.load(handle)
-    names = {f"graph:{plain(graph)}" for graph in graphs} | {f"model:{plain(run.model)}" for run in runs} | {"always"}
+    names = {f"graph:{plain(graph)}" for graph in graphs} | {"always"}
+    papers = {paper for run in runs for paper in about_model(run.model).papers}
     used = {plain(word) for run in runs for word in _words(run.about.get("encoders"))}
     chosen = []
     for key, entry in entries.items():
-        patterns = [use.removeprefix("encoder:") for use in entry["used_by"] if use.startswith("encoder:")]
-        if names & set(entry["used_by"]) or any(re.search(pattern, name) for name in used for pattern in patterns):
+        patterns = [use.removeprefix("encoder:") for use in entry.get("used_by", ()) if use.startswith("encoder:")]
+        named = key in papers or names & set(entry.get("used_by", ()))
+        if named or any(re.search(pattern, name) for name in used for pattern in patterns):
             where = entry.get("booktitle") or entry.get("journal", "")
             told = (entry["title"], entry["author"], where, entry["year"], entry.get("eprint", ""))
             chosen.append(Citation(key, *told, bibtex(key, entry)))

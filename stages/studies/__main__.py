@@ -20,8 +20,8 @@ from stages.studies import cases, encoders, figures
 from stages.studies.protocols import STUDIES, Study, Subject
 from stages.studies.runs import Bench, rows
 from stages.studies.tables import about, csv_of
+from trainers.about import MODELS, about_model, module_of
 from trainers.evaluation.metrics import MRR
-from trainers.training import runs
 from trainers.training.train import Schedule
 
 log = logging.getLogger(__name__)
@@ -55,13 +55,18 @@ def check(params: Params, name: str, graph: str, model: str) -> None:
     _require(name, NAMES, "study")
     _require(graph, params.graph, "graph")
     _require(model, params.model_blocks, "model")
-    runs.module_of(model)
-    able = cases.MODELS if name == "case" else STUDIES[name].models
-    if able and model not in able:
-        others = [one for one in NAMES if one != "case" and (not STUDIES[one].models or model in STUDIES[one].models)]
+    module_of(model)
+    if not fits(name, model):
+        able = [one for one in MODELS if fits(name, one)]
+        others = [one for one in NAMES if fits(one, model)]
         raise UserError(
             f"The study {name} is for {', '.join(able)}, not for {model}; for {model}: {', '.join(others)}."
         )
+
+
+def fits(name: str, model: str) -> bool:
+    """Whether a study can be done with a model."""
+    return about_model(model).explains is not None if name == "case" else STUDIES[name].fits(model)
 
 
 def _require(name: str, known: Iterable[str], what: str) -> None:

@@ -1,7 +1,8 @@
 """Case studies: what a trained model attends to, as Parquet and as pictures.
 
-AdaMF(-MAT): how much each modality counts for each entity. MoMoK: how much each expert counts under each relation.
-MyGO: how much [ENT] attends to each token. The run is the one that other studies take as their reference.
+A model says in `ABOUT.explains` what there is to see: how much each modality counts for each entity (AdaMF), how much
+each expert counts under each relation (MoMoK), how much [ENT] attends to each token (MyGO). The run is the one that
+other studies take as their reference.
 """
 
 import io
@@ -28,13 +29,13 @@ from stages.studies import figures as study_figures
 from stages.studies.protocols import Subject
 from stages.studies.runs import Bench, Point
 from stages.studies.tables import about, csv_of
+from trainers.about import about_model
 from trainers.parts.token_selection import most_frequent
 from trainers.training import runs
 from trainers.training.data import Data, Tokens
 
 log = logging.getLogger(__name__)
 
-MODELS = ("adamf_mat", "adamf", "momok", "mygo")
 SHOWN = 12  # entities that are drawn one by one
 PICTURES = 6
 DRAWN_RELATIONS = 15
@@ -73,8 +74,8 @@ def run(subject: Subject, bench: Bench, folder: Path) -> None:
     """Train the first seed's run if there is none, then write table, summary and pictures of what it attends to."""
     place, mark = bench.run(Point({}, subject.settings), None, bench.seeds[0])
     model = runs.load_run(place).model
-    make = {"momok": _gates, "mygo": _attention}.get(subject.model, _weights)
-    case = make(model, subject.data(), Path("data") / subject.graph)
+    make = {"modality_weights": _weights, "gates": _gates, "attention": _attention}
+    case = make[about_model(subject.model).explains](model, subject.data(), Path("data") / subject.graph)
     title, protocol = TITLES[case.kind]
     tables.write(folder / f"{case.kind}.parquet", case.kind, case.columns, {"kind": case.kind, "fingerprint": mark})
     tables.write_text(folder / "table.csv", csv_of(case.rows))

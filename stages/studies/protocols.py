@@ -6,7 +6,7 @@ point does not change is as params.yaml has it. `docs/studies.md` says how to re
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -15,12 +15,12 @@ from pipeline.errors import UserError
 from pipeline.modalities import MODALITIES, used
 from stages.params import Studies
 from stages.studies.runs import Point
+from trainers.about import module_of
 from trainers.training.data import Data
 from trainers.training.perturb import Change
 
-READ_FEATURES = ("adamf_mat", "adamf", "momok")
-READ_TOKENS = ("mygo",)
-READ_ANY = READ_FEATURES + READ_TOKENS
+FEATURES, TOKENS = ("features",), ("tokens",)
+ANY = FEATURES + TOKENS
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,27 @@ class Subject:
 
 @dataclass(frozen=True)
 class Study:
-    """`models`: those it is for, () for all. x, series and panel name columns; a numeric x makes lines, else dots."""
+    """What is done, and with which models it can be done.
+
+    `reads`: it is for the models that read one of these and nothing else; () for all. `setting`: of these, the ones
+    with this hyperparameter. x, series and panel name columns; a numeric x makes lines, else dots.
+    """
 
     title: str
     protocol: str
     points: Callable[[Subject], Sequence[Point]]
-    models: tuple[str, ...]
+    reads: tuple[str, ...]
     x: str
     x_label: str
     series: str | None = None
     panel: str | None = None
+    setting: str | None = None
+
+    def fits(self, model: str) -> bool:
+        """Whether the study can be done with this model."""
+        module = module_of(model)
+        has = self.setting is None or self.setting in {field.name for field in fields(module.Settings)}
+        return has and (not self.reads or module.ABOUT.reads in {(kind,) for kind in self.reads})
 
 
 def missing(of: Subject) -> list[Point]:
@@ -217,25 +228,25 @@ STUDIES = {
         "at 20 % lacks them at 40 %. At training: the model is trained without them and gets the encoders' own rows "
         "back at test. At test: it is trained with them, and at test each such row is what the model takes for a "
         "missing one. At both: they are never there.",
-        missing, READ_ANY, "share_percent", "entities without (%)", "missing", "when",
+        missing, ANY, "share_percent", "entities without (%)", "missing", "when",
     ),
     "feature_noise": Study(
         "Noise on features",
         "Normal noise is added to every feature, before training; sigma is its standard deviation in units of each "
         "dimension's own deviation over the entities. One draw, scaled.",
-        feature_noise, READ_FEATURES, "sigma", "noise (deviations of the feature)", "noise_on",
+        feature_noise, FEATURES, "sigma", "noise (deviations of the feature)", "noise_on",
     ),
     "token_noise": Study(
         "Noise on tokens",
         "A share of all tokens, drawn by the seed and nested, is replaced by other tokens of the codebook, before "
         "training.",
-        token_noise, READ_TOKENS, "share_percent", "tokens replaced (%)", "noise_on",
+        token_noise, TOKENS, "share_percent", "tokens replaced (%)", "noise_on",
     ),
     "wrong_pictures": Study(
         "Wrong pictures",
         "A share of the entities with pictures, drawn by the seed and nested, pass theirs on in a circle, before "
         "training: each of them has another's. Nobody loses or gains coverage.",
-        wrong_pictures, READ_ANY, "share_percent", "entities with a wrong picture (%)",
+        wrong_pictures, ANY, "share_percent", "entities with a wrong picture (%)",
     ),
     "wrong_links": Study(
         "Wrong links in train",
@@ -252,38 +263,39 @@ STUDIES = {
     "modalities": Study(
         "Modalities",
         "The model is trained with every subset of its modalities.",
-        modalities, READ_ANY, "modalities", "modalities",
+        modalities, ANY, "modalities", "modalities",
     ),
     "adversary": Study(
         "Modality adversarial training",
-        "AdaMF-MAT with its adversaries and without (μ = 0); all else is the same.",
-        adversary, ("adamf_mat",), "training", "training",
+        "The model with its adversaries and without (μ = 0); all else is the same.",
+        adversary, FEATURES, "training", "training", setting="adversarial_weighting",
     ),
     "experts": Study(
         "Experts",
-        "MoMoK with 1 … n experts a modality, with the mutual information between them in the loss and without. One "
-        "expert is the control: neither a mixture nor mutual information.",
-        experts, ("momok",), "experts", "experts a modality (number)", "term",
+        "The model with 1 … n experts a modality, with the mutual information between them in the loss and without. "
+        "One expert is the control: neither a mixture nor mutual information.",
+        experts, FEATURES, "experts", "experts a modality (number)", "term", setting="experts",
     ),
     "tokens": Study(
         "Tokens a modality",
-        "MyGO with more and fewer tokens of one modality an entity, the most frequent first; the other modality's "
+        "The model with more and fewer tokens of one modality an entity, the most frequent first; the other modality's "
         "number is as in params.yaml.",
-        tokens, ("mygo",), "tokens", "tokens an entity (number)", "of",
+        tokens, TOKENS, "tokens", "tokens an entity (number)", "of", setting="text_tokens",
     ),
     "contrast": Study(
         "Contrastive loss",
-        "MyGO with its fine-grained contrastive loss and without (μ = 0); all else is the same.",
-        contrast, ("mygo",), "training", "training",
+        "The model with its fine-grained contrastive loss and without (μ = 0); all else is the same.",
+        contrast, TOKENS, "training", "training", setting="contrastive_rows",
     ),
     "pictures": Study(
         "Pictures an entity",
-        "MyGO with the first n pictures of each entity, in the order of image_ix, from which its tokens are chosen.",
-        pictures, ("mygo",), "pictures", "pictures an entity, at most (number)",
+        "The model with the first n pictures of each entity, in the order of image_ix, from which its tokens are "
+        "chosen.",
+        pictures, TOKENS, "pictures", "pictures an entity, at most (number)",
     ),
     "encoders": Study(
         "Encoders",
         "Every text encoder with every picture encoder; all else is the same.",
-        encoders, READ_ANY, "text_encoder", "text encoder", "image_encoder",
+        encoders, ANY, "text_encoder", "text encoder", "image_encoder",
     ),
 }  # fmt: skip

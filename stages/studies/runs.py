@@ -20,9 +20,10 @@ import numpy as np
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.modalities import MODALITIES
+from trainers.about import about_model
 from trainers.evaluation import ranking, significance
 from trainers.evaluation.metrics import headline
-from trainers.parts.replace_modality import exchange
+from trainers.parts.replace_modality import replace_modality
 from trainers.training import runs
 from trainers.training.data import Data
 from trainers.training.perturb import Change, covered, uncovered
@@ -96,7 +97,7 @@ class Bench:
         before, after = (one(given) if one else given for one in (change, asked))
         score = run.score
         if change != asked:
-            score = exchange(run.model, before, after, *runs.module_of(self.model).NEEDS).eval().scorer()
+            score = replace_modality(run.model, before, after, *about_model(self.model).reads).eval().scorer()
         found = ranking.rank(
             score,
             given.test,

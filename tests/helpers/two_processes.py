@@ -1,6 +1,5 @@
 """Run by test_processes.py, alone or under torchrun: trains one model on the tiny graph, the first process saves it."""
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tests.helpers.tiny import fit, learner_of, settings_of, tiny
-from trainers import MODELS
+from trainers.about import module_of
 from trainers.training import processes
 from trainers.training.checkpoint import save_tensors
 
@@ -17,7 +16,7 @@ def main() -> None:
     name, folder = sys.argv[1], Path(sys.argv[2])
     torch.set_num_threads(1)
     processes.join(torch.device("cpu"))
-    module, data = importlib.import_module(MODELS[name]), tiny()
+    module, data = module_of(name), tiny()
     # Without what each process draws for itself (see MoMoK), or weighs within its own part (see AdaMF-MAT).
     changes = {"adversarial_weighting": "per_triple", "learning_rate": 0.01, "gate_noise": False, "fusion_dropout": 0.0}
     learner = learner_of(module, data, settings_of(module, **{**changes, **json.loads(sys.argv[3])}))

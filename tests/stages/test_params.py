@@ -12,8 +12,7 @@ from pipeline.errors import UserError
 from stages import settings
 from stages.params import load_params
 from stages.params.models import model_settings
-from trainers import MODELS
-from trainers.training import runs
+from trainers.about import MODELS, module_of
 
 ROOT = Path(__file__).parents[2]
 FILES = ["params.yaml", *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/*/*.yaml"))]
@@ -189,7 +188,7 @@ def test_every_model_has_a_file_with_every_key():
     blocks = load_params(ROOT / PARAMS).model_blocks
     assert set(blocks) == set(MODELS)
     for model in MODELS:
-        keys = {one.name for one in dataclasses.fields(runs.module_of(model).Settings)}
+        keys = {one.name for one in dataclasses.fields(module_of(model).Settings)}
         assert keys - set(blocks[model]["common"]) <= {"modalities"}, f"{model}: keys that a user cannot see"
 
 

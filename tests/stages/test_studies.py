@@ -25,14 +25,13 @@ from pipeline.errors import UserError
 from stages.params import load_params
 from stages.report import page as report_page
 from stages.studies import __main__ as study
-from stages.studies import cases, encoders, protocols
+from stages.studies import cases, encoders
 from stages.studies import runs as study_runs
 from stages.studies.protocols import STUDIES, Subject
 from stages.studies.runs import Bench, Point
 from tests.helpers.tiny import settings_of, tiny
 from tests.helpers.tiny_pictures import pictures
-from trainers import MODELS
-from trainers.training import runs
+from trainers.about import MODELS, about_model, module_of
 from trainers.training import train as training
 from trainers.training.data import Data
 from trainers.training.perturb import Change
@@ -112,7 +111,7 @@ def square_tokens(data: Data) -> Data:
 
 
 def subject_of(model: str, *, seeds: int = 1, epochs: int = 2, **changes) -> tuple[Subject, Bench]:
-    settings = settings_of(runs.module_of(model), epochs=epochs, **changes)
+    settings = settings_of(module_of(model), epochs=epochs, **changes)
     values = load_params(ROOT / "params.yaml").studies.model_copy(
         update={"shares": [0.0, 0.5, 1.0], "noise": [0.0, 1.0], "experts": 2, "tokens": [1, 2], "pictures": [1, 2]}
     )
@@ -129,7 +128,7 @@ def table(folder: Path) -> list[dict]:
 
 def able(name: str) -> str:
     """A model that the study is for, the quickest to train."""
-    return (STUDIES[name].models or ("transe",))[0]
+    return next(model for model in ("adamf_mat", "momok", "mygo") if STUDIES[name].fits(model))
 
 
 @pytest.mark.parametrize("name", list(STUDIES))
@@ -271,7 +270,7 @@ def test_missing_at_test_is_asked_of_the_run_that_was_trained_with_everything(wo
     assert len(set(scores)) == 4
 
 
-@pytest.mark.parametrize("model", cases.MODELS)
+@pytest.mark.parametrize("model", [model for model in MODELS if about_model(model).explains])
 def test_a_case_study_shows_what_the_model_attends_to(model, workplace):
     write_graph(workplace, square_tokens(tiny()))
     subject, bench = subject_of(model)
@@ -279,7 +278,7 @@ def test_a_case_study_shows_what_the_model_attends_to(model, workplace):
     cases.run(subject, bench, folder)
     about = json.loads((folder / "study.json").read_text())
     assert all(plt.imread(folder / name).std() > 0.02 for name in about["pictures"])
-    kind = {"momok": "gates", "mygo": "attention"}.get(model, "modality_weights")
+    kind = about_model(model).explains
     found = pq.read_table(folder / f"{kind}.parquet").to_pandas()
     by, value = {
         "gates": (["relation_id", "direction", "modality"], "gate"),
@@ -387,14 +386,11 @@ def test_too_few_seeds_or_epochs_are_refused():
         study.prepare(params, "mini", "adamf_mat", epochs=-1)
 
 
-def test_the_page_on_studies_names_each_of_them_and_its_models():
+def test_the_page_on_studies_names_each_of_them():
     page = (ROOT / "docs/studies.md").read_text()
     page = page[page.index("## The studies") : page.index("## What all")]
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, flags=re.MULTILINE))
     assert set(rows) == {*STUDIES, "case"}
-    for name, models in rows.items():
-        named = cases.MODELS if name == "case" else STUDIES[name].models
-        assert set(models.replace("all", "").replace("`", "").replace(",", "").split()) == set(named)
 
 
 def test_every_point_of_an_ablation_differs_and_only_in_what_it_names():
@@ -410,8 +406,15 @@ def test_every_point_of_an_ablation_differs_and_only_in_what_it_names():
         assert len({tuple(point.columns.values()) for point in points}) == len(points)
 
 
-def test_the_models_that_a_study_is_for_are_there():
-    assert {model for one in STUDIES.values() for model in one.models} <= set(MODELS)
-    assert set(cases.MODELS) == set(protocols.READ_ANY)
-    for kind, named in {"features": protocols.READ_FEATURES, "tokens": protocols.READ_TOKENS}.items():
-        assert set(named) == {model for model in MODELS if kind in runs.module_of(model).NEEDS}
+def test_a_study_is_for_the_models_that_have_what_it_changes():
+    able = {name: {model for model in MODELS if study.fits(name, model)} for name in study.NAMES}
+    features, tokens = {"adamf", "adamf_mat", "momok"}, {"mygo"}
+    for name in ("missing", "wrong_pictures", "modalities", "encoders", "case"):
+        assert able[name] == features | tokens, name
+    for name in ("wrong_links", "sparse_links"):
+        assert able[name] == set(MODELS), name
+    for name in ("token_noise", "tokens", "contrast", "pictures"):
+        assert able[name] == tokens, name
+    assert able["feature_noise"] == features
+    assert able["adversary"] == {"adamf", "adamf_mat"}
+    assert able["experts"] == {"momok"}

@@ -13,74 +13,21 @@ validation figures to choose. They differ in three things:
 
 These figures answer one question: how much of the distance to a printed figure is due to the measuring. Nothing else
 may be concluded from them, and no model is chosen by them. Asked for, they are the one reason to look at test while a
-model trains (`Looks`); the weights are chosen on dev all the same.
+model trains (`TestProbe`); the weights are chosen on dev all the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from torch import nn
 
+from trainers.about import PaperProtocol
 from trainers.evaluation.metrics import METRICS, MRR, means_over_queries, summary
 from trainers.evaluation.ranking import Ranks
 
-Ties = Literal["ahead", "lot", "half"]
-Choice = Literal["last", "each metric's best on test", "best MRR on test"]
 
-
-@dataclass(frozen=True)
-class Protocol:
-    """One reference code's way of measuring."""
-
-    name: str
-    ties: Ties
-    choice: Choice
-    evaluate_every: int | None  # epochs between two looks at test; None: only after the last
-    nan_first: bool  # its comparisons count nothing above a NaN
-    words: str
-
-    @property
-    def split(self) -> str:
-        """The split it was run on: `split: released` in params.yaml."""
-        return "released"
-
-
-PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol(
-            "adamf_mat",
-            ties="ahead",
-            choice="last",
-            evaluate_every=None,
-            nan_first=True,
-            words="ties in the model's favour; the last epoch; the released split, known facts of all three files",
-        ),
-        Protocol(
-            "momok",
-            ties="lot",
-            choice="each metric's best on test",
-            evaluate_every=100,
-            nan_first=False,
-            words="ties by lot; test looked at every 100 epochs and each metric reported at its own best epoch; the "
-            "released split, known facts of all three files",
-        ),
-        Protocol(
-            "mygo",
-            ties="half",
-            choice="best MRR on test",
-            evaluate_every=50,
-            nan_first=True,
-            words="behind half of the tied rivals, rounded down; test looked at every 50 epochs and the epoch of the "
-            "best MRR reported; the released split, known facts of all three files",
-        ),
-    )
-}
-
-
-def protocol_ranks(protocol: Protocol, ranks: Mapping[str, np.ndarray], *, seed: int = 0) -> np.ndarray:
+def protocol_ranks(protocol: PaperProtocol, ranks: Mapping[str, np.ndarray], *, seed: int = 0) -> np.ndarray:
     """The rank (N,) int64 that this protocol gives each query of `ranks` (`trainers.evaluation.ranking.rank`).
 
     `seed` draws the lots of `momok`. One thing of that code is not followed: it sets the scores of filtered rivals to
@@ -99,17 +46,17 @@ def protocol_ranks(protocol: Protocol, ranks: Mapping[str, np.ndarray], *, seed:
     return found
 
 
-def protocol_metrics(protocol: Protocol, ranks: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, float]:
+def protocol_metrics(protocol: PaperProtocol, ranks: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, float]:
     """The metrics of one epoch's test ranks as this protocol counts them: those that are means over queries."""
     found = summary(protocol_ranks(protocol, ranks, seed=seed), ranks["candidates"])
     return {name: found[name] for name in means_over_queries()}
 
 
 @dataclass(frozen=True)
-class Looks:
+class TestProbe:
     """Called after each epoch of training, ranks test where the protocol would; its columns go into history.csv."""
 
-    protocol: Protocol
+    protocol: PaperProtocol
     rank_test: Callable[[nn.Module], Ranks]
     epochs: int  # of the whole training
     evaluate_every: int  # where ours measures on dev, hence where training may stop early
@@ -135,7 +82,7 @@ class Looks:
         return {**about, "reported": reported(self.protocol, looked) if looked else {}}
 
 
-def reported(protocol: Protocol, by_epoch: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, float | int]]:
+def reported(protocol: PaperProtocol, by_epoch: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, float | int]]:
     """What this protocol prints, given `protocol_metrics` of each epoch at which test was ranked.
 
     Returns metric -> {"value", "epoch"}. Of epochs with equal figures the earliest is named.

@@ -1,1 +1,1 @@
-"""Models, one a file, each readable from top to bottom."""
+"""Models, one per file, each readable from top to bottom. trainers/about.py says what a file must hold."""

@@ -1,11 +1,13 @@
 """AdaMF: AdaMF-MAT without its adversaries (μ = 0), as the released commands train it. All else is `adamf_mat`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainers.models import adamf_mat
-from trainers.models.adamf_mat import NEEDS, Learner, build
+from trainers.models.adamf_mat import Learner, build
 
-__all__ = ["NEEDS", "Learner", "Settings", "build"]
+__all__ = ["ABOUT", "Learner", "Settings", "build"]
+
+ABOUT = replace(adamf_mat.ABOUT, name="AdaMF")
 
 
 @dataclass(frozen=True)

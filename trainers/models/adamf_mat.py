@@ -1,36 +1,54 @@
 """AdaMF-MAT (arXiv 2402.15444): entities fused from structure, image and text by attention, scored by rotation, and
 trained against generators that imitate the image and the text.
 
-Read from top to bottom: settings, one modality, the model (fusion, scores, ranking), the generators, a training step.
+Read from top to bottom: settings, the model (fusion, scores, ranking), the generators, a training step.
 All distinct entities of a step are projected and fused once, then gathered; the distances to the negatives are one
 kernel.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.about import About, PaperProtocol
 from trainers.kernels import rotate
 from trainers.kernels.rotate import rotated
-from trainers.parts import replace_modality
+from trainers.parts.projected import ProjectedFeatures
+from trainers.parts.scorer import ScoringModel
+from trainers.training import learner
 from trainers.training.data import Data, Features
-from trainers.training.optimizer import autocast, descend
+from trainers.training.optimizer import optimizer_step
 from trainers.training.sampling import (
     Negatives,
     NegativeSampler,
     linear_,
-    own_rows,
+    local_slice,
     self_adversarial_loss,
     shuffled,
     uniform_,
 )
 
-NEEDS = ("features",)
+ABOUT = About(
+    name="AdaMF-MAT",
+    papers=("zhang2024adamf",),
+    reads=("features",),
+    protocol=PaperProtocol(
+        "adamf_mat",
+        ties="ahead",
+        choice="last",
+        evaluate_every=None,
+        nan_first=True,
+        words="ties in the model's favour; the last epoch; the released split, known facts of all three files",
+        epochs=1000,
+        encoders="VGG16 pictures and BERT texts on DB15K (other pooled vectors on MKG-W and MKG-Y)",
+    ),
+    explains="modality_weights",
+)
 NOISE = 64  # width of the generators' noise
 HIDDEN = 512  # width of the generators' hidden layer
 BLOCK = 16384  # entities fused at once for ranking, so that a graph of millions needs no second copy of its features
@@ -84,94 +102,6 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> "AdaMF"
     )
 
 
-class Modality(nn.Module):
-    """The features of one modality and their projection x ↦ W x + b into the space of the entities.
-
-    What stands for a missing row is decided here once: `mean` and `zero` give each entity that lacks the modality a
-    row of its own that starts so (the reference's way), `learned` one row that all of them share, `mask` none (weight 0
-    in the fusion). Features that are not trained are not copied, so a memory-mapped table stays one.
-    """
-
-    def __init__(
-        self,
-        features: Features,
-        entities: int,
-        width: int,
-        *,
-        missing: str,
-        trained: bool,
-        sparse: bool,
-        generator: torch.Generator,
-    ):
-        super().__init__()
-        table, count, wide = features.matrix, len(features.entity), features.matrix.shape[1]
-        use_mean = 0 < count < entities and missing in ("mean", "learned")
-        fill = features.mean() if use_mean else table.new_zeros(wide)
-        present = torch.zeros(entities, dtype=torch.bool)
-        present[features.entity] = True
-        row = torch.zeros(entities, dtype=torch.int64)
-        row[features.entity] = torch.arange(count)
-        absent = None
-        if count < entities and trained and missing in ("mean", "zero"):
-            table, row = fill.repeat(entities, 1), torch.arange(entities)
-            table[features.entity] = features.matrix
-        elif count < entities and missing != "mask":
-            absent = fill[None].clone()
-        if not len(table):
-            table = torch.zeros(1, wide)
-        elif trained and table is features.matrix:
-            table = table.clone()
-        self.direct = len(table) == entities  # row is the identity
-        self.masks = missing == "mask" and count < entities
-        self.missing = missing
-        self.sparse = sparse and trained
-        self.register_buffer("present", present)  # (E,)
-        self.register_buffer("row", row)  # (E,)
-        if trained:
-            self.table = nn.Parameter(table)
-        else:
-            # A mapped table is in no checkpoint: whoever loads the run maps it again.
-            self.register_buffer("table", table, persistent=features.mapped is None)
-        if missing == "learned" and absent is not None:
-            self.absent = nn.Parameter(absent)
-        else:
-            self.register_buffer("absent", absent)
-        self.projection = linear_(nn.Linear(wide, width), generator)
-
-    def forward(self, entity: Tensor | None = None) -> Tensor:
-        """(n, 2D) projections of `entity` (n,) int64, or of all (E, 2D)."""
-        if entity is not None:
-            projected = self.projection(F.embedding(self.row[entity], self.table, sparse=self.sparse))
-        else:
-            projected = self.projection(self.table)
-            projected = projected if self.direct else projected[self.row]
-        if self.absent is None:
-            return projected
-        present = self.present if entity is None else self.present[entity]
-        return torch.where(present[:, None], projected, self.projection(self.absent))
-
-    @torch.no_grad()
-    def exchange(self, before: Features, after: Features) -> None:
-        """After training on `before`, let exactly the entities of `after` have the modality."""
-        stand_in = self._stand_in(before)
-        rows = replace_modality.rows(self.table[self.row], before, after, after.matrix, stand_in)
-        self.table = nn.Parameter(rows) if isinstance(self.table, nn.Parameter) else rows
-        self.row, self.direct = torch.arange(len(rows), device=rows.device), True
-        self.present = torch.zeros_like(self.present)
-        self.present[after.entity] = True
-        self.masks = self.missing == "mask" and not bool(self.present.all())
-        if self.missing == "learned" and self.absent is None:
-            self.absent = nn.Parameter(stand_in[None].clone())
-
-    def _stand_in(self, before: Features) -> Tensor:
-        """(W,) what a missing row is now: the shared one, else the mean of the trained rows, or zeros."""
-        if self.missing == "learned" and self.absent is not None:
-            return self.absent[0]
-        if self.missing in ("zero", "mask") or not len(before.entity):
-            return self.table.new_zeros(self.table.shape[1])
-        return self.table[self.row[before.entity]].mean(0)
-
-
 @dataclass
 class Fused:
     """Entities of one step, n of them."""
@@ -187,7 +117,7 @@ class Fused:
         return Fused(*(None if part is None else part[row] for part in parts))
 
 
-class AdaMF(nn.Module):
+class AdaMF(ScoringModel):
     """Adaptive fusion and RotatE; with `adversarial`, also the generators that the Learner trains against it."""
 
     def __init__(
@@ -219,7 +149,7 @@ class AdaMF(nn.Module):
         trained = feature_table == "trained"
         self.modality = nn.ModuleDict(
             {
-                name: Modality(
+                name: ProjectedFeatures(
                     found, entities, width, missing=missing, trained=trained, sparse=sparse, generator=generator
                 )
                 for name, found in features.items()
@@ -319,24 +249,24 @@ class AdaMF(nn.Module):
         scores = (self.margin - rotate.distances(query, torch.cat(tails), candidate, side)).unbind(1)
         return [[scores[0], scores[2]], [scores[1], scores[3]]]
 
-    @torch.inference_mode()
-    def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
-        """Scores of all entities as answers: (known (B,), relation (B,), "tail" | "head") -> (B, E). Fuses once."""
+    def sizes(self) -> tuple[int, int]:
+        return self.entities, len(self.relation)
+
+    def prepare(self) -> Tensor:
+        """(E, 2D) joint embeddings of all entities."""
         blocks = torch.arange(self.entities, device=self.relation.device).split(BLOCK)
         if len(blocks) == 1:
-            joint = self.fuse().joint
-        else:  # filled, not concatenated, which would take the memory twice
-            joint = torch.empty(self.entities, 2 * self.relation.shape[1], device=self.relation.device)
-            for block in blocks:
-                joint[block] = self.fuse(block).joint
+            return self.fuse().joint
+        # Filled, not concatenated, which would take the memory twice.
+        joint = torch.empty(self.entities, 2 * self.relation.shape[1], device=self.relation.device)
+        for block in blocks:
+            joint[block] = self.fuse(block).joint
+        return joint
 
-        @torch.inference_mode()
-        def score(known: Tensor, relation: Tensor, side: str) -> Tensor:
-            angle = self.phase(relation)
-            query = rotated(joint[known], angle if side == "tail" else -angle)
-            return rotate.all_distances(query, joint).neg_().add_(self.margin)
-
-        return score
+    def score(self, prepared: Tensor, known: Tensor, relation: Tensor, side: str) -> Tensor:
+        angle = self.phase(relation)
+        query = rotated(prepared[known], angle if side == "tail" else -angle)
+        return rotate.all_distances(query, prepared).neg_().add_(self.margin)
 
     # ---------------------------------------------------------------------------------------- modality adversaries
 
@@ -388,15 +318,12 @@ class Generator(nn.Module):
 # ------------------------------------------------------------------------------------------------------- training
 
 
-class Learner:
+class Learner(learner.Learner):
     """Trains the model and, if μ > 0, the generators in turn (section 4.3)."""
 
-    def __init__(
-        self, model: AdaMF, data: Data, settings: Settings, *, device: torch.device, precision: torch.dtype, seed: int
-    ):
-        self.model = model.to(device)
-        self.settings, self.device, self.precision, self.seed = settings, device, precision, seed
-        self.triples = data.train.to(device)
+    def __init__(self, model: AdaMF, data: Data, settings: Settings, **run: Any):
+        super().__init__(model, data, settings, **run)
+        self.triples = data.train.to(self.device)
         self.sampler = NegativeSampler(
             self.triples, entities=data.entities, relations=data.relations, sides=settings.negative_sides
         )
@@ -407,17 +334,12 @@ class Learner:
             elif not name.startswith("generators."):
                 others.append(value)
         self.discriminating = tables + others  # the model's parameters without the generators'
-        self.schedulers = {}
-        if settings.optimizer == "adam":
-            self.optimizers = {"model": torch.optim.Adam(self.discriminating, lr=settings.learning_rate, fused=True)}
-        else:
-            self.optimizers = {"model": torch.optim.Adam(others, lr=settings.learning_rate, fused=True)}
-            if tables:
-                self.optimizers["rows"] = torch.optim.SparseAdam(tables, lr=settings.learning_rate)
+        lazy = settings.optimizer == "lazy_adam"
+        self.optimizers["model"] = self.adam(others if lazy else self.discriminating)
+        if lazy and tables:
+            self.optimizers["rows"] = torch.optim.SparseAdam(tables, lr=settings.learning_rate)
         if model.generators:
-            self.optimizers["generators"] = torch.optim.Adam(
-                model.generators.parameters(), lr=settings.generator_learning_rate, fused=True
-            )
+            self.optimizers["generators"] = self.adam(model.generators.parameters(), settings.generator_learning_rate)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -435,29 +357,31 @@ class Learner:
         adversarial weighting then runs over that part instead of the whole batch.
         """
         negatives = self.sampler(batch, self.settings.negatives, pool=self.settings.negative_pool)
-        own, share = own_rows(len(batch))
-        positive, negatives = batch[own], Negatives(negatives.entity[own], negatives.head[own])
-        terms = self.discriminator_loss(positive, negatives, self._noise(len(batch), own))
+        local, share = local_slice(len(batch))
+        positive, negatives = batch[local], Negatives(negatives.entity[local], negatives.head[local])
+        terms = self.discriminator_loss(positive, negatives, self._noise(len(batch), local))
         if "rows" in self.optimizers:
             self.optimizers["rows"].zero_grad(set_to_none=True)
-        descend(share * sum(terms.values()), self.discriminating, self.optimizers["model"])
+        optimizer_step(share * sum(terms.values()), self.discriminating, self.optimizers["model"])
         if "rows" in self.optimizers:
             self.optimizers["rows"].step()
         if self.model.generators:
-            terms["generator"] = self.generator_loss(positive, self._noise(len(batch), own))
-            descend(share * terms["generator"], self.model.generators.parameters(), self.optimizers["generators"])
+            terms["generator"] = self.generator_loss(positive, self._noise(len(batch), local))
+            optimizer_step(
+                share * terms["generator"], self.model.generators.parameters(), self.optimizers["generators"]
+            )
         return {name: term.detach() for name, term in terms.items()}
 
-    def _noise(self, number: int, own: slice) -> dict[str, tuple[Tensor, Tensor]]:
+    def _noise(self, number: int, local: slice) -> dict[str, tuple[Tensor, Tensor]]:
         drawn = self.model.noise(number, self.device)
-        return {name: (head[own], tail[own]) for name, (head, tail) in drawn.items()}
+        return {name: (head[local], tail[local]) for name, (head, tail) in drawn.items()}
 
     def discriminator_loss(
         self, positive: Tensor, negatives: Negatives, noise: dict[str, tuple[Tensor, Tensor]]
     ) -> dict[str, Tensor]:
         """Terms whose sum is the discriminator's loss: `link`, and `adversarial` = μ Σ L(f⁺, f_fake)."""
         entity, (head, tail, corrupt) = self._distinct(positive, negatives)
-        with autocast(self.device, self.precision):
+        with self.autocast():
             fused = self.model.fuse(entity)
         relation = positive[:, 1]
         scores = self.model.link_scores(fused.joint, head, relation, tail, Negatives(corrupt, negatives.head))
@@ -471,7 +395,7 @@ class Learner:
     def generator_loss(self, positive: Tensor, noise: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
         """Σ L(f_fake, f⁺): the imitations should score above the true triples; for the generators' weights alone."""
         head, relation, tail = positive.unbind(1)
-        with torch.no_grad(), autocast(self.device, self.precision):
+        with torch.no_grad(), self.autocast():
             ends = [self.model.fuse(side) for side in (head, tail)]
         true, fakes = self.model.fake_scores(ends[0], relation, ends[1], noise)
         # True scores are a column in the reference too, so each weighs 1 whatever `adversarial_weighting` says.

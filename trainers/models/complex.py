@@ -5,14 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainers.about import About
 from trainers.parts.bilinear import Bilinear, normal
 from trainers.training import structure
 from trainers.training.data import Data
 from trainers.training.structure import Learner
 
-__all__ = ["NEEDS", "ComplEx", "Learner", "Settings", "build"]
+__all__ = ["ABOUT", "ComplEx", "Learner", "Settings", "build"]
 
-NEEDS = ()
+ABOUT = About(name="ComplEx", papers=("trouillon2016complex", "lacroix2018cp", "zhang2020dura"))
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from trainers.about import About
 from trainers.parts.bilinear import Bilinear, normal
 from trainers.training import structure
 from trainers.training.data import Data
 from trainers.training.structure import Learner
 
-__all__ = ["CP", "NEEDS", "Learner", "Settings", "build"]
+__all__ = ["ABOUT", "CP", "Learner", "Settings", "build"]
 
-NEEDS = ()
+ABOUT = About(name="CP", papers=("lacroix2018cp", "zhang2020dura"))
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainers.about import About
 from trainers.parts.bilinear import Bilinear, normal
 from trainers.training import structure
 from trainers.training.data import Data
 from trainers.training.structure import Learner
 
-__all__ = ["NEEDS", "DistMult", "Learner", "Settings", "build"]
+__all__ = ["ABOUT", "DistMult", "Learner", "Settings", "build"]
 
-NEEDS = ()
+# The score is the same in both directions, so it cannot tell the entity before from the one after.
+ABOUT = About(name="DistMult", papers=("yang2015distmult",), memorises=0.4)
 
 
 @dataclass(frozen=True)

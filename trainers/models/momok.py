@@ -5,36 +5,53 @@ experts (3.4), the model with its four TuckER scorers, its training. Sizes are c
 trainers.training.kvsall; K is the number of experts, M that of modalities.
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.about import About, PaperProtocol
 from trainers.kernels import bce
 from trainers.kernels.attention import attend
 from trainers.kernels.dropout import dropout_linear
-from trainers.models.tucker import DROPOUT, TuckERScorer
 from trainers.parts import features
+from trainers.parts.scorer import ScoringModel, evaluating
+from trainers.parts.tucker import DROPOUT, TuckERScorer
 from trainers.training import processes
 from trainers.training.data import Data
 from trainers.training.kvsall import (
     Batch,
     Candidates,
-    Queries,
+    QueryLearner,
     check_candidates,
     draw_candidates,
-    evaluating,
     link_loss,
     seeded,
 )
-from trainers.training.optimizer import autocast, descend
+from trainers.training.optimizer import optimizer_step
 
-NEEDS = ("features",)
+ABOUT = About(
+    name="MoMoK",
+    papers=("zhang2025momok",),
+    reads=("features",),
+    protocol=PaperProtocol(
+        "momok",
+        ties="lot",
+        choice="each metric's best on test",
+        evaluate_every=100,
+        nan_first=False,
+        words="ties by lot; test looked at every 100 epochs and each metric reported at its own best epoch; the "
+        "released split, known facts of all three files",
+        epochs=2000,
+        encoders="VGG16 pictures and BERT texts on DB15K (other pooled vectors on MKG-W and MKG-Y)",
+    ),
+    explains="gates",
+)
 HEADS = 2  # of the fusion
 JOINT = "joint"
+COLUMNS = 2048  # candidates compared at a time in evaluation
 
 
 @dataclass(frozen=True)
@@ -137,7 +154,7 @@ class Club(nn.Module):
         return ((self.mean(x) - y) ** 2 * torch.exp(-self.log_variance(x))).sum(1).mean() / 2
 
 
-class MoMoK(nn.Module):
+class MoMoK(ScoringModel):
     def __init__(self, data: Data, settings: Settings):
         super().__init__()
         self.settings, self.entities, self.relations = settings, data.entities, data.relations
@@ -257,13 +274,31 @@ class MoMoK(nn.Module):
         ]
         return sum(terms) / len(terms)
 
-    def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
-        """The mean of the scorers' σ for every candidate, as `score(known (B,), relation (B,), side) -> (B, E)`.
+    def sizes(self) -> tuple[int, int]:
+        return self.entities, self.relations
 
-        Candidates and the relations' matrices are prepared once. With missing = "mask", the mean is over the
-        modalities that both the known entity and the candidate have.
+    def prepare(self) -> "Prepared":
+        seen, _ = self.represent(None)
+        relation = dict(self.relation.items())
+        if self.fuse_relation is not None:
+            relation[JOINT] = self.fuse_relation(relation)
+        return Prepared(seen, relation, self.present(None))
+
+    def score(self, prepared: "Prepared", known: Tensor, relation: Tensor, side: str) -> Tensor:
+        """The mean of the scorers' σ for every candidate, (B, E).
+
+        With missing = "mask", the mean is over the modalities that both the known entity and the candidate have.
         """
-        return Scorer(self)
+        relation = relation + self.relations if side == "head" else relation
+        seen, _ = self.represent(known, relation)
+        queries = {name: self.scorers[name].ask(part, prepared.relation[name], relation) for name, part in seen.items()}
+        scores = torch.zeros(len(known), self.entities, device=known.device)
+        for start in range(0, self.entities, COLUMNS):
+            columns = slice(start, start + COLUMNS)
+            shares = prepared.shares(list(queries), known, columns)
+            for (name, query), share in zip(queries.items(), shares, strict=True):
+                bce.add_sigmoid_(scores[:, columns], query @ prepared.seen[name][columns].T, share)
+        return scores
 
     @torch.inference_mode()
     def gates(self, relation: Tensor, known: Tensor | None = None) -> dict[str, Tensor]:
@@ -291,40 +326,13 @@ class MoMoK(nn.Module):
             return torch.stack([self.fuse_entity.head(one, parts, present)[1] for one in self.fuse_entity.heads], dim=1)
 
 
-class Scorer:
-    """What ranking asks for: see MoMoK.scorer."""
+@dataclass(frozen=True)
+class Prepared:
+    """What all queries share in evaluation, per modality and jointly."""
 
-    COLUMNS = 2048  # candidates compared at a time
-
-    @torch.inference_mode()
-    def __init__(self, model: MoMoK):
-        self.model, self.relations = model, model.relations
-        with evaluating(model):
-            self.seen, _ = model.represent(None)
-            self.relation = dict(model.relation.items())
-            if model.fuse_relation is not None:
-                self.relation[JOINT] = model.fuse_relation(self.relation)
-            self.present = model.present(None)
-
-    @torch.inference_mode()
-    def __call__(self, known: Tensor, relation: Tensor, side: str) -> Tensor:
-        relation = relation + self.relations if side == "head" else relation
-        with evaluating(self.model):
-            seen, _ = self.model.represent(known, relation)
-            scorers = self.model.scorers
-            queries = {name: scorers[name].ask(part, self.relation[name], relation) for name, part in seen.items()}
-        return self.compare(queries, known)
-
-    def compare(self, queries: dict[str, Tensor], known: Tensor) -> Tensor:
-        """(B, E) mean of the σ, by blocks of candidates."""
-        entities = self.model.entities
-        scores = torch.zeros(len(known), entities, device=known.device)
-        for start in range(0, entities, self.COLUMNS):
-            columns = slice(start, start + self.COLUMNS)
-            shares = self.shares(list(queries), known, columns)
-            for (name, query), share in zip(queries.items(), shares, strict=True):
-                bce.add_sigmoid_(scores[:, columns], query @ self.seen[name][columns].T, share)
-        return scores
+    seen: dict[str, Tensor]  # (E, D) the candidates
+    relation: dict[str, Tensor]  # (2R, D_r)
+    present: Tensor | None  # (E, M) bool: who has which modality; None: nothing is left out
 
     def shares(self, names: list[str], known: Tensor, columns: slice) -> list[Tensor | float]:
         """What each scorer counts for: equally much, or (B, C) equally much of those whose modality both sides have."""
@@ -342,28 +350,15 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> MoMoK:
         return MoMoK(data, settings)
 
 
-class Learner:
+class Learner(QueryLearner):
     """Takes turns: the model's step against the link loss and μ · MI, then the estimators' own step."""
 
-    def __init__(
-        self, model: MoMoK, data: Data, settings: Settings, *, device: torch.device, precision: torch.dtype, seed: int
-    ):
-        self.model = model.to(device)
-        self.settings, self.device, self.precision, self.seed = settings, device, precision, seed
-        self.queries = Queries(data.train, data.entities, data.relations)
+    def __init__(self, model: MoMoK, data: Data, settings: Settings, **run: Any):
+        super().__init__(model, data, settings, **run)
         self.trained = [value for name, value in model.named_parameters() if not name.startswith("estimators.")]
-        self.optimizers = {"model": torch.optim.Adam(self.trained, lr=settings.learning_rate, fused=True)}
+        self.optimizers["model"] = self.adam(self.trained)
         if model.estimators:
-            estimators = model.estimators.parameters()
-            self.optimizers["estimators"] = torch.optim.Adam(estimators, lr=settings.learning_rate, fused=True)
-        self.schedulers: dict[str, torch.optim.lr_scheduler.LRScheduler] = {}
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.queries.steps(self.settings.batch_size)
-
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        return self.queries.batches(self.settings.batch_size, (self.seed, epoch), self.device)
+            self.optimizers["estimators"] = self.adam(model.estimators.parameters())
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Terms `link`, `mutual_information` (times μ) and `estimators`.
@@ -371,7 +366,7 @@ class Learner:
         With several processes all take the whole batch, since the scorers normalise over it, and each compares it with
         its part of the candidates; the noise on these (of the gates, of the fusion's dropout) is then each one's own.
         """
-        with autocast(self.device, self.precision):
+        with self.autocast():
             link, outputs = self.model(batch)
             terms = {"link": link}
             if self.model.estimators:
@@ -379,10 +374,10 @@ class Learner:
                 terms["mutual_information"] = self.settings.mu * self.model.mutual_information(
                     outputs, self.pair(), order
                 )
-        # The processes' link losses add up to the loss, the other terms are the same everywhere, and `descend` takes
-        # the mean of the gradients.
+        # The processes' link losses add up to the loss, the other terms are the same everywhere, and `optimizer_step`
+        # takes the mean of the gradients.
         loss = sum((processes.count() if name == "link" else 1) * term for name, term in terms.items())
-        descend(loss, self.trained, self.optimizers["model"])
+        optimizer_step(loss, self.trained, self.optimizers["model"])
         terms["link"] = processes.total(link)
         if self.model.estimators:
             terms["estimators"] = self.train_estimators(batch)
@@ -391,13 +386,13 @@ class Learner:
     def train_estimators(self, batch: Batch) -> Tensor:
         """One step of the estimators on what the experts, as they now are, make of the batch."""
         pair = self.pair()
-        with autocast(self.device, self.precision):
+        with self.autocast():
             with torch.no_grad():
                 outputs = {
                     name: self.model.experts[name].outputs(t(batch.known)) for name, t in self.model.tables.items()
                 }
             loss = self.model.surprise(outputs, pair)
-        descend(loss, self.model.estimators.parameters(), self.optimizers["estimators"])
+        optimizer_step(loss, self.model.estimators.parameters(), self.optimizers["estimators"])
         return loss
 
     def pair(self) -> tuple[int, int]:

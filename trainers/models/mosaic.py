@@ -12,12 +12,14 @@ cross-validation over dev; dev.json holds what the fitted weights reach on the f
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.about import About
 from trainers.parts.mosaic import constants, fusion, rules
 from trainers.parts.mosaic.constants import Constants
 from trainers.parts.mosaic.evidence import Evidence
@@ -25,12 +27,14 @@ from trainers.parts.mosaic.facts import Facts
 from trainers.parts.mosaic.fusion import Fusion, Lists, Plan
 from trainers.parts.mosaic.rules import Rules
 from trainers.parts.mosaic.views import Bag, Dense
+from trainers.parts.scorer import ScoringModel
+from trainers.training import learner
 from trainers.training.data import Data
 from trainers.training.one_vs_all import Batch, Rows, cross_entropy, draw_candidates
-from trainers.training.optimizer import autocast, descend
+from trainers.training.optimizer import optimizer_step
 from trainers.training.train import dev_measure, filter_index
 
-NEEDS = ("features", "tokens")
+ABOUT = About(name="Mosaic", papers=("trouillon2016complex", "zhang2020dura"), reads=("features", "tokens"))
 
 BLOCK = 128  # queries whose evidence is held at a time
 VIEW_OF = {"text": "words", "image": "image"}  # what a scorer maps onto its entities
@@ -112,7 +116,7 @@ class Scorer(nn.Module):
         return (share * forth).sum() + back.sum() / batch.pairs
 
 
-class Mosaic(nn.Module):
+class Mosaic(ScoringModel):
     """Scorers by modality; after `fuse` also rules and the fusion, as buffers, so that a run folder holds all of it."""
 
     def __init__(self, data: Data, settings: Settings, generator: torch.Generator):
@@ -146,9 +150,15 @@ class Mosaic(nn.Module):
         kind = scorer.split("_")[0]
         return self.views[VIEW_OF[kind]] if kind in VIEW_OF else None
 
-    def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
-        """(known (B,), relation (B,), "tail" | "head") -> (B, E): the fusion's scores; before it, the scorers' mean."""
+    def sizes(self) -> tuple[int, int]:
+        return self.entities, self.relations
+
+    def prepare(self) -> Callable[[Tensor, Tensor, str], Tensor]:
+        """The fusion's scores; before there is a fusion, the scorers' mean."""
         return self._fused() if len(self.fusion.everywhere) else self._blended()
+
+    def score(self, prepared: Callable, known: Tensor, relation: Tensor, side: str) -> Tensor:
+        return prepared(known, relation, side)
 
     @torch.inference_mode()
     def log_probabilities(self) -> Callable[[Tensor, Tensor], list[Tensor]]:
@@ -239,17 +249,13 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> Mosaic:
     return Mosaic(data, settings, generator)
 
 
-class Learner:
+class Learner(learner.Learner):
     """Adagrad for all scorers at once; then, in `finish`, rules and the fusion."""
 
-    def __init__(
-        self, model: Mosaic, data: Data, settings: Settings, *, device: torch.device, precision: torch.dtype, seed: int
-    ):
-        self.model = model.to(device)
-        self.data, self.settings, self.device, self.precision, self.seed = data, settings, device, precision, seed
+    def __init__(self, model: Mosaic, data: Data, settings: Settings, **run: Any):
+        super().__init__(model, data, settings, **run)
         self.rows = Rows(data.train, data.entities, data.relations, settings.answers_per_row)
-        self.optimizers = {"model": torch.optim.Adagrad(model.parameters(), lr=settings.learning_rate)}
-        self.schedulers: dict[str, torch.optim.lr_scheduler.LRScheduler] = {}
+        self.optimizers["model"] = torch.optim.Adagrad(model.parameters(), lr=settings.learning_rate)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -259,9 +265,9 @@ class Learner:
         return self.rows.batches(self.settings.batch_size, (self.seed, epoch), self.device)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        with autocast(self.device, self.precision):
+        with self.autocast():
             terms = self.model.losses(batch)
-        descend(sum(terms.values()), self.model.parameters(), self.optimizers["model"])
+        optimizer_step(sum(terms.values()), self.model.parameters(), self.optimizers["model"])
         return {name: value.detach() for name, value in terms.items()}
 
     def finish(self) -> dict[str, float]:

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainers.about import About
 from trainers.parts.bilinear import Bilinear, normal
 from trainers.training import structure
 from trainers.training.data import Data
 from trainers.training.structure import Learner
 
-__all__ = ["NEEDS", "RESCAL", "Learner", "Settings", "build"]
+__all__ = ["ABOUT", "RESCAL", "Learner", "Settings", "build"]
 
-NEEDS = ()
+ABOUT = About(name="RESCAL", papers=("nickel2011rescal", "zhang2020dura"))
 
 
 @dataclass(frozen=True)

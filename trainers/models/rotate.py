@@ -1,23 +1,24 @@
 """RotatE (arXiv 1902.10197): relations turn complex entities; score = margin − Σ |h_j e^{iθ_j} − t_j| (equation 4)."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from trainers.about import About
 from trainers.kernels import rotate
 from trainers.kernels.rotate import rotated
+from trainers.parts.scorer import ScoringModel
 from trainers.training import structure
 from trainers.training.data import Data
 from trainers.training.negative_sampling import candidates
 from trainers.training.sampling import Negatives, uniform_
 from trainers.training.structure import Learner
 
-__all__ = ["NEEDS", "Learner", "RotatE", "Settings", "build"]
+__all__ = ["ABOUT", "Learner", "RotatE", "Settings", "build"]
 
-NEEDS = ()
+ABOUT = About(name="RotatE", papers=("sun2019rotate",))
 EPSILON = 2.0  # the tables start uniform in ±(margin + 2) / D, as in the authors' code
 
 
@@ -38,7 +39,7 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> "RotatE
     return RotatE(data.entities, data.relations, settings.dimension, settings.margin, generator)
 
 
-class RotatE(nn.Module):
+class RotatE(ScoringModel):
     """`entity` (E, 2D): real parts, then imaginary parts. `relation` (R, D): angles, scaled to start in ±π."""
 
     def __init__(self, entities: int, relations: int, dimension: int, margin: float, generator: torch.Generator):
@@ -64,12 +65,5 @@ class RotatE(nn.Module):
         real, imaginary = self.entity[torch.cat([known[row], answer])].chunk(2, dim=-1)
         return (real.square() + imaginary.square() + 1e-12).pow(1.5).mean()
 
-    @torch.inference_mode()
-    def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
-        """(known (B,), relation (B,), "tail" | "head") -> (B, E)."""
-
-        @torch.inference_mode()
-        def score(known: Tensor, relation: Tensor, side: str) -> Tensor:
-            return rotate.all_distances(self.query(known, relation, side), self.entity).neg_().add_(self.margin)
-
-        return score
+    def score(self, prepared: None, known: Tensor, relation: Tensor, side: str) -> Tensor:
+        return rotate.all_distances(self.query(known, relation, side), self.entity).neg_().add_(self.margin)

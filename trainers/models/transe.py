@@ -1,6 +1,5 @@
 """TransE (Bordes et al. 2013): a relation is a step from head to tail; score = margin − ‖h + r − t‖_p."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,15 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.about import About
+from trainers.parts.scorer import ScoringModel
 from trainers.training import structure
 from trainers.training.data import Data
 from trainers.training.negative_sampling import candidates
 from trainers.training.sampling import Negatives, uniform_
 from trainers.training.structure import Learner
 
-__all__ = ["NEEDS", "Learner", "Settings", "TransE", "build"]
+__all__ = ["ABOUT", "Learner", "Settings", "TransE", "build"]
 
-NEEDS = ()
+# Equal steps never close a circle.
+ABOUT = About(name="TransE", papers=("bordes2013transe",), memorises=0.6)
 EPSILON = 2.0  # the tables start uniform in ±(margin + 2) / D, so that distances start near the margin
 
 
@@ -38,7 +40,7 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> "TransE
     return TransE(data.entities, data.relations, settings, generator)
 
 
-class TransE(nn.Module):
+class TransE(ScoringModel):
     """`entity` (E, D) and `relation` (R or 2R, D)."""
 
     euclidean = True  # as 1-vs-all compares queries with answers; the norm is 2 there
@@ -87,15 +89,11 @@ class TransE(nn.Module):
         """Mean cubed size of the numbers of the triples' entities (see trainers/training/structure.py)."""
         return self.entity[torch.cat([known[row], answer])].abs().pow(3).mean()
 
-    @torch.inference_mode()
-    def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
-        """(known (B,), relation (B,), "tail" | "head") -> (B, E)."""
+    def sizes(self) -> tuple[int, int]:
+        return len(self.entity), self.relations
 
-        @torch.inference_mode()
-        def score(known: Tensor, relation: Tensor, side: str) -> Tensor:
-            query = self.ask(self.entity[known], relation + self.relations if side == "head" else relation)
-            # Without products: those of large vectors lose the digits that ranks depend on.
-            plain = "donot_use_mm_for_euclid_dist"
-            return self.margin - torch.cdist(query, self.entity, p=float(self.norm), compute_mode=plain)
-
-        return score
+    def score(self, prepared: None, known: Tensor, relation: Tensor, side: str) -> Tensor:
+        query = self.ask(self.entity[known], relation + self.relations if side == "head" else relation)
+        # Without products: those of large vectors lose the digits that ranks depend on.
+        plain = "donot_use_mm_for_euclid_dist"
+        return self.margin - torch.cdist(query, self.entity, p=float(self.norm), compute_mode=plain)

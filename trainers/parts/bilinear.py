@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.parts.scorer import ScoringModel
 from trainers.training.data import Data
 from trainers.training.negative_sampling import candidates, products
 from trainers.training.sampling import Negatives
 from trainers.training.structure import Settings
 
 
-class Bilinear(nn.Module):
+class Bilinear(ScoringModel):
     """`entity` (E, D); `relation` (R, D_r), or (2R, D_r) with reciprocal ones: (?, r, t) is asked as (t, r + R, ?).
 
     Everywhere else a relation is a number below 2R, from R on in the direction of heads.
@@ -119,16 +120,12 @@ class Bilinear(nn.Module):
         tails = t.square().sum(-1) + self.ask_back(t, relation[row]).square().sum(-1)
         return (share * heads).sum() + tails.mean()
 
-    @torch.inference_mode()
-    def scorer(self) -> Callable[[Tensor, Tensor, str], Tensor]:
-        """(known (B,), relation (B,), "tail" | "head") -> (B, E)."""
+    def sizes(self) -> tuple[int, int]:
+        return len(self.entity), self.relations
 
-        @torch.inference_mode()
-        def score(known: Tensor, relation: Tensor, side: str) -> Tensor:
-            relation = relation + self.relations if side == "head" else relation
-            return self.ask(self.known(known), relation) @ self.answers.T
-
-        return score
+    def score(self, prepared: None, known: Tensor, relation: Tensor, side: str) -> Tensor:
+        relation = relation + self.relations if side == "head" else relation
+        return self.ask(self.known(known), relation) @ self.answers.T
 
 
 def normal(rows: int, width: int, scale: float | None, generator: torch.Generator) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.parts import replace_modality
+from trainers.parts.replace_modality import replaced_rows
 from trainers.training.data import Features
 
 # MoMoK's code lays features out as pictures and pools those: (width, to) -> (rows, columns) -> (rows, columns).
@@ -30,7 +30,7 @@ def pool(matrix: Tensor, width: int) -> Tensor:
 
 
 class Structure(nn.Module):
-    """One trained vector an entity."""
+    """One trained vector per entity."""
 
     def __init__(self, entities: int, width: int):
         super().__init__()
@@ -48,7 +48,7 @@ class Structure(nn.Module):
 
 
 class Pooled(nn.Module):
-    """One trained vector an entity, which starts as its pooled feature.
+    """One trained vector per entity, which starts as its pooled feature.
 
     `missing` says what an entity without the feature gets: "mean" (of those there are) or "zero", a row of its own
     that starts there, as the reference code has it; "learned", one trained vector for all of them; "mask", a zero
@@ -87,14 +87,14 @@ class Pooled(nn.Module):
         return torch.ones(rows, dtype=torch.bool, device=self.table.device)
 
     @torch.no_grad()
-    def exchange(self, before: Features, after: Features) -> None:
+    def replace_modality(self, before: Features, after: Features) -> None:
         """After training on `before`, let exactly the entities of `after` have the modality."""
         now = self(None)
         if self.missing == "mean" and len(before.entity):
-            stand_in = now[before.entity].mean(0)
+            fallback = now[before.entity].mean(0)
         else:
-            stand_in = self.absent[0] if self.shared else now.new_zeros(self.width)
-        rows = replace_modality.rows(now, before, after, pool(after.matrix, self.width), stand_in)
+            fallback = self.absent[0] if self.shared else now.new_zeros(self.width)
+        rows = replaced_rows(now, before, after, pool(after.matrix, self.width), fallback)
         if not self.shared:
             self.table = nn.Parameter(rows)
             return

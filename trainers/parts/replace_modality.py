@@ -1,8 +1,8 @@
 """A trained model, asked as if its entities had other modalities than those it was trained with.
 
 For studies: what happens to a trained model when an entity turns out to have no picture, or gets one at last. A part of
-a model that holds a modality stands under that modality's name and has a method `exchange(before, after)`. All follow
-one rule for what is trained an entity:
+a model that holds a modality stands under that modality's name and has a method `replace_modality(before, after)`. All
+follow one rule for what is trained per entity:
 
     it had the modality, and has it      its trained row
     it had it, and has it no more        what the model takes for a missing row (`missing` in its settings): the mean of
@@ -17,25 +17,25 @@ from torch import Tensor, nn
 from trainers.training.data import Data, Features
 
 
-def exchange(model: nn.Module, before: Data, after: Data, kind: str) -> nn.Module:
+def replace_modality(model: nn.Module, before: Data, after: Data, kind: str) -> nn.Module:
     """The model, changed in place from the modalities of `before`, on which it was trained, to those of `after`.
 
-    `kind` is what it reads of them: "features" or "tokens", the trainer's NEEDS.
+    `kind` is what it reads of them: "features" or "tokens", the only one of `ABOUT.reads`.
     """
     for path, part in model.named_modules():
-        if hasattr(part, "exchange"):
+        if hasattr(part, "replace_modality"):
             name = path.rpartition(".")[2]
-            part.exchange(getattr(before, kind)[name], getattr(after, kind)[name])
+            part.replace_modality(getattr(before, kind)[name], getattr(after, kind)[name])
     return model
 
 
-def rows(now: Tensor, before: Features, after: Features, given: Tensor, stand_in: Tensor) -> Tensor:
+def replaced_rows(now: Tensor, before: Features, after: Features, given: Tensor, fallback: Tensor) -> Tensor:
     """(E, W) by the rule above: from rows of `now` (E, W), rows `given` to `after` (N, W), and a missing one (W,)."""
     had = torch.zeros(len(now), dtype=torch.bool, device=now.device)
     had[before.entity] = True
     has = torch.zeros_like(had)
     has[after.entity] = True
-    found = torch.where((had & ~has)[:, None], stand_in, now)
+    found = torch.where((had & ~has)[:, None], fallback, now)
     new = ~had[after.entity.to(now.device)]
     found[after.entity[new.cpu()]] = given[new.cpu()].to(found)
     return found

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.graph.vocabulary import SPLITS
-from trainers.training.memmap import Mapped, open_table
+from trainers.training.memmap import Memmap, open_table
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Features:
 
     entity: Tensor  # (N,) int64, ascending
     matrix: Tensor  # (N, D) float32
-    mapped: Mapped | None = None  # if `matrix` stays on disk: what it is a copy of
+    memmap: Memmap | None = None  # if `matrix` stays on disk: what it is a copy of
 
     def mean(self) -> Tensor:
-        """(D,) mean of the rows there are; of a mapped matrix it is kept, so that the matrix is not read for it."""
-        return self.matrix.mean(0) if self.mapped is None else self.mapped.mean
+        """(D,) mean of the rows there are; a memory-mapped matrix keeps it, and need not be read for it."""
+        return self.matrix.mean(0) if self.memmap is None else self.memmap.mean
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ def load(
     name: str,
     features: Iterable[str] = (),
     tokens: Iterable[str] = (),
-    mapped: Path | None = None,
+    memmap: Path | None = None,
 ) -> Data:
     """Read `<graph>/{entities,relations,triples}.parquet` and the named modalities of `<encoded>/<modality>/`.
 
-    With a folder `mapped`, the features' matrices are unpacked there once and stay on disk (see memmap.py).
+    With a folder `memmap`, the features' matrices are unpacked there once and stay on disk (see memmap.py).
 
     Raises UserError if a table is missing or damaged, or names entities or tokens that do not exist.
     """
@@ -82,18 +82,18 @@ def load(
         entities=entities,
         relations=relations,
         **{which: torch.from_numpy(rows[pc.equal(triples["split"], which).to_numpy()]) for which in SPLITS},
-        features={which: read_features(encoded / which / "features.parquet", entities, mapped) for which in features},
+        features={which: read_features(encoded / which / "features.parquet", entities, memmap) for which in features},
         tokens={which: read_tokens(encoded / which, entities) for which in tokens},
     )
 
 
-def read_features(path: str | Path, entities: int, mapped: Path | None = None) -> Features:
-    """A features table as tensors, its matrix mapped from the folder `mapped` if one is given.
+def read_features(path: str | Path, entities: int, memmap: Path | None = None) -> Features:
+    """A features table as tensors, its matrix mapped from the folder `memmap` if one is given.
 
     Raises UserError if it names an entity beyond `entities` or holds a NaN.
     """
-    if mapped is not None:
-        entity, matrix, source = open_table(path, mapped)
+    if memmap is not None:
+        entity, matrix, source = open_table(path, memmap)
         _check_entities(path, entity.numpy(), entities)
         return Features(entity, matrix, source)
     ids, matrix = tables.features(path)

@@ -1,4 +1,4 @@
-"""1-N training (Dettmers et al., 2018, arXiv 1707.01476): every distinct query (h, r) against all candidates at once.
+"""KvsAll training (Dettmers et al., 2018, arXiv 1707.01476): each distinct query (h, r) with all its answers at once.
 
 Reciprocal relations make both directions the same: (h, r, t) also stands as (t, r + R, h).
 """
@@ -6,14 +6,16 @@ Reciprocal relations make both directions the same: (h, r, t) also stands as (t,
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trainers.kernels import bce
-from trainers.training import processes
-from trainers.training.sampling import own_rows
+from trainers.training import learner, processes
+from trainers.training.data import Data
+from trainers.training.sampling import local_slice
 
 SMOOTHING = 0.1  # labels are 0.9 y + 1/E, as in ConvE's and MoMoK's code
 BLOCK = 1 << 20  # logits computed at a time on the CPU: 4 MB, which stay in cache between the passes over them
@@ -22,7 +24,7 @@ BLOCK_CUDA = 1 << 27
 
 @dataclass(frozen=True)
 class Batch:
-    """Queries with all their known answers, sorted by relation. A tensor a field, so it moves to a device whole."""
+    """Queries with all their known answers, sorted by relation. All fields are tensors: it moves to a device whole."""
 
     known: Tensor  # (B,) int64
     relation: Tensor  # (B,) int64, 0 … 2R − 1
@@ -89,6 +91,21 @@ class Queries:
         return -(-max(len(self) - 1, 1) // batch_size)
 
 
+class QueryLearner(learner.Learner):
+    """A learner whose batches are queries with all their known answers."""
+
+    def __init__(self, model: nn.Module, data: Data, settings: Any, **run: Any):
+        super().__init__(model, data, settings, **run)
+        self.queries = Queries(data.train, data.entities, data.relations)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.queries.steps(self.settings.batch_size)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        return self.queries.batches(self.settings.batch_size, (self.seed, epoch), self.device)
+
+
 def check_candidates(size: int | None) -> None:
     """Raises ValueError if training cannot compare with so many candidates."""
     if size is not None and size < 1:
@@ -115,13 +132,13 @@ def draw_candidates(batch: Batch, entities: int, size: int | None) -> Candidates
     if size is None or size >= entities:
         if not processes.together():
             return Candidates(None, batch.row, batch.answer, None, None)
-        own, _ = own_rows(entities)
+        own, _ = local_slice(entities)
         pairs, answer = _within(own, batch.answer)
         return Candidates(torch.arange(own.start, own.stop, device=device), batch.row[pairs], answer, None, None)
     drawn = torch.randperm(entities, device=device)[:size]
     if not processes.together():
         return Candidates(torch.cat([drawn, batch.answers]), batch.row, size + batch.answer_index, size, drawn)
-    own, mine = drawn[own_rows(size)[0]], own_rows(len(batch.answers))[0]
+    own, mine = drawn[local_slice(size)[0]], local_slice(len(batch.answers))[0]
     pairs, answer = _within(mine, batch.answer_index)
     entity = torch.cat([own, batch.answers[mine]])
     return Candidates(entity, batch.row[pairs], len(own) + answer, len(own), drawn)
@@ -204,17 +221,6 @@ class _LinkLoss(torch.autograd.Function):
         slopes = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         # In place: nobody else holds them, and a second backward pass would raise, since they were changed.
         return *(slope.mul_(gradient).to(dtype) for slope, dtype in slopes), *[None] * 8
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within, and the mode there was after it."""
-    mode = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(mode)
 
 
 @contextlib.contextmanager

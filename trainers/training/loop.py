@@ -7,10 +7,9 @@ function of (seed, epoch), so that a run which was stopped and resumed ends with
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,31 +19,15 @@ from tqdm import tqdm
 from pipeline.errors import UserError
 from trainers.training import processes
 from trainers.training.checkpoint import Checkpoints, load_tensors, save_tensors
+from trainers.training.learner import Learner
 from trainers.training.optimizer import NotFinite
 
 log = logging.getLogger(__name__)
 
 
-class Learner(Protocol):
-    """A model in training. `step` takes one whole optimisation step and returns its detached loss terms, each 0-d."""
-
-    model: nn.Module
-    optimizers: dict[str, torch.optim.Optimizer]
-    schedulers: dict[str, torch.optim.lr_scheduler.LRScheduler]
-    steps_per_epoch: int
-
-    def batches(self, epoch: int) -> Iterator[object]: ...
-
-    def step(self, batch: object) -> dict[str, Tensor]: ...
-
-    def finish(self) -> dict[str, float]:
-        """What is left to do once, on the weights that were best on dev; figures of it for run.json."""
-        ...
-
-
 @dataclass
 class Progress:
-    """How far a run has come; all that is not in the learner. `history` has one row an epoch."""
+    """How far a run has come; all that is not in the learner. `history` has one row per epoch."""
 
     epoch: int = 0
     step: int = 0
@@ -114,21 +97,19 @@ def fit(
     processes.wait()
     learner.model.load_state_dict(load_tensors(best_weights(work, progress.best_epoch)))
     began = time.perf_counter()
-    progress.finished = learner.finish() if hasattr(learner, "finish") else {}
+    progress.finished = learner.finish()
     progress.seconds += time.perf_counter() - began
     return progress
 
 
-def reseed(learner: Learner, seed: int, epoch: int) -> None:
+def reseed(seed: int, epoch: int) -> None:
     """Make everything random in this epoch a function of (seed, epoch)."""
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1))
-    if hasattr(learner, "reseed"):
-        learner.reseed(epoch)
 
 
 def _one_epoch(learner: Learner, progress: Progress, seed: int, bar: tqdm) -> dict:
     """One pass over the batches; the mean of each loss term, and their sum as `loss`."""
-    reseed(learner, seed, progress.epoch)
+    reseed(seed, progress.epoch)
     learner.model.train()
     taken: list[dict[str, Tensor]] = []
     for batch in learner.batches(progress.epoch):
@@ -173,13 +154,13 @@ def _note_best(learner: Learner, progress: Progress, mrr: float, work: Path) -> 
 
 
 def _save(checkpoints: Checkpoints, learner: Learner, progress: Progress) -> None:
-    """Write a checkpoint, then drop best weights that no kept checkpoint speaks of."""
+    """Write a checkpoint, then drop best weights that no kept checkpoint names."""
     if not processes.is_first():
         return
     checkpoints.save(progress.epoch, learner, vars(progress))
-    spoken_of = {one["best_epoch"] for one in checkpoints.progresses()}
+    named = {one["best_epoch"] for one in checkpoints.progresses()}
     for path in checkpoints.folder.glob("best-*.safetensors"):
-        if int(path.stem.removeprefix("best-")) not in spoken_of:
+        if int(path.stem.removeprefix("best-")) not in named:
             path.unlink(missing_ok=True)
 
 

@@ -30,8 +30,8 @@ ROWS = 16384  # unpacked at a time: 48 MB of width 768
 
 
 @dataclass(frozen=True)
-class Mapped:
-    """Where a mapped matrix comes from, by which a run that does not hold it can find it again."""
+class Memmap:
+    """Where a memory-mapped matrix comes from, by which a run that does not hold it can find it again."""
 
     table: Path  # the Parquet table
     sha256: str  # of that file
@@ -50,7 +50,7 @@ def digest(path: str | Path) -> str:
         ) from error
 
 
-def open_table(table: str | Path, folder: str | Path) -> tuple[Tensor, Tensor, Mapped]:
+def open_table(table: str | Path, folder: str | Path) -> tuple[Tensor, Tensor, Memmap]:
     """Entities (N,) int64 ascending and matrix (N, D) float32 of a features table, the matrix mapped from `folder`.
 
     Nothing of the matrix is read before it is asked for, and what was read the system may drop again. Unpacks the table
@@ -63,7 +63,7 @@ def open_table(table: str | Path, folder: str | Path) -> tuple[Tensor, Tensor, M
     return _open(Path(table), Path(folder), sha256)
 
 
-def reopen(table: str | Path, folder: str | Path, sha256: str, base: Path) -> tuple[Tensor, Tensor, Mapped]:
+def reopen(table: str | Path, folder: str | Path, sha256: str, base: Path) -> tuple[Tensor, Tensor, Memmap]:
     """What `open_table` gave when a run was trained: its raw copy if that is still there, else unpacked again.
 
     Relative paths are looked for from here, then from `base`. Raises UserError if neither the raw copy nor a table with
@@ -82,7 +82,7 @@ def reopen(table: str | Path, folder: str | Path, sha256: str, base: Path) -> tu
     )
 
 
-def _open(table: Path, folder: Path, sha256: str) -> tuple[Tensor, Tensor, Mapped]:
+def _open(table: Path, folder: Path, sha256: str) -> tuple[Tensor, Tensor, Memmap]:
     place = folder / sha256
     try:
         entity, mean = (torch.from_numpy(np.load(place / f"{name}.npy")) for name in ("entity", "mean"))
@@ -90,7 +90,7 @@ def _open(table: Path, folder: Path, sha256: str) -> tuple[Tensor, Tensor, Mappe
         matrix = torch.from_numpy(np.asarray(np.load(place / "matrix.npy", mmap_mode="c")))
     except (OSError, ValueError) as error:
         raise UserError(f"{place} is damaged ({error}); delete that folder and run again.") from error
-    return entity, matrix, Mapped(table, sha256, folder, mean)
+    return entity, matrix, Memmap(table, sha256, folder, mean)
 
 
 def _unpack(table: Path, folder: Path, sha256: str) -> None:

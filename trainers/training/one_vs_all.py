@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.training.sampling import own_rows
+from trainers.training.sampling import local_slice
 
 BLOCK = {"cpu": 1 << 22, "cuda": 1 << 27}  # scores made at a time: 16 MB, which malloc keeps between steps
 
@@ -55,7 +55,7 @@ class Rows:
         row = np.cumsum(first | (place % self.answers_per_row == 0)) - 1
         starts = np.append(np.searchsorted(row, np.arange(self.rows)), len(row))
         for ids in np.array_split(generator.permutation(self.rows), self.steps(batch_size)):
-            own, _ = own_rows(len(ids))
+            own, _ = local_slice(len(ids))
             counts = starts[ids + 1] - starts[ids]
             pairs, ids, counts = int(counts.sum()), ids[own], counts[own]
             of = np.repeat(np.arange(len(ids)), counts)

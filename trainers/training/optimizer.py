@@ -22,7 +22,7 @@ def autocast(device: torch.device, precision: torch.dtype) -> contextlib.Abstrac
     return torch.autocast(device.type, dtype=precision)
 
 
-def descend(
+def optimizer_step(
     loss: Tensor, parameters: Iterable[nn.Parameter], optimizer: torch.optim.Optimizer, *, clip: float | None = None
 ) -> None:
     """Backward from `loss`, average the gradients over processes, clip them to the norm `clip`, and step.

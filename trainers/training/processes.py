@@ -1,9 +1,10 @@
 """Several processes that train one model: `torchrun --nproc-per-node=2 -m stages.train …`, on one machine or many.
 
-Every process builds the same model from the same seed and draws the same batches; a learner takes its own part of each
-(`training.sampling.own_rows`) or, where it normalises over the batch, of the candidates that the batch is compared with
-(`training.kvsall.draw_candidates`). Gradients are averaged (`training.optimizer.descend`), and so the weights stay the
-same everywhere. The first process alone measures, chooses and writes; all see one file system, from which they resume.
+Every process builds the same model from the same seed and draws the same batches. A learner takes its own part of each
+batch (`training.sampling.local_slice`) or, where it normalises over the batch, of the candidates that the batch is
+compared with (`training.kvsall.draw_candidates`). Gradients are averaged (`training.optimizer.optimizer_step`), so the
+weights stay the same everywhere. The first process alone measures, chooses and writes; all see one file system, from
+which they resume.
 """
 
 import contextlib

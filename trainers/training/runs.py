@@ -9,7 +9,6 @@ dev.json, test.json, ranks.parquet     from the evaluate stage
 
 import csv
 import functools
-import importlib
 import json
 import platform
 import resource
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from pipeline import tables
 from pipeline.errors import UserError
-from trainers import MODELS
+from trainers.about import module_of
 from trainers.training.checkpoint import load_tensors, save_tensors
 from trainers.training.data import Data, Features, Tokens
 from trainers.training.memmap import reopen
@@ -40,13 +39,6 @@ class Run:
     model: nn.Module
     about: dict
     score: Callable[[Tensor, Tensor, str], Tensor]  # (known (B,), relation (B,), "tail" | "head") -> (B, E)
-
-
-def module_of(model: str):
-    """The trainer's module. Raises UserError if no model has this name."""
-    if model not in MODELS:
-        raise UserError(f"There is no model {model!r}; known: {', '.join(MODELS)}.")
-    return importlib.import_module(MODELS[model])
 
 
 def save_run(path: Path, model: nn.Module, about: dict, history: list[dict]) -> None:
@@ -65,7 +57,7 @@ def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
     about = read_about(path)
     module = module_of(about["model"])
     settings = module.Settings(**{key: _frozen(value) for key, value in about["settings"].items()})
-    data = blank(about["shapes"], mapped_again(about.get("mapped", {}), path))
+    data = blank(about["shapes"], memmaps_again(about.get("memmap", {}), path))
     model = module.build(data, settings, torch.Generator().manual_seed(0))
     _fill(model, load_tensors(path / "weights.safetensors"), path)
     model = model.to(torch.device(device)).eval()
@@ -109,17 +101,17 @@ def blank(sizes: dict, features: dict[str, Features] | None = None) -> Data:
     return Data(sizes["name"], sizes["entities"], sizes["relations"], none, none, none, features, tokens)
 
 
-def mapped(data: Data) -> dict:
-    """What run.json says of the features that stay on disk, from which `mapped_again` finds them."""
+def memmaps(data: Data) -> dict:
+    """What run.json says of the features that stay on disk, from which `memmaps_again` finds them."""
     return {
-        name: {"table": str(one.mapped.table), "sha256": one.mapped.sha256, "folder": str(one.mapped.folder)}
+        name: {"table": str(one.memmap.table), "sha256": one.memmap.sha256, "folder": str(one.memmap.folder)}
         for name, one in data.features.items()
-        if one.mapped is not None
+        if one.memmap is not None
     }
 
 
-def mapped_again(found: dict, path: Path) -> dict[str, Features]:
-    """The features that `mapped` spoke of, mapped from disk again; `path` is the folder runs/<graph>/<model>.
+def memmaps_again(found: dict, path: Path) -> dict[str, Features]:
+    """The features that `memmaps` named, mapped from disk again; `path` is the folder runs/<graph>/<model>.
 
     Raises UserError if a table is gone or has changed.
     """
@@ -137,7 +129,7 @@ def describe(data: Data, *, model: str, settings: object, split: str, encoders: 
         "encoders": encoders,
         "settings": asdict(settings),
         "shapes": shapes(data),
-        "mapped": mapped(data),
+        "memmap": memmaps(data),
         "seed": seed,
         "epochs": progress.epoch,
         "chosen_epoch": progress.best_epoch,

@@ -25,7 +25,7 @@ def _mix(seed: int, epoch: int) -> int:
     return (seed * 0x9E3779B1 + epoch * 0x85EBCA77 + 0x27D4EB2F) % (1 << 63)
 
 
-def own_rows(number: int) -> tuple[slice, float]:
+def local_slice(number: int) -> tuple[slice, float]:
     """This process' part of a batch of `number` rows, and the factor that makes its mean loss one share of the whole.
 
     With factor · loss on each process, the mean of the gradients over processes is the gradient of the whole batch's
@@ -39,8 +39,8 @@ def own_rows(number: int) -> tuple[slice, float]:
 
 
 @dataclass(frozen=True)
-class Free:
-    """For one side: the entities that are no known answer of a query, as a thing to draw from exactly.
+class FilterIndex:
+    """For one side: the known answers of each query, and draws from all other entities.
 
     A query's answers a_0 < a_1 < … leave E − m entities free, and the u-th free one is u + j where j counts the
     answers with a_i − i ≤ u. `gap` holds a_i − i of all queries after one another, shifted by the query's number so
@@ -54,7 +54,7 @@ class Free:
     entities: int
 
     @classmethod
-    def build(cls, key: Tensor, answer: Tensor, entities: int) -> "Free":
+    def build(cls, key: Tensor, answer: Tensor, entities: int) -> "FilterIndex":
         """`key` (n,) int64 names the query of each known `answer` (n,) int64; repetitions are allowed."""
         fact = torch.unique(key * entities + answer)  # sorted
         queries, query, count = torch.unique_consecutive(fact // entities, return_inverse=True, return_counts=True)
@@ -73,9 +73,9 @@ class Free:
         return (self.fact[place] == fact) & (self.key[query] == key)[:, None]
 
     def draw(self, key: Tensor, number: Tensor) -> Tensor:
-        """Free entities: `key` (n,) names queries, `number` (n,) int64 ≥ 0 is random; any shape (n, …) of `number`.
+        """Entities that are no known answers: `key` (n,) names queries, `number` (n, …) int64 ≥ 0 is random.
 
-        A query that every entity answers has nothing free; it gets any entity.
+        A query that every entity answers gets any entity.
         """
         if not len(self.key):
             return number % self.entities
@@ -122,8 +122,8 @@ class NegativeSampler:
             raise ValueError("too many entities and relations for keys of 63 bits")
         head, relation, tail = triples.unbind(1)
         self.entities, self.relations, self.filtered = entities, relations, filtered
-        self.tails = Free.build(head * relations + relation, tail, entities)
-        self.heads = Free.build(tail * relations + relation, head, entities)
+        self.tails = FilterIndex.build(head * relations + relation, tail, entities)
+        self.heads = FilterIndex.build(tail * relations + relation, head, entities)
         if sides == "bernoulli":
             self.head_probability = bernoulli(triples, relations)
         elif sides == "uniform":
@@ -164,7 +164,7 @@ def bernoulli(triples: Tensor, relations: int) -> Tensor:
     """(R,) float32: tph / (tph + hpt), the probability that the head is replaced; 0.5 for an unused relation."""
     head, relation, tail = triples.unbind(1)
     entities = int(triples[:, [0, 2]].max()) + 1 if len(triples) else 1
-    # One number a pair: distinct numbers are found far faster than distinct rows.
+    # One number per pair: distinct numbers are found far faster than distinct rows.
     heads, tails = (
         torch.bincount(torch.unique(relation * entities + end) // entities, minlength=relations) for end in (head, tail)
     )

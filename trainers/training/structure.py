@@ -13,16 +13,16 @@ An objective makes batches of the training triples and, of a model and a batch, 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.training import kvsall, one_vs_all, processes
+from trainers.training import kvsall, learner, one_vs_all, processes
 from trainers.training.data import Data
-from trainers.training.optimizer import autocast, descend
-from trainers.training.sampling import Negatives, NegativeSampler, own_rows, self_adversarial_loss, shuffled
+from trainers.training.optimizer import optimizer_step
+from trainers.training.sampling import Negatives, NegativeSampler, local_slice, self_adversarial_loss, shuffled
 
 Pairs = tuple[Tensor, Tensor, Tensor, Tensor]  # known (B,), relation (B,) below 2R, row (M,), answer (M,)
 
@@ -70,23 +70,18 @@ def only(settings: Settings, **values: tuple) -> None:
             raise ValueError(f"this model knows {name} {', '.join(map(str, known))} only")
 
 
-class Learner:
+class Learner(learner.Learner):
     """Adam or Adagrad against the settings' objective, regulariser and prediction of relations."""
 
-    def __init__(
-        self, model: nn.Module, data: Data, settings: Settings, *, device: torch.device, precision: torch.dtype,
-        seed: int,
-    ):  # fmt: skip
-        self.model = model.to(device)
-        self.settings, self.device, self.precision = settings, device, precision
+    def __init__(self, model: nn.Module, data: Data, settings: Settings, **run: Any):
+        super().__init__(model, data, settings, **run)
         # Adagrad leaves rows without a gradient alone: the rows that a step has read are all there is to do.
         sparse = hasattr(model, "sparse") and bool(settings.candidates) and settings.optimizer == "adagrad"
         if sparse and settings.objective == "one_vs_all" and not processes.together():
-            model.sparse = True
+            self.model.sparse = True
             torch.sparse.check_sparse_tensor_invariants.disable()  # torch's own default, which it warns of
-        self.objective = OBJECTIVES[settings.objective](data, settings, device, seed)
-        self.optimizers = {"model": _optimizer(settings, model)}
-        self.schedulers = {}
+        self.objective = OBJECTIVES[settings.objective](data, settings, self.device, self.seed)
+        self.optimizers["model"] = _optimizer(settings, model)
         if settings.schedule == "linear":
             falling = torch.optim.lr_scheduler.LambdaLR(
                 self.optimizers["model"], lambda epoch: max(0.0, 1 - epoch / settings.epochs)
@@ -104,14 +99,14 @@ class Learner:
     def step(self, batch: object) -> dict[str, Tensor]:
         """One step; with several processes, on this one's part of the batch."""
         settings, terms = self.settings, {}
-        with autocast(self.device, self.precision), processes.own_draws(self.device):
+        with self.autocast(), processes.own_draws(self.device):
             terms["link"], pairs, share = self.objective.loss(self.model, batch)
         if settings.regularization:
             size = getattr(self.model, settings.regularizer)(*pairs)
             terms["regularization"] = share * settings.regularization * size
         if settings.relation_prediction:
             terms["relation"] = share * settings.relation_prediction * relation_loss(self.model, pairs)
-        descend(sum(terms.values()), self.model.parameters(), self.optimizers["model"])
+        optimizer_step(sum(terms.values()), self.model.parameters(), self.optimizers["model"])
         return {name: term.detach() for name, term in terms.items()}
 
 
@@ -153,8 +148,8 @@ class NegativeSampling:
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Negatives]) -> tuple[Tensor, Pairs, float]:
         positive, negatives = batch
-        own, share = own_rows(len(positive))
-        positive, negatives = positive[own], Negatives(negatives.entity[own], negatives.head[own])
+        local, share = local_slice(len(positive))
+        positive, negatives = positive[local], Negatives(negatives.entity[local], negatives.head[local])
         scores = model.link_scores(positive, negatives)
         head, relation, tail = positive.unbind(1)
         pairs = head, relation, torch.arange(len(head), device=head.device), tail
@@ -184,7 +179,7 @@ class OneVsAll:
             euclidean=getattr(model, "euclidean", False), offset=offset,
         )  # fmt: skip
         pairs = batch.known, batch.relation, batch.row, batch.answer
-        # The processes' losses add up to the loss, and `descend` takes the mean of their gradients.
+        # The processes' losses add up to the loss, and `optimizer_step` takes the mean of their gradients.
         return processes.count() * loss, pairs, processes.count() * len(batch.row) / batch.pairs
 
 

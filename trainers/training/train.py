@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,9 +17,10 @@ from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.graph.filter_index import FilterIndex
 from pipeline.modalities import used
+from trainers.about import PaperProtocol, about_model, module_of
 from trainers.evaluation import ranking
 from trainers.evaluation.metrics import MRR
-from trainers.evaluation.protocols import Looks, Protocol
+from trainers.evaluation.protocols import TestProbe
 from trainers.training import data as reading
 from trainers.training import loop, processes, runs
 from trainers.training.checkpoint import alone
@@ -57,7 +58,7 @@ def train(
     run: Path,
     work: Path,
     seed: int,
-    protocol: Protocol | None = None,
+    protocol: PaperProtocol | None = None,
     change: Callable[[Data], Data] | None = None,
 ) -> dict:
     """Train `model` on the tables in `graph` and `encoded`, write the run folder `run`, return its run.json.
@@ -70,7 +71,7 @@ def train(
 
     Raises UserError if a table cannot be used, the loss stops being finite, or memory or disk run out.
     """
-    module = runs.module_of(model)
+    module = module_of(model)
     device, precision = processes.join(resolve_device(schedule.device)), resolve_precision(schedule)
     given = _read_in_turn(model, settings, graph, encoded, None if change else work / "tables")
     check(given)
@@ -87,7 +88,7 @@ def train(
 
     built = module.build(data, settings, torch.Generator().manual_seed(seed))
     learner = module.Learner(built.to(device), data, settings, device=device, precision=precision, seed=seed)
-    look = protocol and Looks(protocol, test_ranks(given, device), settings.epochs, evaluate_every)
+    look = protocol and TestProbe(protocol, test_ranks(given, device), settings.epochs, evaluate_every)
     with alone(folder, processes.is_first()):
         progress = loop.fit(
             learner,
@@ -106,7 +107,7 @@ def train(
         model=model,
         settings=settings,
         split=split_of(graph),
-        encoders=encoders(encoded, module.NEEDS, modalities),
+        encoders=encoders(encoded, module.ABOUT.reads, modalities),
         seed=seed,
         device=device,
         precision=precision,
@@ -149,27 +150,27 @@ def without_absent(settings: object, data: Data) -> object:
     return replace(settings, modalities=left)
 
 
-def read(model: str, settings: object, *, graph: Path, encoded: Path, mapped: Path | None = None) -> Data:
+def read(model: str, settings: object, *, graph: Path, encoded: Path, memmap: Path | None = None) -> Data:
     """The data as this model reads it. Raises UserError if a table cannot be used.
 
-    With a folder `mapped`, features that the settings freeze (`feature_table: frozen`) stay on disk there.
+    With a folder `memmap`, features that the settings freeze (`feature_table: frozen`) stay on disk there.
     """
-    needs, modalities = runs.module_of(model).NEEDS, modalities_of(settings)
+    reads, modalities = about_model(model).reads, modalities_of(settings)
     return reading.load(
         graph,
         encoded,
         name=graph.parent.name,
-        features=modalities if "features" in needs else (),
-        tokens=modalities if "tokens" in needs else (),
-        mapped=mapped if getattr(settings, "feature_table", None) == "frozen" else None,
+        features=modalities if "features" in reads else (),
+        tokens=modalities if "tokens" in reads else (),
+        memmap=memmap if getattr(settings, "feature_table", None) == "frozen" else None,
     )
 
 
-def _read_in_turn(model: str, settings: object, graph: Path, encoded: Path, mapped: Path | None) -> Data:
+def _read_in_turn(model: str, settings: object, graph: Path, encoded: Path, memmap: Path | None) -> Data:
     """`read`, the first process before the others, so that tables are unpacked once."""
     if not processes.is_first():
         processes.wait()
-    data = read(model, settings, graph=graph, encoded=encoded, mapped=mapped)
+    data = read(model, settings, graph=graph, encoded=encoded, memmap=memmap)
     if processes.is_first():
         processes.wait()
     return data
@@ -177,8 +178,8 @@ def _read_in_turn(model: str, settings: object, graph: Path, encoded: Path, mapp
 
 def inputs_of(model: str, settings: object, *, graph: Path, encoded: Path) -> dict[str, str]:
     """The tables that this model reads, each path with the sha256 of its file."""
-    needs = runs.module_of(model).NEEDS
-    return {str(path): digest(path) for path in _tables_read(graph, encoded, needs, modalities_of(settings))}
+    paths = _tables_read(graph, encoded, about_model(model).reads, modalities_of(settings))
+    return {str(path): digest(path) for path in paths}
 
 
 def fingerprint(
@@ -188,7 +189,7 @@ def fingerprint(
     *,
     seed: int,
     inputs: dict[str, str],
-    protocol: Protocol | None = None,
+    protocol: PaperProtocol | None = None,
     change: Callable[[Data], Data] | None = None,
 ) -> str:
     """16 hexadecimal digits for all that a run depends on: equal ones mean that there is nothing to train again.
@@ -266,10 +267,9 @@ def test_ranks(data: Data, device: torch.device) -> Callable[[nn.Module], rankin
     return ranks
 
 
-def encoders(encoded: Path, needs: tuple[str, ...], modalities: list[str]) -> dict:
+def encoders(encoded: Path, reads: Sequence[str], modalities: list[str]) -> dict:
     """What made each modality's table, from the table itself."""
-    kind = "features" if "features" in needs else "tokens"
-    return {name: tables.provenance(encoded / name / f"{kind}.parquet") for name in modalities if needs}
+    return {name: tables.provenance(encoded / name / f"{reads[0]}.parquet") for name in modalities if reads}
 
 
 def split_of(graph: Path) -> str:
@@ -277,8 +277,6 @@ def split_of(graph: Path) -> str:
     return str(tables.provenance(graph / "triples.parquet").get("split", "unknown"))
 
 
-def _tables_read(graph: Path, encoded: Path, needs: tuple[str, ...], modalities: list[str]) -> list[Path]:
-    kinds = {"features": ["features"], "tokens": ["tokens", "codebook"]}
-    return [graph / "triples.parquet"] + [
-        encoded / name / f"{kind}.parquet" for name in modalities for need in needs for kind in kinds[need]
-    ]
+def _tables_read(graph: Path, encoded: Path, reads: Sequence[str], modalities: list[str]) -> list[Path]:
+    kinds = [*reads, "codebook"] if "tokens" in reads else reads
+    return [graph / "triples.parquet"] + [encoded / name / f"{kind}.parquet" for name in modalities for kind in kinds]

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from trainers.evaluation.protocols import PROTOCOLS, Looks, protocol_metrics, protocol_ranks, reported
+from trainers.about import protocol_of
+from trainers.evaluation import protocols
+from trainers.evaluation.protocols import protocol_metrics, protocol_ranks, reported
+
+PROTOCOLS = {name: protocol_of(name) for name in ("adamf_mat", "momok", "mygo")}
 
 
 def queries(count=3000, entities=12, levels=4, seed=0):
@@ -94,7 +98,9 @@ def test_looks_fall_on_the_protocols_epochs_and_keep_what_it_would_report():
     def look_at(name, epochs, stopped):
         asked = []
         _, _, ranks = queries(count=50)
-        looks = Looks(PROTOCOLS[name], lambda model: asked.append(model) or ranks, epochs, evaluate_every=30)
+        looks = protocols.TestProbe(
+            PROTOCOLS[name], lambda model: asked.append(model) or ranks, epochs, evaluate_every=30
+        )
         history = [{"epoch": epoch, **looks(epoch, epoch)} for epoch in range(1, stopped + 1)]
         assert len({tuple(row) for row in history}) == 1  # the same columns in each row of the CSV
         return asked, looks.summary(history)

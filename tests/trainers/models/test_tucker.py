@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from trainers.kernels import attention, bce, dropout, library, tucker
-from trainers.models.tucker import TuckERScorer
+from trainers.parts.tucker import TuckERScorer
 from trainers.training.kvsall import Queries, link_loss
 
 needs_kernels = pytest.mark.skipif(library() is None, reason="the C kernels are not built")

@@ -1,6 +1,5 @@
 """Perturbations do what a study says they do, are nested, and touch nothing else; exchanging modalities likewise."""
 
-import importlib
 from dataclasses import replace
 
 import pytest
@@ -9,12 +8,12 @@ import torch
 from pipeline.errors import UserError
 from tests.helpers.tiny import ENTITIES, settings_of, tiny
 from tests.helpers.tiny_pictures import pictures
-from trainers import MODELS
-from trainers.parts.replace_modality import exchange
+from trainers.about import MODELS, about_model, module_of
+from trainers.parts.replace_modality import replace_modality
 from trainers.training.perturb import CHANGES, Change, covered, uncovered
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-READERS = [name for name, path in MODELS.items() if importlib.import_module(path).NEEDS]
+READERS = [name for name in MODELS if len(about_model(name).reads) == 1]
 
 
 def same(a, b) -> bool:
@@ -202,14 +201,14 @@ def trained(module, data, **changes):
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("missing", ["mean", "zero", "mask", "learned"])
 def test_exchanging_nothing_changes_nothing_and_taking_away_changes_those_entities(name, missing, table):
-    module, data = importlib.import_module(MODELS[name]), tiny()
+    module, data = module_of(name), tiny()
     if table == "frozen" and not hasattr(module.Settings, "feature_table"):
         pytest.skip("this model always trains its features")
     model = trained(module, data, missing=missing, feature_table=table)
     before = scores(model)
-    assert torch.allclose(scores(exchange(model, data, data, *module.NEEDS)), before, atol=1e-6)
+    assert torch.allclose(scores(replace_modality(model, data, data, *module.ABOUT.reads)), before, atol=1e-6)
     less = Change("missing", 0.5, 0, ("text", "image"))(data)
-    after = scores(exchange(model, data, less, *module.NEEDS))
+    after = scores(replace_modality(model, data, less, *module.ABOUT.reads))
     assert torch.isfinite(after).all()
     gone = set(data.features["text"].entity.tolist()) - set(less.features["text"].entity.tolist())
     stay = [entity for entity in range(ENTITIES) if entity not in gone and entity in less.features["image"].entity]
@@ -222,21 +221,23 @@ def test_exchanging_nothing_changes_nothing_and_taking_away_changes_those_entiti
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("missing", ["mean", "mask", "learned"])
 def test_what_was_never_seen_in_training_counts_once_it_is_given(name, missing):
-    module, data = importlib.import_module(MODELS[name]), tiny()
+    module, data = module_of(name), tiny()
     less = Change("missing", 1.0, 0, ("text",))(data)
     model = trained(module, less, missing=missing)
     before = scores(model)
-    after = scores(exchange(model, less, data, *module.NEEDS))
+    after = scores(replace_modality(model, less, data, *module.ABOUT.reads))
     have = data.features["text"].entity
     assert (after - before).abs().amax(0)[have].min() > 1e-6
 
 
 @pytest.mark.parametrize("name", [name for name in READERS if name != "mygo"])
 def test_a_missing_row_is_the_mean_of_the_trained_ones(name):
-    module, data = importlib.import_module(MODELS[name]), tiny()
+    module, data = module_of(name), tiny()
     model = trained(module, data)
-    part = next(part for path, part in model.named_modules() if path.endswith(".text") and hasattr(part, "exchange"))
+    part = next(
+        part for path, part in model.named_modules() if path.endswith(".text") and hasattr(part, "replace_modality")
+    )
     rows = part.table[data.features["text"].entity].detach().clone()
-    exchange(model, data, Change("missing", 1.0, 0, ("text",))(data), *module.NEEDS)
+    replace_modality(model, data, Change("missing", 1.0, 0, ("text",))(data), *module.ABOUT.reads)
     assert torch.allclose(part.table[data.features["text"].entity], rows.mean(0).expand_as(rows), atol=1e-6)
     assert not torch.allclose(rows, rows.mean(0).expand_as(rows), atol=1e-2)

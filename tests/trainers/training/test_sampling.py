@@ -4,7 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainers.training.sampling import Free, NegativeSampler, bernoulli, own_rows, self_adversarial_loss, shuffled
+from trainers.training.sampling import (
+    FilterIndex,
+    NegativeSampler,
+    bernoulli,
+    local_slice,
+    self_adversarial_loss,
+    shuffled,
+)
 
 ENTITIES, RELATIONS = 12, 3
 
@@ -86,7 +93,7 @@ def test_a_query_that_every_entity_answers_still_gets_a_draw():
 def test_free_entities_agree_with_an_obvious_count():
     generator = draw(1)
     key, answer = (torch.randint(size, (400,), generator=generator) for size in (30, 50))
-    free = Free.build(key, answer, 50)
+    free = FilterIndex.build(key, answer, 50)
     for query in range(32):  # two of them have no answers at all
         known = set(answer[key == query].tolist())
         expected = [entity for entity in range(50) if entity not in known]
@@ -134,7 +141,7 @@ def test_an_epoch_visits_everything_once_in_an_order_of_its_own():
 
 
 def test_one_process_owns_the_whole_batch():
-    rows, share = own_rows(10)
+    rows, share = local_slice(10)
     assert (rows, share) == (slice(None), 1.0)
 
 
@@ -145,7 +152,7 @@ def test_shares_of_several_processes_add_up_to_the_batch(monkeypatch):
     total = 0.0
     for rank in range(3):
         monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
-        own, share = own_rows(10)
+        own, share = local_slice(10)
         rows += range(10)[own]
         total += share * loss[own].mean() / 3
     assert rows == list(range(10))

@@ -67,10 +67,10 @@ def test_the_planted_structure_holds():
 
 def test_mapped_features_are_the_tables(graph, tmp_path):
     plain = data.read_features(graph / "encoded/text/features.parquet", ENTITIES)
-    mapped = data.read_features(graph / "encoded/text/features.parquet", ENTITIES, tmp_path)
-    assert torch.equal(mapped.entity, plain.entity)
-    assert torch.equal(mapped.matrix, plain.matrix)
-    torch.testing.assert_close(mapped.mean(), plain.matrix.mean(0), rtol=1e-5, atol=1e-6)
+    memmap = data.read_features(graph / "encoded/text/features.parquet", ENTITIES, tmp_path)
+    assert torch.equal(memmap.entity, plain.entity)
+    assert torch.equal(memmap.matrix, plain.matrix)
+    torch.testing.assert_close(memmap.mean(), plain.matrix.mean(0), rtol=1e-5, atol=1e-6)
 
 
 def test_rows_are_put_in_ascending_order_across_blocks(tmp_path, monkeypatch):
@@ -79,10 +79,10 @@ def test_rows_are_put_in_ascending_order_across_blocks(tmp_path, monkeypatch):
     rows = np.repeat(ids[:, None], 2, axis=1).astype(np.float32)
     columns = {"entity_id": ids, "embedding": rows, "count": np.ones_like(ids)}
     tables.write(tmp_path / "features.parquet", "features", columns, {})
-    entity, matrix, mapped = open_table(tmp_path / "features.parquet", tmp_path / "raw")
+    entity, matrix, memmap = open_table(tmp_path / "features.parquet", tmp_path / "raw")
     assert entity.tolist() == sorted(ids.tolist())
     assert matrix[:, 1].tolist() == sorted(ids.tolist())
-    assert mapped.mean.tolist() == pytest.approx([rows[:, 0].mean()] * 2)
+    assert memmap.mean.tolist() == pytest.approx([rows[:, 0].mean()] * 2)
 
 
 def test_a_table_with_nan_is_refused_and_leaves_nothing(tmp_path):
@@ -107,7 +107,7 @@ def test_a_table_is_unpacked_once_and_never_written_to(graph, tmp_path):
 
 
 def test_a_step_reads_and_moves_its_own_rows_only(graph, tmp_path):
-    given = data.load(graph / "graph", graph / "encoded", name="synthetic", features=["image", "text"], mapped=tmp_path)
+    given = data.load(graph / "graph", graph / "encoded", name="synthetic", features=["image", "text"], memmap=tmp_path)
     model = adamf_mat.build(given, SETTINGS, torch.Generator().manual_seed(0))
     tiny = adamf_mat.Settings(**{**vars(SETTINGS), "batch_size": 8})
     learner = adamf_mat.Learner(model, given, tiny, device=torch.device("cpu"), precision=torch.float32, seed=0)
@@ -144,7 +144,7 @@ def test_a_run_with_frozen_features_holds_none_and_loads_with_one_call(own):
 def test_frozen_features_give_the_same_numbers_on_disk_and_in_memory(own, monkeypatch):
     found = scores(trained(own))
     load = data.load
-    monkeypatch.setattr("trainers.training.train.reading.load", lambda *a, mapped, **k: load(*a, **k))
+    monkeypatch.setattr("trainers.training.train.reading.load", lambda *a, memmap, **k: load(*a, **k))
     run = trained(own)
     assert [name for name in load_tensors(run / "weights.safetensors") if name.endswith(".table")]
     torch.testing.assert_close(scores(run), found, rtol=1e-4, atol=1e-4)
@@ -167,7 +167,7 @@ def test_bernoulli_counts_distinct_pairs():
 
 
 def test_what_is_planted_can_be_learned(graph, tmp_path):
-    given = data.load(graph / "graph", graph / "encoded", name="s", features=["image", "text"], mapped=tmp_path)
+    given = data.load(graph / "graph", graph / "encoded", name="s", features=["image", "text"], memmap=tmp_path)
     settings = adamf_mat.Settings(batch_size=256, negatives=32, dimension=32, learning_rate=0.02, mu=0.0, **LARGE)
     model = adamf_mat.build(given, settings, torch.Generator().manual_seed(0))
     learner = adamf_mat.Learner(model, given, settings, device=torch.device("cpu"), precision=torch.float32, seed=0)
