@@ -11,7 +11,7 @@ from trainers.evaluation import ranking, significance
 from trainers.evaluation.metrics import METRICS, headline
 from trainers.evaluation.protocols import protocol_metrics
 from trainers.training import data, runs
-from trainers.training.train import filter_index, resolve_device
+from trainers.training.train import check_inputs, filter_index, resolve_device
 
 # What run.json holds beyond that which each figure carries.
 NOT_BESIDE_FIGURES = ("shapes", "settings", "inputs", "memmap", "reference_protocol")
@@ -25,6 +25,7 @@ def main() -> None:
     graph = Path("data") / options.graph / "graph"
     folder = Path("runs") / options.graph / options.model
     run = runs.load_run(folder, device)
+    check_inputs(folder, run.about, graph)
     triples = data.load(graph, graph.parent / "encoded", name=options.graph)
     known = filter_index(triples)
     protocol = params.evaluate.reference_protocol

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -180,6 +180,20 @@ def inputs_of(model: str, settings: object, *, graph: Path, encoded: Path) -> di
     """The tables that this model reads, each path with the sha256 of its file."""
     paths = _tables_read(graph, encoded, about_model(model).reads, modalities_of(settings))
     return {str(path): digest(path) for path in paths}
+
+
+def check_inputs(run: Path, about: Mapping, graph: Path) -> None:
+    """Raise UserError if a run was trained on other tables than those that lie in and beside `graph` now.
+
+    `about` is its run.json. Ids are places in these tables: of others, the model's scores would be of other entities.
+    """
+    for name, trained_on in about.get("inputs", {}).items():
+        parts = Path(name).parts  # …/graph/triples.parquet, or …/encoded/<modality>/<table>.parquet, as it lay there
+        path = graph.parent.joinpath(*parts[-2 if parts[-2] == graph.name else -3 :])
+        if not path.exists() or digest(path) != trained_on:
+            raise UserError(
+                f"{run} was trained on another {path} than the one that lies there now; train it again (dvc repro)."
+            )
 
 
 def fingerprint(

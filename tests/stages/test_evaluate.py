@@ -1,0 +1,72 @@
+"""The evaluate stage asks a model only about the tables that it was trained on."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from pipeline import tables
+from pipeline.errors import UserError
+from stages import evaluate
+from tests.helpers.tiny import ENTITIES, RELATIONS, settings_of, tiny
+from trainers.models import rotate
+from trainers.training.train import Schedule, check_inputs, train
+
+
+def write_tables(folder, data, order) -> None:
+    """The tables of the tiny graph, its entities numbered by `order`."""
+    ids = np.arange(len(order), dtype=np.int32)
+    names = [f"entity {i}" for i in np.argsort(order)]
+    tables.write(folder / "entities.parquet", "entities", {"entity_id": ids, "key": names, "label": names}, {})
+    kinds = [f"relation {i}" for i in range(RELATIONS)]
+    columns = {"relation_id": np.arange(RELATIONS, dtype=np.int32), "key": kinds, "label": kinds}
+    tables.write(folder / "relations.parquet", "relations", columns | {"category": ["1-1"] * RELATIONS}, {})
+    rows = np.concatenate([data.train, data.dev, data.test]).astype(np.int32)
+    split = np.repeat(["train", "dev", "test"], [len(data.train), len(data.dev), len(data.test)])
+    rows[:, [0, 2]] = np.asarray(order, dtype=np.int32)[rows[:, [0, 2]]]
+    columns = {"head": rows[:, 0], "relation": rows[:, 1], "tail": rows[:, 2], "split": split}
+    tables.write(folder / "triples.parquet", "triples", columns, {"split": "clean"})
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A trained run, in a folder of which only params.yaml is the project's; gives (data, graph folder)."""
+    (tmp_path / "params.yaml").symlink_to(evaluate.__file__.replace("stages/evaluate.py", "params.yaml"))
+    (tmp_path / "configs").symlink_to(evaluate.__file__.replace("stages/evaluate.py", "configs"))
+    monkeypatch.chdir(tmp_path)
+    data, graph = tiny(), tmp_path / "data/mini/graph"
+    write_tables(graph, data, np.arange(ENTITIES))
+    schedule = Schedule(device="cpu", precision="float32", evaluate_every=1, patience=0, checkpoint_every=0)
+    train("rotate", settings_of(rotate, epochs=1), schedule, graph=graph.relative_to(tmp_path),
+          encoded=graph.parent.relative_to(tmp_path) / "encoded", run=tmp_path / "runs/mini/rotate",
+          work=tmp_path / "work", seed=0)  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--graph", "mini", "--model", "rotate"])
+    return data, graph
+
+
+def test_a_run_is_evaluated_on_the_tables_that_it_was_trained_on(trained, tmp_path):
+    evaluate.main()
+    assert json.loads((tmp_path / "runs/mini/rotate/test.json").read_text())["queries"] == 2 * len(trained[0].test)
+
+
+@pytest.mark.parametrize("order", ["permuted", "one more"])
+def test_other_tables_are_refused_in_a_sentence_and_nothing_is_written(trained, tmp_path, capsys, order):
+    data, graph = trained
+    ids = np.arange(ENTITIES)
+    write_tables(graph, data, ids[::-1] if order == "permuted" else np.append(ids[:-1] + 1, [0, ENTITIES]))
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main()
+    assert stopped.value.code == 1
+    said = capsys.readouterr().err
+    assert "runs/mini/rotate was trained on another data/mini/graph/triples.parquet" in said
+    assert "train it again" in said
+    assert not (tmp_path / "runs/mini/rotate/test.json").exists()
+
+
+def test_the_check_finds_tables_wherever_the_clone_lies(trained, tmp_path):
+    about = json.loads((tmp_path / "runs/mini/rotate/run.json").read_text())
+    moved = {f"/elsewhere/graph/encoded/{name}": digest for name, digest in about["inputs"].items()}
+    check_inputs(tmp_path, {"inputs": moved}, trained[1])
+    with pytest.raises(UserError, match="train it again"):
+        check_inputs(tmp_path, {"inputs": dict.fromkeys(moved, "0" * 64)}, trained[1])
