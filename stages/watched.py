@@ -1,4 +1,5 @@
-"""What lies outside the project's own outputs and decides them: folders, archives and files that params.yaml names.
+"""What lies outside the project's own outputs and decides them: folders, archives and files that a graph's file in
+configs/ names.
 
 The stage `check` puts a link to each below data/<graph>/watched, and the stage that reads it depends on the link. DVC
 looks behind links: it compares names, sizes, times and inodes with what it knows, and reads contents where they differ.
@@ -36,8 +37,12 @@ def watch(name: str, graph: Graph, data: Path = Path("data")) -> None:
     Raises UserError if a folder holds a link that leads nowhere, at which DVC would stop.
     """
     base = data / name / "watched"
-    _link(base / "folder", graph.folder, f"graph.{name}.folder")
-    _link(base / "images", graph.images.path if graph.images.source == "folder" else None, f"graph.{name}.images.path")
+    _link(base / "folder", graph.folder, f"configs/graphs/{name}.yaml, folder")
+    _link(
+        base / "images",
+        graph.images.path if graph.images.source == "folder" else None,
+        f"configs/graphs/{name}.yaml, images.path",
+    )
     for kind in MODALITIES:
         files = getattr(graph.released, kind, None) if graph.encoded == "released" else None
         named = {key: getattr(files, key, None) for key in FILES}

@@ -5,20 +5,20 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.helpers.clones import clone, command, ran, read_params, write_params
+from tests.helpers.clones import MINI, clone, command, ran, read_params, set_key, write_params
 
 pytestmark = pytest.mark.slow
+
+ROTATE = "configs/models/rotate.yaml"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A clone with two models, for an epoch each, on a graph with neither texts nor pictures."""
     folder = clone(tmp_path_factory.mktemp("base") / "clone")
-    params = read_params(folder)
-    params["models"] = ["transe", "rotate"]
-    params["rotate"]["mini"]["epochs"] = 1
-    params["graph"]["mini"] |= {"text": {"source": "none", "unfound": "none"}, "images": {"source": "none"}}
-    write_params(folder, params)
+    set_key(folder, "models", ["transe", "rotate"])
+    set_key(folder, "mini", "epochs", 1, file=ROTATE)
+    write_params(folder, {"form": "names"}, MINI)
     command(folder, "dvc", "repro", "-q", "train")
     return folder
 
@@ -61,9 +61,7 @@ def test_a_new_and_a_changed_picture_are_noticed_wherever_the_folder_lies(folder
     pictures = tmp_path / "pictures" / entity
     pictures.mkdir(parents=True)
     picture(pictures / "1.jpg", "red")
-    params = read_params(folder)
-    params["graph"]["mini"]["images"] = {"source": "folder", "path": str(tmp_path / "pictures")}
-    write_params(folder, params)
+    set_key(folder, "images", {"source": "folder", "path": str(tmp_path / "pictures")}, file=MINI)
     assert "images" in ran(command(folder, "dvc", "repro", "images@mini"))
     assert ran(command(folder, "dvc", "repro", "images@mini")) == set()
     picture(pictures / "2.jpg", "green")

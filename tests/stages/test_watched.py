@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from pipeline.errors import UserError
+from pipeline.versions import ROOT
 from stages.params import Graph
 from stages.watched import NOTHING, watch
-from tests.helpers.clones import ROOT, read_params
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def project(tmp_path, monkeypatch):
 
 
 def graph(**blocks: object) -> Graph:
-    """The block of mini with other blocks."""
-    return Graph(**{**read_params(ROOT)["graph"]["mini"], "folder": None, **blocks})
+    """A graph of these keys, which has no folder if none is given."""
+    return Graph(form="names", **blocks)
 
 
 def pictures(path: object) -> dict:
@@ -51,7 +51,7 @@ def test_an_archive_is_linked_and_a_link_is_followed(project):
     assert PLACE.read_bytes() == b"PK"
 
 
-@pytest.mark.parametrize("images", [{"source": "drawings"}, pictures("s3://bucket/pictures"), pictures(None)])
+@pytest.mark.parametrize("images", [{"source": "drawings"}, pictures("s3://bucket/pictures")])
 def test_where_nothing_is_watched_a_file_says_so_and_stays_as_it_is(project, images):
     watch("own", graph(images=pictures(project / "pictures")))
     watch("own", graph(images=images))
@@ -66,7 +66,7 @@ def test_a_place_that_is_gone_leaves_no_dead_link(project, caplog):
     (project / "pictures").rename(project / "elsewhere")
     watch("own", graph(images=pictures(project / "pictures")))
     assert not os.path.lexists(PLACE)
-    assert "graph.own.images.path" in caplog.text
+    assert "configs/graphs/own.yaml, images.path" in caplog.text
 
 
 def test_a_dead_link_among_the_pictures_is_named(project):
