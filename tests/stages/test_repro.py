@@ -39,9 +39,9 @@ def changed_by(status: str) -> set[str]:
 def test_a_comment_runs_nothing_but_the_check_and_a_change_in_a_model_that_model(folder):
     model = folder / "trainers/models/transe.py"
     append(model, "\n# A remark.\n")
-    assert changed_by(command(folder, "dvc", "status", "train")) == {"check"}
+    assert changed_by(command(folder, "dvc", "status", "--with-deps", "train")) == {"check"}
     assert ran(command(folder, "dvc", "repro", "train")) == {"check"}
-    assert "up to date" in command(folder, "dvc", "status", "train")
+    assert "up to date" in command(folder, "dvc", "status", "--with-deps", "train")
     append(model, "\n_more = 1\n")
     output = command(folder, "dvc", "repro", "train")
     assert ran(output) == {"check", "train"}
