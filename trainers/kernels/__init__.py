@@ -11,6 +11,7 @@ import logging
 import os
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,14 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
-def address(tensor: Tensor) -> ctypes.c_void_p:
-    """Where a contiguous CPU tensor's numbers lie; the caller keeps the tensor alive during the call."""
-    if not tensor.is_contiguous() or tensor.device.type != "cpu":
+def address(tensor: Tensor, dtype: torch.dtype, *shape: int) -> ctypes.c_void_p:
+    """Where the numbers of a CPU tensor lie; the caller keeps the tensor alive during the call.
+
+    Raises ValueError unless the tensor is contiguous and has this type and this shape, for the kernel reads and writes
+    as many numbers as the shape says.
+    """
+    if tensor.device.type != "cpu" or not tensor.is_contiguous():
         raise ValueError("a kernel needs a contiguous tensor on the CPU")
+    if tensor.dtype != dtype or tensor.shape != shape:
+        raise ValueError(f"a kernel needs {dtype} of shape {shape}, and not {tensor.dtype} of {tuple(tensor.shape)}")
     return ctypes.c_void_p(tensor.data_ptr())

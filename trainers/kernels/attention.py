@@ -39,14 +39,14 @@ class _Attend(torch.autograd.Function):
         rows, width = parts[0].shape
         weights, out = torch.empty(rows, len(parts)), torch.empty(rows, width)
         library().attention_forward(
-            _addresses(parts),
+            _addresses(parts, rows, width),
             ctypes.c_int64(len(parts)),
-            address(weight),
-            None if present is None else address(present),
+            address(weight, torch.float32, width),
+            None if present is None else address(present, torch.bool, rows, len(parts)),
             ctypes.c_int64(rows),
             ctypes.c_int64(width),
-            address(weights),
-            address(out),
+            address(weights, torch.float32, rows, len(parts)),
+            address(out, torch.float32, rows, width),
         )
         ctx.save_for_backward(weight, weights, *parts)
         ctx.mark_non_differentiable(weights)
@@ -60,19 +60,20 @@ class _Attend(torch.autograd.Function):
         to_parts = [torch.empty_like(part) for part in parts]
         to_weight = torch.empty(-(-rows // CHUNK), width)
         library().attention_backward(
-            _addresses(parts),
+            _addresses(parts, rows, width),
             ctypes.c_int64(len(parts)),
-            address(weight),
-            address(weights),
-            address(gradient),
+            address(weight, torch.float32, width),
+            address(weights, torch.float32, rows, len(parts)),
+            address(gradient, torch.float32, rows, width),
             ctypes.c_int64(rows),
             ctypes.c_int64(width),
-            _addresses(to_parts),
-            address(to_weight),
+            _addresses(to_parts, rows, width),
+            address(to_weight, torch.float32, -(-rows // CHUNK), width),
         )
         found = (part.to(dtype) for part, dtype in zip(to_parts, ctx.dtypes, strict=True))
         return to_weight.sum(0), None, *found
 
 
-def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array:
-    return (ctypes.c_void_p * len(tensors))(*[address(tensor).value for tensor in tensors])
+def _addresses(tensors: Sequence[Tensor], rows: int, width: int) -> ctypes.Array:
+    found = [address(tensor, torch.float32, rows, width).value for tensor in tensors]
+    return (ctypes.c_void_p * len(tensors))(*found)

@@ -17,14 +17,15 @@ def cost_and_slope_(logits: Tensor, row: Tensor, column: Tensor, target: float) 
     """
     kernels = library() if logits.device.type == "cpu" else None
     if kernels is not None:
-        cost = torch.empty(len(logits), dtype=torch.float64)
+        rows, columns = logits.shape
+        cost = torch.empty(rows, dtype=torch.float64)
         kernels.bce_cost_and_slope(
-            address(logits),
-            address(row),
-            address(column),
-            *map(ctypes.c_int64, logits.shape),
+            address(logits, torch.float32, rows, columns),
+            address(row, torch.float32, rows),
+            address(column, torch.float32, columns),
+            *map(ctypes.c_int64, (rows, columns)),
             ctypes.c_float(target),
-            address(cost),
+            address(cost, torch.float64, rows),
         )
         return cost.sum()
     exact = torch.float64 if logits.device.type == "cpu" else torch.float32
@@ -35,13 +36,16 @@ def cost_and_slope_(logits: Tensor, row: Tensor, column: Tensor, target: float) 
 
 def add_sigmoid_(total: Tensor, logits: Tensor, share: Tensor | float) -> None:
     """total += share · σ(logits), all (B, C); `total` may be a slice of columns, `logits` may be overwritten."""
-    kernels = library() if logits.device.type == "cpu" and not isinstance(share, Tensor) else None
+    kernels = library() if logits.device.type == total.device.type == "cpu" and not isinstance(share, Tensor) else None
     if kernels is None:
         total += logits.sigmoid_() * share
         return
+    rows, columns = logits.shape
+    if total.shape != logits.shape or total.dtype != torch.float32 or total.stride(1) != 1:
+        raise ValueError("the sigmoids are added to float32 numbers of their shape, or to a slice of columns of such")
     kernels.bce_add_sigmoid(
-        address(logits),
-        *map(ctypes.c_int64, (*logits.shape, total.stride(0))),
+        address(logits, torch.float32, rows, columns),
+        *map(ctypes.c_int64, (rows, columns, total.stride(0))),
         ctypes.c_float(share),
         ctypes.c_void_p(total.data_ptr()),
     )

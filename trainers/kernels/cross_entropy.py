@@ -55,10 +55,14 @@ def cost_and_slope_(scores: Tensor, target: Tensor, weight: float) -> Tensor:
     """weight · Σ_b (log Σ_e exp s_be − s_b,target(b)), 0-d; `scores` (B, E) float32 become its gradient."""
     kernels = library() if scores.device.type == "cpu" else None
     if kernels is not None:
-        cost = torch.empty(len(scores), dtype=torch.float64)
-        rows, columns = map(ctypes.c_int64, scores.shape)
+        rows, columns = scores.shape
+        cost, target = torch.empty(rows, dtype=torch.float64), target.contiguous()
         kernels.softmax_cost_and_slope(
-            address(scores), address(target.contiguous()), rows, columns, ctypes.c_float(weight), address(cost)
+            address(scores, torch.float32, rows, columns),
+            address(target, torch.int64, rows),
+            *map(ctypes.c_int64, (rows, columns)),
+            ctypes.c_float(weight),
+            address(cost, torch.float64, rows),
         )
         return cost.sum() * weight
     cost = F.cross_entropy(scores, target, reduction="sum") * weight

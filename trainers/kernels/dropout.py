@@ -51,12 +51,12 @@ def drop(x: Tensor, seed: int, p: float) -> Tensor:
     out = torch.empty_like(x)
     bound, scale = threshold(p)
     library().dropout(
-        address(x),
+        address(x, torch.float32, *x.shape),
         ctypes.c_int64(x.numel()),
         ctypes.c_uint64(seed),
         ctypes.c_uint32(bound),
         ctypes.c_float(scale),
-        address(out),
+        address(out, torch.float32, *x.shape),
     )
     return out
 

@@ -111,13 +111,19 @@ class _Problem:
         self._parts = (_CSegment * len(segments))(*map(self._segment, range(len(segments))))
         self.c = _CAttention(
             self._parts, len(segments), self.n, self.width, self.heads, self.places,
-            address(self.direction), address(self.offset), seed, *threshold(p),
+            address(self.direction, torch.float32, self.heads, self.width),
+            address(self.offset, torch.float32, self.heads, 1 + len(segments)), seed, *threshold(p),
         )  # fmt: skip
 
     def _segment(self, i: int) -> _CSegment:
-        index, absent = (None if one[i] is None else address(one[i]) for one in (self.index, self.absent))
+        table, index, absent, places = self.tables[i], self.index[i], self.absent[i], self.segments[i].places
+        rows = len(table) if index is not None else self.n
         return _CSegment(
-            address(self.tables[i]), index, absent, self.segments[i].places, *threshold(self.segments[i].p)
+            address(table, torch.float32, rows, self.width),
+            None if index is None else address(index, torch.int64, self.n, places),
+            None if absent is None else address(absent, torch.bool, self.n, places),
+            places,
+            *threshold(self.segments[i].p),
         )
 
     def scratch(self) -> tuple[Tensor, Tensor]:
@@ -135,7 +141,7 @@ class _Mix(torch.autograd.Function):
         weight, mixed = problem.empty(problem.places), problem.empty(problem.width)
         share = problem.empty(len(segments) + 1)
         results = (*problem.scratch(), weight, mixed, share)
-        library().ent_attention_forward(ctypes.byref(problem.c), *map(address, results))
+        library().ent_attention_forward(ctypes.byref(problem.c), *map(_made, results))
         ctx.save_for_backward(direction, offset, weight, *tables)
         ctx.segments, ctx.p, ctx.seed = segments, p, seed
         return mixed, share
@@ -150,7 +156,9 @@ class _Mix(torch.autograd.Function):
         d_direction = torch.zeros(blocks, *direction.shape)
         d_offset = torch.zeros(blocks, *offset.shape)
         arguments = (*problem.scratch(), weight, d_mixed, d_share, dropped, slope, d_direction, d_offset)
-        library().ent_attention_backward(ctypes.byref(problem.c), *map(address, arguments))
+        if d_mixed.shape != problem.empty(problem.width).shape or d_share.shape != problem.empty(len(offset[0])).shape:
+            raise ValueError("a gradient has another shape than what it is the gradient of")
+        library().ent_attention_backward(ctypes.byref(problem.c), *map(_made, arguments))
         d_tables, first = [], 1
         for position, table in enumerate(tables):
             d_table = _table_gradient(problem, position, first, dropped, slope, d_mixed)
@@ -158,6 +166,11 @@ class _Mix(torch.autograd.Function):
             first += ctx.segments[position].places
         small = d_direction.sum(0).to(direction.dtype), d_offset.sum(0).to(offset.dtype)
         return *small, None, None, None, *d_tables
+
+
+def _made(tensor: Tensor) -> ctypes.c_void_p:
+    """The address of a tensor that was made, or checked, here to the shape that the kernel takes it to have."""
+    return address(tensor, tensor.dtype, *tensor.shape)
 
 
 def _table_gradient(
@@ -170,14 +183,14 @@ def _table_gradient(
     else:
         order, starts = torch.empty_like(index), torch.empty(len(table) + 1, dtype=torch.int64)
         cells, rows = ctypes.c_int64(index.numel()), ctypes.c_int64(len(table))
-        library().ent_attention_order(address(index), cells, rows, address(order), address(starts))
+        library().ent_attention_order(_made(index), cells, rows, _made(order), _made(starts))
     d_table = torch.empty_like(table)
     library().ent_attention_table(
         ctypes.byref(problem.c),
         *map(ctypes.c_int64, (position, first)),
-        address(order),
-        address(starts),
+        _made(order),
+        _made(starts),
         ctypes.c_int64(len(table)),
-        *map(address, (dropped, slope, d_mixed, d_table)),
+        *map(_made, (dropped, slope, d_mixed, d_table)),
     )
     return d_table

@@ -32,7 +32,12 @@ def all_distances(query: Tensor, entity: Tensor) -> Tensor:
     if kernels is not None:
         out = query.new_empty(len(query), len(entity))
         kernels.rotate_all_distances(
-            address(query), _int(len(query)), address(entity), _int(len(entity)), _int(width), address(out)
+            address(query, torch.float32, len(query), 2 * width),
+            _int(len(query)),
+            address(entity, torch.float32, len(entity), 2 * width),
+            _int(len(entity)),
+            _int(width),
+            address(out, torch.float32, len(query), len(entity)),
         )
         return out
     out = query.new_empty(len(query), len(entity))
@@ -62,7 +67,9 @@ class _Distances(torch.autograd.Function):
         out = query.new_empty(candidate.shape)
         rows, count = candidate.shape
         kernels.rotate_distances(
-            *map(address, (query, entity, candidate, side)), *map(_int, (rows, count, _width(entity))), address(out)
+            *_inputs(query, entity, candidate, side),
+            *map(_int, (rows, count, _width(entity))),
+            address(out, torch.float32, rows, count),
         )
         return out
 
@@ -78,11 +85,25 @@ class _Distances(torch.autograd.Function):
         pair = candidate.new_empty(candidate.numel())
         rows, count = candidate.shape
         kernels.rotate_gradients(
-            *map(address, (query, entity, candidate, side, weight)),
+            *_inputs(query, entity, candidate, side),
+            address(weight, torch.float32, rows, count),
             *map(_int, (rows, count, len(entity), _width(entity))),
-            *map(address, (to_query, to_entity, offsets, pair)),
+            address(to_query, torch.float32, *query.shape),
+            address(to_entity, torch.float32, *entity.shape),
+            address(offsets, torch.int64, len(entity) + 1),
+            address(pair, torch.int64, rows * count),
         )
         return to_query, to_entity, None, None
+
+
+def _inputs(query: Tensor, entity: Tensor, candidate: Tensor, side: Tensor) -> list[ctypes.c_void_p]:
+    rows, count = candidate.shape
+    return [
+        address(query, torch.float32, rows, 2, 2 * _width(entity)),
+        address(entity, torch.float32, len(entity), 2 * _width(entity)),
+        address(candidate, torch.int64, rows, count),
+        address(side, torch.bool, rows, count),
+    ]
 
 
 def _plain_forward(query: Tensor, entity: Tensor, candidate: Tensor, side: Tensor) -> Tensor:

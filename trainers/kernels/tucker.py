@@ -34,7 +34,7 @@ class _Contract(torch.autograd.Function):
         ctx.dtypes = x.dtype, relation.dtype
         ctx.compute = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         x, relation = x.float().contiguous(), relation.float()
-        groups = _Groups(index, len(relation), len(x))
+        groups, width = _Groups(index, len(relation), len(x)), core.shape[2]
         bound, scale = threshold(p)
         out = torch.zeros_like(x)
         kept = []
@@ -42,15 +42,15 @@ class _Contract(torch.autograd.Function):
         for first, rows in _blocks(core, len(relation)):
             matrix = _matrix(relation, core, first, rows, ctx.compute)
             library().tucker_forward(
-                address(x),
-                address(matrix),
-                address(groups.order),
-                address(groups.index),
+                address(x, torch.float32, len(x), width),
+                address(matrix, torch.float32, len(relation), rows * width),
+                address(groups.order, torch.int64, len(x)),
+                address(groups.index, torch.int64, len(x)),
                 *map(ctypes.c_int64, (len(x), x.shape[1], first, rows)),
                 ctypes.c_uint64(seed),
                 ctypes.c_uint32(bound),
                 ctypes.c_float(scale),
-                address(out),
+                address(out, torch.float32, len(x), width),
             )
             if keep:
                 kept.append(matrix)
@@ -61,7 +61,7 @@ class _Contract(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         x, relation, core = ctx.saved_tensors
-        gradient = gradient.float().contiguous()
+        gradient, width = gradient.float().contiguous(), core.shape[2]
         bound, scale = threshold(ctx.p)
         d_x, d_relation, d_core = torch.empty_like(x), torch.zeros_like(relation), torch.empty_like(core)
         for block, (first, rows) in enumerate(_blocks(core, len(relation))):
@@ -70,18 +70,18 @@ class _Contract(torch.autograd.Function):
                 matrix = _matrix(relation, core, first, rows, ctx.compute)
             d_matrix = torch.empty_like(matrix)
             library().tucker_backward(
-                address(x),
-                address(matrix),
-                address(ctx.groups.order),
-                address(ctx.groups.offsets),
+                address(x, torch.float32, len(x), width),
+                address(matrix, torch.float32, len(relation), rows * width),
+                address(ctx.groups.order, torch.int64, len(x)),
+                address(ctx.groups.offsets, torch.int64, len(relation) + 1),
                 ctypes.c_int64(len(relation)),
-                address(gradient),
+                address(gradient, torch.float32, len(x), width),
                 *map(ctypes.c_int64, (x.shape[1], first, rows)),
                 ctypes.c_uint64(ctx.seed),
                 ctypes.c_uint32(bound),
                 ctypes.c_float(scale),
-                address(d_x),
-                address(d_matrix),
+                address(d_x, torch.float32, len(x), width),
+                address(d_matrix, torch.float32, len(relation), rows * width),
             )
             part, into = _slice(core, first, rows), _slice(d_core, first, rows)
             if ctx.compute == torch.float32:

@@ -109,8 +109,3 @@ def test_without_the_library_it_says_so_once_and_goes_on():
     )  # fmt: skip
     assert done.stderr.count("plain torch") == 1
     assert done.stdout.split() == [str(torch.ones(1, 2).square().sum().sqrt().item())] * 2
-
-
-def test_a_kernel_refuses_what_it_cannot_read():
-    with pytest.raises(ValueError, match="contiguous"):
-        kernels.address(torch.zeros(4, 4).T)

@@ -54,6 +54,19 @@ def test_it_trains_with_any_subset_of_the_modalities(module, modalities):
     assert torch.isfinite(learner.model.eval().scorer()(torch.tensor([0, 22]), torch.tensor([0, 2]), "head")).all()
 
 
+@pytest.mark.parametrize("batch_size", [1, 18])
+def test_a_batch_of_one_row_trains(module, batch_size):
+    data = tiny()
+    data = dataclasses.replace(data, train=data.train[:19])  # with 18 a row is left over
+    learner = learner_of(module, data, settings_of(module, batch_size=batch_size))
+    learner.model.train()
+    before = {name: value.clone() for name, value in learner.model.named_parameters()}
+    for batch in learner.batches(0):
+        assert all(torch.isfinite(value) for value in learner.step(batch).values())
+    assert any(not torch.equal(before[name], value) for name, value in learner.model.named_parameters())
+    assert all(torch.isfinite(value).all() for value in learner.model.state_dict().values())
+
+
 def test_permuting_the_entities_changes_nothing(module):
     data, order = tiny(), torch.randperm(ENTITIES, generator=torch.Generator().manual_seed(1))
     new_id = torch.argsort(order)  # entity order[i] of the old graph is entity i of the new one

@@ -1,0 +1,88 @@
+"""No kernel takes an address of what has another shape, type or layout than it will read or write."""
+
+import pytest
+import torch
+
+from trainers.kernels import address, attention, bce, cross_entropy, dropout, ent_attention, library, rotate, tucker
+
+pytestmark = pytest.mark.skipif(library() is None, reason="the C kernels are not built")
+
+
+def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.zeros(*shape, dtype=dtype)
+
+
+def whole(*shape: int) -> torch.Tensor:
+    return zeros(*shape, dtype=torch.int64)
+
+
+def segment(table: torch.Tensor, index: torch.Tensor | None, absent: torch.Tensor | None = None):
+    return ent_attention.Segment(table, index, absent, 0.0)
+
+
+def mixed(*segments):
+    return ent_attention.mix(list(segments), zeros(2, 8), zeros(2, 1 + len(segments)), 0.0)
+
+
+NO = torch.bool
+WRONG = {
+    "rotate: a query that is one vector (a 0-d id)": lambda: rotate.all_distances(zeros(8), zeros(5, 8)),
+    "rotate: a query of another width": lambda: rotate.all_distances(zeros(3, 6), zeros(5, 8)),
+    "rotate: float64": lambda: rotate.all_distances(zeros(3, 8, dtype=torch.float64), zeros(5, 8)),
+    "rotate: an odd width": lambda: rotate.all_distances(zeros(3, 7), zeros(5, 7)),
+    "rotate: candidates of int32": lambda: rotate.distances(
+        zeros(3, 2, 8), zeros(5, 8), zeros(3, 4, dtype=torch.int32), zeros(3, 4, dtype=NO)
+    ),
+    "rotate: fewer queries than rows of candidates": lambda: rotate.distances(
+        zeros(2, 2, 8), zeros(5, 8), whole(3, 4), zeros(3, 4, dtype=NO)
+    ),
+    "rotate: sides as numbers": lambda: rotate.distances(zeros(3, 2, 8), zeros(5, 8), whole(3, 4), whole(3, 4)),
+    "attention: parts of two widths": lambda: attention.attend([zeros(3, 8), zeros(3, 7)], zeros(8)),
+    "attention: a weight of another width": lambda: attention.attend([zeros(3, 8), zeros(3, 8)], zeros(7)),
+    "attention: presence of fewer rows": lambda: attention.attend(
+        [zeros(3, 8), zeros(3, 8)], zeros(8), zeros(2, 2, dtype=NO)
+    ),
+    "bce: fewer weights than rows": lambda: bce.cost_and_slope_(zeros(4, 6), zeros(3), zeros(6), 0.1),
+    "bce: fewer weights than columns": lambda: bce.cost_and_slope_(zeros(4, 6), zeros(4), zeros(5), 0.1),
+    "bce: half precision": lambda: bce.cost_and_slope_(zeros(4, 6).bfloat16(), zeros(4), zeros(6), 0.1),
+    "bce: a total of fewer columns": lambda: bce.add_sigmoid_(zeros(4, 5), zeros(4, 6), 1.0),
+    "bce: a transposed total": lambda: bce.add_sigmoid_(zeros(6, 4).T, zeros(4, 6), 1.0),
+    "cross entropy: fewer targets": lambda: cross_entropy.cost_and_slope_(zeros(4, 6), whole(3), 1.0),
+    "cross entropy: targets of int32": lambda: cross_entropy.cost_and_slope_(
+        zeros(4, 6), zeros(4, dtype=torch.int32), 1.0
+    ),
+    "dropout: float64": lambda: dropout.drop(zeros(4, dtype=torch.float64), 1, 0.5),
+    "tucker: fewer rows of the index": lambda: tucker.contract(zeros(4, 6), zeros(2, 3), zeros(3, 6, 6), whole(3), 0.0),
+    "tucker: an index of int32": lambda: tucker.contract(
+        zeros(4, 6), zeros(2, 3), zeros(3, 6, 6), zeros(4, dtype=torch.int32), 0.0
+    ),
+    "tucker: a core of another width": lambda: tucker.contract(
+        zeros(4, 6), zeros(4, 3), zeros(3, 5, 5), None, 0.0
+    ),
+    "[ENT]: a table of another width": lambda: mixed(segment(zeros(5, 7), whole(3, 2))),
+    "[ENT]: places of fewer sequences": lambda: mixed(
+        segment(zeros(5, 8), whole(3, 2)), segment(zeros(5, 8), whole(2, 2))
+    ),
+    "[ENT]: absence of fewer places": lambda: mixed(segment(zeros(5, 8), whole(3, 2), zeros(3, 1, dtype=NO))),
+    "[ENT]: structure of fewer sequences": lambda: mixed(segment(zeros(5, 8), whole(3, 2)), segment(zeros(2, 8), None)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_a_kernel_cannot_read_is_refused(what):
+    with pytest.raises((ValueError, RuntimeError)):
+        WRONG[what]()
+
+
+def test_an_address_is_given_for_what_fits_only():
+    rows = torch.arange(12.0).view(3, 4)
+    assert address(rows, torch.float32, 3, 4).value == rows.data_ptr()
+    for given, dtype, shape in (
+        (rows.T, torch.float32, (4, 3)),
+        (rows[:, :2], torch.float32, (3, 2)),
+        (rows, torch.float64, (3, 4)),
+        (rows, torch.float32, (12,)),
+        (rows, torch.float32, (3, 5)),
+    ):
+        with pytest.raises(ValueError, match="kernel needs"):
+            address(given, dtype, *shape)
