@@ -10,7 +10,7 @@ class UserError(Exception):
     """
 
 
-# What json raises on bytes that are none: not UTF-8, not JSON, or nested deeper than any sensible file.
+# What json raises on bytes that are not JSON: not UTF-8, bad syntax, or brackets nested too deeply.
 NO_JSON = (ValueError, RecursionError)
 
 

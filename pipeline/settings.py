@@ -59,7 +59,8 @@ def check(block: type[B], values: Mapping[str, object]) -> B:
 
 def build(kind: type[T], values: Mapping[str, object]) -> T:
     """`values` as an object of the dataclass `kind`; what is left out has the class's default. Raises Misfit."""
-    found = check(_block(kind), {key: tuple(one) if isinstance(one, list) else one for key, one in values.items()})
+    given = {key: tuple(one) if isinstance(one, list) else one for key, one in values.items()}
+    found = check(_block(kind), given)  # type: ignore[arg-type]  # any class can be hashed
     try:
         return kind(**{key: getattr(found, key) for key in values})
     except ValueError as error:

@@ -129,6 +129,8 @@ class TableWriter:
     Raises UserError when the disk is full or the folder cannot be written.
     """
 
+    _writer: pq.ParquetWriter  # from __enter__ on
+
     def __init__(self, path: str | Path, kind: str, provenance: Mapping[str, object], width: int | None = None):
         self.path = Path(path)
         self.kind = kind
@@ -137,7 +139,6 @@ class TableWriter:
             {KIND: kind.encode(), PROVENANCE: json.dumps(dict(provenance), sort_keys=True, ensure_ascii=False).encode()}
         )
         self._stack = ExitStack()
-        self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> "TableWriter":
         try:
@@ -239,10 +240,10 @@ def check_columns(path: Path, found: pa.Schema, kind: str, names: Iterable[str])
     """
     for name in names:
         if name not in found.names:
-            raise UserError(f"{path} is no table of {kind}: it has no column {name!r}; make it again.")
+            raise UserError(f"{path} is not a table of {kind}: it has no column {name!r}; make it again.")
         is_, wanted = found.field(name).type, SCHEMAS[kind].field(name).type
         if _family(is_) != _family(wanted):
-            raise UserError(f"{path} is no table of {kind}: its {name!r} is {is_}, not {wanted}; make it again.")
+            raise UserError(f"{path} is not a table of {kind}: its {name!r} is {is_}, not {wanted}; make it again.")
 
 
 def _family(kind: pa.DataType) -> str:

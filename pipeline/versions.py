@@ -44,7 +44,7 @@ def code_version(
     Imports are followed within the folder of each module or, if `whole`, through the whole project, which lies in
     `root`; `but` names files below it that do not count.
     """
-    starts = [Path(one.__file__ if isinstance(one, ModuleType) else one).resolve() for one in modules]
+    starts = [Path(str(one.__file__) if isinstance(one, ModuleType) else one).resolve() for one in modules]
     files: set[Path] = set()
     for start in starts:
         files |= closure([start], root, but, within=None if whole else start.parent)

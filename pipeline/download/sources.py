@@ -90,7 +90,7 @@ def fetch(
     work = Path(work) if work is not None else into.parent
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname or ".." in parts.path.split("/"):
-        raise UserError(f"{address!r} is no address that can be fetched; give a whole http or https address.")
+        raise UserError(f"{address!r} is not an address that can be fetched; give a whole http or https address.")
     with _writable(into):
         for folder in (into.parent, work):
             folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def copy_folder(folder: str | Path, into: str | Path) -> int:
     """
     folder, into = Path(folder), Path(into)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; put the graph's files there, or correct its `folder` in params.yaml.")
+        raise UserError(f"{folder} is not a folder; put the graph's files there, or correct its `folder`.")
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     if not files:
         raise UserError(f"{folder} holds no files; put the graph's files there.")
@@ -144,7 +144,7 @@ def _places(parts, mirror: str | None) -> list[str]:
     if mirror.startswith(("http://", "https://")):
         return [f"{mirror.rstrip('/')}/{host}{path}", parts.geturl()]
     if not Path(mirror).is_dir():
-        raise UserError(f"The mirror {mirror} is no folder; correct {MIRROR} or sources.mirror, or unset it.")
+        raise UserError(f"The mirror {mirror} is not a folder; correct {MIRROR} or sources.mirror, or unset it.")
     return [str(Path(mirror) / host / unquote(path).lstrip("/")), parts.geturl()]
 
 
@@ -356,7 +356,9 @@ def _recorded(record: str | Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except NO_JSON as error:
-        raise UserError(f"{record} is no JSON ({error}); restore it, or delete it to trust what comes next.") from error
+        raise UserError(
+            f"{record} is not JSON ({error}); restore it, or delete it to trust what comes next."
+        ) from error
     if not isinstance(table, dict):
-        raise UserError(f"{record} is no table of checksums; restore it, or delete it to trust what comes next.")
+        raise UserError(f"{record} is not a table of checksums; restore or delete it.")
     return table

@@ -56,7 +56,7 @@ class Spool:
                 f"The store holds rows of width {self.width} and {width} for one encoder; remove the wrong part."
             )
         self.width = width
-        if width:
+        if matrix is not None and width:
             # Runs of neighbouring places are written at once.
             breaks = np.flatnonzero(np.diff(at) != 1) + 1
             for run in np.split(np.arange(len(at)), breaks):
@@ -64,8 +64,9 @@ class Spool:
 
     def features(self, first: int, last: int) -> np.ndarray:
         """(last - first, D) float32 of rows in order."""
-        content = os.pread(self._features.fileno(), (last - first) * self.width * 4, first * self.width * 4)
-        return np.frombuffer(content, dtype=np.float32).reshape(last - first, self.width)
+        width = self.width or 0
+        content = os.pread(self._features.fileno(), (last - first) * width * 4, first * width * 4)
+        return np.frombuffer(content, dtype=np.float32).reshape(last - first, width)
 
     def tokens(self, rows: np.ndarray) -> list[np.ndarray]:
         """The tokens of some rows, int32."""
@@ -82,7 +83,7 @@ class Spool:
 
 
 def _write_at(descriptor: int, array: np.ndarray, offset: int) -> None:
-    view = memoryview(np.ascontiguousarray(array)).cast("B")
+    view = np.ascontiguousarray(array).data.cast("B")
     while len(view):
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
@@ -98,7 +99,7 @@ def publish(
 ) -> tuple[int, int, int] | None:
     """Write tokens, features and codebook of the usable rows; returns how many rows each has.
 
-    Returns None if a part turned out to be damaged: it has been set aside, and its rows must be encoded again.
+    Returns None if a part turned out to be corrupt: it is in quarantine, and its rows must be encoded again.
     Raises UserError if the disk is full. Nothing appears under its name before all three tables are complete.
     """
     out = Path(out)
@@ -123,7 +124,7 @@ def publish_nothing(out: str | Path, provenance: dict[str, object]) -> None:
 
 
 def _gather(spool: Spool, keys: np.ndarray, stores: Stores) -> bool:
-    """Fill the spool from the parts; False if some are damaged or rows are nowhere."""
+    """Fill the spool from the parts; False if some are corrupt or rows are nowhere."""
     sound = True
     left = np.ones(len(keys), dtype=bool)
     for store, hits in stores.find(keys):

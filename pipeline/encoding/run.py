@@ -64,7 +64,8 @@ def encode_modality(
     """Encode what the store lacks, then publish `<out>/{tokens,features,codebook}.parquet`.
 
     `streams` batches are encoded at once, each on its own part of the cores (see `pick_streams`).
-    With `shard` = (i, n), encodes only the i-th of n shards of the inputs (split by their keys) and publishes nothing.
+    With `shard` = (i, n), encodes only the i-th of n shards of the inputs (split by their keys) and publishes nothing;
+    without `out` it encodes all and publishes nothing.
     Raises UserError if an input table is damaged, the encoder gives a NaN, or nothing at all could be encoded.
     """
     counts = Counts(inputs=len(inputs.keys), missing=inputs.missing)
@@ -81,7 +82,7 @@ def encode_modality(
         if refused:
             wanted &= ~np.isin(inputs.keys, np.array(list(refused), dtype=KEY))
         _encode(inputs, wanted, encoder, stores, batch_size, streams, counts, refused, progress)
-        if shard is not None:
+        if shard is not None or out is None:
             break
         started = time.perf_counter()
         usable = ~np.isin(inputs.keys, np.array(list(refused), dtype=KEY))
@@ -158,7 +159,7 @@ def _encode(
 
 
 def pick_streams(device: torch.device) -> int:
-    """How many batches to encode at once: one on a GPU; on a CPU one a core, up to eight.
+    """How many batches to encode at once: one on a GPU; on a CPU one per core, up to eight.
 
     One core that does a whole batch never waits for another between a model's many small operations; and its rows do
     not depend on how many cores there are. More than eight would cost memory.

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from pipeline import tables
 from pipeline.errors import UserError
-from pipeline.modalities.addresses import UNREACHABLE, opened
+from pipeline.modalities.addresses import UNOPENABLE, UNREACHABLE, opened
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class StoreFailure(UserError):
 
 
 class CorruptPart(Exception):
-    """A part does not hold what its name says; it has been set aside, and its rows must be made again."""
+    """A part does not hold what its name says; it is in quarantine, and its rows must be made again."""
 
     def __init__(self, part: str):
         super().__init__(part)
@@ -84,7 +84,7 @@ class Store:
         self._fingerprint = dict(fingerprint)
         try:
             self._fs, root = opened(address)
-        except (ImportError, ValueError, *UNREACHABLE) as error:
+        except UNOPENABLE as error:
             raise StoreFailure(f"The store {address} cannot be opened ({error}); check the key `store`.") from error
         self._root = f"{root.rstrip('/')}/{kind}/{fingerprint_id(fingerprint)}"
         self._keys: dict[str, np.ndarray] = {}  # parts never change, so their keys are read once
@@ -103,7 +103,7 @@ class Store:
         unique, inverse = np.unique(keys, return_inverse=True)
         part = np.full(len(unique), -1, dtype=np.int32)
         row = np.zeros(len(unique), dtype=np.int32)
-        names = []
+        names: list[str] = []
         for name in self.parts():
             try:
                 held = self._part_keys(name)
@@ -118,7 +118,7 @@ class Store:
         return Found(names, part[inverse], row[inverse])
 
     def read(self, part: str) -> pa.Table:
-        """All rows of a part, checked. Raises CorruptPart, after setting it aside, if it is not what it was."""
+        """All rows of a part, checked. Raises CorruptPart, after moving it to quarantine, if it has changed."""
         try:
             content = self._cat(f"parts/{part}.parquet")
             if hashlib.sha256(content).hexdigest() == part:
@@ -292,7 +292,7 @@ class Stores:
                 self._give_up(failure)
 
     def find(self, keys: np.ndarray) -> list[tuple[Store, Found]]:
-        """Where the keys (N,) are, one lookup a store."""
+        """Where the keys (N,) are, one lookup per store."""
         found = []
         if self._shared is not None:
             try:
@@ -344,7 +344,7 @@ def statuses(address: str, kind: str) -> Iterator[tuple[dict, "Store"]]:
         folders = sorted(fs.ls(f"{root.rstrip('/')}/{kind}", detail=False))
     except FileNotFoundError:
         return
-    except (ImportError, ValueError, *UNREACHABLE) as error:
+    except UNOPENABLE as error:
         raise StoreFailure(f"The store {address} cannot be opened ({error}); check the key `store`.") from error
     for folder in folders:
         try:

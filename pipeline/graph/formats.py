@@ -109,7 +109,7 @@ def _read_ids(path: Path) -> list[str]:
         parts = line.rsplit(maxsplit=1)
         place = whole_number(parts[1]) if len(parts) == 2 else None
         if place is None:
-            raise UserError(f"{path}, line {number} is no `name id`: {line[:80]!r}.")
+            raise UserError(f"{path}, line {number} is not `name id`: {line[:80]!r}.")
         if place in names:
             raise UserError(f"{path}, line {number} gives the id {place} a second time.")
         names[place] = name = table_key(check_name(parts[0], path, number))
@@ -126,9 +126,10 @@ def _read_id_triples(path: Path, entities: int, relations: int) -> np.ndarray:
     count, rows = _counted(path)
     found = array("q")
     for number, line in rows:
-        ids = [whole_number(part) for part in line.split()]
-        if len(ids) != 3 or None in ids:
-            raise UserError(f"{path}, line {number} is no `head tail relation` of three ids: {line[:80]!r}.")
+        parts = line.split()
+        ids = [one for one in map(whole_number, parts) if one is not None]
+        if len(parts) != 3 or len(ids) != 3:
+            raise UserError(f"{path}, line {number} is not `head tail relation` of three ids: {line[:80]!r}.")
         head, tail, relation = ids
         if head >= entities or tail >= entities or relation >= relations:
             raise UserError(
@@ -145,7 +146,9 @@ def _read_labels(folder: Path, stem: str) -> tuple[dict[str, int], dict[str, str
     path = one_file(folder, stem)
     ids: dict[str, int] = {}
     labels: dict[str, str] = {}
-    for number, line in lines(path) if path else ():
+    if path is None:
+        return ids, labels
+    for number, line in lines(path):
         key, _, label = line.partition("\t")
         if number == 1 and key == "key":
             continue

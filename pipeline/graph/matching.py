@@ -84,7 +84,8 @@ class Names:
         numbers = all(name.isascii() and name.isdigit() for name in names)
         by_id = bool(names) and numbers and not any(name in self._forms[0] for name in names)
         entity: dict[str, int] = {}
-        unmatched, ambiguous = [], []
+        unmatched: list[str] = []
+        ambiguous: list[str] = []
         for name in names:
             found = self._by_id(name) if by_id else self._find(name)
             if len(found) == 1:

@@ -14,7 +14,9 @@ def counts(audit: Mapping, text: Mapping[str, int] | None = None, images: Mappin
     `audit` is what audit.audit returned, `text` the counts of text.rows, `images` what stands in images.json.
     """
     was, now = audit["released"], audit["used"]
-    rows = [("entities, relations", f"{audit['entities']:,}, {audit['relations']:,}", "the same")]
+    rows: list[tuple[str, ...]] = [
+        ("entities, relations", f"{audit['entities']:,}, {audit['relations']:,}", "the same")
+    ]
     for split in SPLITS:
         rows.append((f"rows of {split}", f"{was['rows'][split]:,}", f"{now['rows'][split]:,}"))
         rows.append((f"distinct rows of {split}", f"{was['distinct'][split]:,}", f"{now['distinct'][split]:,}"))
@@ -42,7 +44,7 @@ def counts(audit: Mapping, text: Mapping[str, int] | None = None, images: Mappin
                 ("found", "found"),
                 ("with_description", "with a description"),
                 ("with_aliases", "with aliases"),
-                ("label_only", "told by the name in their key alone"),
+                ("label_only", "known only by the name in their key"),
                 ("with_text", "with a text that is encoded"),
             )
         ]
@@ -82,8 +84,8 @@ def _pictures(images: Mapping) -> list[str]:
     if images["licences"]:
         lines += ["", "| licence (author and source stand in each row) | pictures |", "|---|---:|"]
         lines += [f"| {_cell(one['licence'])} | {one['pictures']:,} |" for one in images["licences"]]
-        untold = images["pictures"] - sum(one["pictures"] for one in images["licences"])
-        lines += [f"| not told | {untold:,} |"] if untold else []
+        without = images["pictures"] - sum(one["pictures"] for one in images["licences"])
+        lines += [f"| unknown | {without:,} |"] if without else []
     return lines
 
 

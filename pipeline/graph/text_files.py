@@ -26,7 +26,7 @@ def lines(path: Path, longest: int = _LONGEST_LINE) -> Iterator[tuple[int, str]]
                 if text.strip():
                     yield number, text
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no UTF-8 text (line {number}); save it as UTF-8.") from error
+        raise UserError(f"{path} is not UTF-8 text (line {number}); save it as UTF-8.") from error
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(f"{path} is not there; run the download, or check the graph's folder.") from error
 

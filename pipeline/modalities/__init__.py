@@ -85,6 +85,6 @@ MODALITIES: dict[str, Modality] = {
 
 
 def used(names: Iterable[str]) -> list[str]:
-    """Those of `names` that are rows of `MODALITIES`, in its order. Structure is none: it is no table."""
+    """Those of `names` that are rows of `MODALITIES`, in its order. Structure is not one: it has no table."""
     names = set(names)
     return [name for name in MODALITIES if name in names]

@@ -20,6 +20,9 @@ try:
 except ImportError:
     pass
 
+# What `opened` raises of an address that cannot be opened.
+UNOPENABLE: tuple[type[Exception], ...] = (*UNREACHABLE, ImportError, ValueError)
+
 _WEBDAV = {"webdav": "http", "dav": "http", "webdavs": "https", "davs": "https"}
 
 

@@ -5,6 +5,7 @@ links only those to files that stay inside their folder, or that DVC made into i
 up to a limit; an archive that claims to hold far more than any archive of pictures can is refused before it is read.
 """
 
+import io
 import os
 import re
 import stat
@@ -22,7 +23,7 @@ from types import TracebackType
 import fsspec
 
 from pipeline.errors import UserError
-from pipeline.modalities.addresses import UNREACHABLE, opened
+from pipeline.modalities.addresses import UNOPENABLE, opened
 
 MAX_BYTES = 100 * 2**20  # of one member: more than any picture that a graph is trained on
 _BOMB_BYTES = 2 * 2**30  # an archive that unpacks to more than this and to …
@@ -77,7 +78,7 @@ def open_archive(address: str | Path) -> Archive:
         raise UserError(f"{text}: no folder or archive of pictures is there; correct the path.") from error
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
         raise UserError(f"{text} is damaged ({error}); fetch it again.") from error
-    except (*UNREACHABLE, ImportError, ValueError) as error:
+    except UNOPENABLE as error:
         raise UserError(f"{text} cannot be opened ({error}); correct the path, or what it needs.") from error
 
 
@@ -119,7 +120,9 @@ def _refuse_bomb(name: str, size: int, unpacked: int) -> None:
 class _Folder(Archive):
     def __init__(self, root: Path):
         self._root, self._real_root = root, os.path.realpath(root)
-        names, skipped, links = [], Counter(), []
+        names: list[str] = []
+        skipped: Counter[str] = Counter()
+        links: list[str] = []
         waiting = [root]
         while waiting:
             for entry in os.scandir(waiting.pop()):
@@ -160,7 +163,8 @@ class _Remote(Archive):
 
     def __init__(self, filesystem: fsspec.AbstractFileSystem, root: str):
         self._filesystem, self._root = filesystem, root.rstrip("/")
-        names, skipped = [], Counter()
+        names: list[str] = []
+        skipped: Counter[str] = Counter()
         for path, about in filesystem.find(self._root, detail=True).items():
             name = path[len(self._root) :].lstrip("/")
             if about.get("islink"):
@@ -250,7 +254,7 @@ class _Tar(Archive):
         # In the order of the file: going back and forth would decompress it again and again.
         for name in sorted(names, key=lambda name: self._members[name].offset_data):
             try:
-                with self._tar.extractfile(self._members[name]) as handle:
+                with self._tar.extractfile(self._members[name]) or io.BytesIO() as handle:  # None: no plain file
                     yield name, _bounded(handle, limit)
             except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
                 raise UserError(f"{self._name}: the member {name} is damaged ({error}); fetch it again.") from error

@@ -1,6 +1,6 @@
 """Drawings: pictures that code makes of a graph's entities, for a graph that has no photographs.
 
-An entity's drawing is a mosaic of its training facts: one tile a fact, whose rim is coloured by the relation and the
+An entity's drawing is a mosaic of its training facts: one tile per fact, whose rim is coloured by the relation and the
 entity's side of it, and whose inside by the neighbour. So entities with facts in common have tiles in common, which is
 a signal that a model can use; and nothing of dev or test is in it, since no other split is looked at. Colours come
 from the names, not from ids, so a drawing does not depend on the order of a table. They are no photographs, and are
@@ -21,8 +21,8 @@ from PIL import Image
 from pipeline.errors import UserError
 from pipeline.graph.text_files import lines, one_file
 
-TILE = 8  # pixels a side
-GRID = 8  # tiles a side
+TILE = 8  # pixels per side
+GRID = 8  # tiles per side
 SKIP = "without_picture"  # the file beside a graph's triples that lists keys of entities which get no drawing
 
 
@@ -38,7 +38,7 @@ def draw(
     names = dict(zip(relations["relation_id"].to_pylist(), relations["key"].to_pylist(), strict=True))
     unknown = sorted(set(skip) - set(keys.values()))
     if unknown:
-        raise UserError(f"{SKIP} names {unknown[0]!r}, which is no entity of the graph; correct the list.")
+        raise UserError(f"{SKIP} names {unknown[0]!r}, which is not an entity of the graph; correct the list.")
     facts: dict[int, set[tuple[str, str, str]]] = {entity: set() for entity in sorted(keys)}
     train = triples.filter(pc.equal(triples["split"], "train"))
     for head, relation, tail in zip(*(train[name].to_pylist() for name in ("head", "relation", "tail")), strict=True):
@@ -50,7 +50,7 @@ def draw(
 
 
 def mosaic(facts: Collection[tuple[str, str, str]]) -> bytes:
-    """A PNG of one tile a fact (relation, side, neighbour), repeated until the square is full, sorted by relation.
+    """A PNG of one tile per fact (relation, side, neighbour), repeated until the square is full, sorted by relation.
 
     Of more facts than there are tiles a fixed choice is drawn, the same whatever else the graph holds.
     """
@@ -69,7 +69,7 @@ def mosaic(facts: Collection[tuple[str, str, str]]) -> bytes:
 
 
 def skipped(folder: str | Path) -> set[str]:
-    """The keys listed in `without_picture.txt` of a graph's folder, one a line; none if there is no such file."""
+    """The keys listed in `without_picture.txt` of a graph's folder, one per line; none if there is no such file."""
     path = one_file(Path(folder), SKIP)
     return {line.strip() for _, line in lines(path)} if path else set()
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from pipeline import tables
 from pipeline.errors import UserError
@@ -29,7 +30,9 @@ def row(entity: int, image_ix: int, source: str | None, result: Picture | Invali
     return {**common, "status": REFUSED, "error": str(result)}
 
 
-def absent(entity: int, image_ix: int, status: str, error: str, source: str | None = None, **more: object) -> dict:
+def absent(
+    entity: int, image_ix: int, status: str, error: str | None, source: str | None = None, **more: object
+) -> dict:
     """A row for a picture that did not come; `status` MISSING, FAILED or NONE."""
     return {
         "entity_id": entity, "image_ix": image_ix, "status": status, "error": error, "source": source, "attempts": 0,
@@ -48,7 +51,7 @@ class Counts:
         self._pictures: Counter = Counter()
         self._rows, self._bytes = 0, 0
 
-    def add(self, one: Mapping[str, object]) -> None:
+    def add(self, one: Mapping[str, Any]) -> None:
         """Count one row of `images`."""
         self._rows += 1
         self._status[one["status"]] += 1
@@ -120,7 +123,8 @@ class Parts:
 
     def _end_part(self) -> None:
         part, self._part, self._in_part = self._part, None, 0
-        part.__exit__(None, None, None)
+        if part is not None:
+            part.__exit__(None, None, None)
 
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         try:

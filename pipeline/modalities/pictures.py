@@ -79,7 +79,7 @@ def clean(
     scroll, is made smaller. The result is PNG where the source is lossless and has few colours (drawings, flags), else
     JPEG of `quality`; it carries no metadata. The same bytes give the same bytes.
 
-    Raises InvalidImage if `data` is no picture, is cut short, or has more than `max_pixels` pixels.
+    Raises InvalidImage if `data` is not a picture, is cut short, or has more than `max_pixels` pixels.
     """
     _refuse_by_first_bytes(data)
     try:
@@ -109,7 +109,7 @@ def clean_many(
     """Clean pictures in parallel, in the order of `items`; a refusal comes back as the exception.
 
     Threads, since Pillow lets go of the interpreter's lock while it decodes, resizes and encodes. No more than four
-    pictures a worker are held at once, so memory is bounded however long `items` is. `workers` None: one per core.
+    pictures per worker are held at once, so memory is bounded however long `items` is. `workers` None: one per core.
     """
     workers = workers or usable_cores()
     pending: deque[tuple[Key, Future]] = deque()
@@ -201,12 +201,12 @@ def _reduced(image: Image.Image, short_side: int) -> Image.Image:
     image = _in_eight_bits(image)
     if min(image.size) > short_side:
         scale = short_side / min(image.size)
-        size = tuple(max(short_side, round(side * scale)) for side in image.size)
-        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+        width, height = (max(short_side, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
     if max(image.size) > _MAX_LONG_SIDE:
         scale = _MAX_LONG_SIDE / max(image.size)
-        size = tuple(max(1, round(side * scale)) for side in image.size)
-        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return image
 
 

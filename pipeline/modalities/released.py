@@ -1,4 +1,4 @@
-"""What the authors of a graph released, brought in as it is: feature tensors, token files with their codebooks, HDF5.
+"""What the authors of a graph released, imported as it is: feature tensors, token files with their codebooks, HDF5.
 
 So a user who holds the authors' files trains with exactly their inputs. Nothing is executed: tensors are read with
 `weights_only`, HDF5 without links or outside storage. What does not fit the graph is said with counts and examples.
@@ -6,7 +6,7 @@ So a user who holds the authors' files trains with exactly their inputs. Nothing
 The forms: `<graph>-visual.pth`, `<graph>-textual.pth`, `img_features.pth`, `text_features.pth` (E x D, in the order of
 entity2id; AdaMF-MAT, MoMoK); MyGO's token lists (JSON or zipped JSON: entity -> tokens) with `visual.pth`,
 `textual.pth` (tokens x width); MMKB's `*_ImageData.h5` (picture -> vector) with its ImageIndex (entity, picture);
-MMRNS's HDF5 (entity -> one vector a sentence or picture).
+MMRNS's HDF5 (entity -> one vector per sentence or picture).
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class Files:
 
     Attributes: features, a tensor (.pth, .pt, .npy: E x D) or HDF5; tokens, JSON or zipped JSON; codebook, a tensor
     (C x W); index, MMKB's ImageIndex where `features` is keyed by picture; tokens_per_picture splits a flat list (196
-    for 14 x 14), None: one list an entity; padding_rows, how many last rows of the codebook are padding, None: as
+    for 14 x 14), None: one list per entity; padding_rows, how many last rows of the codebook are padding, None: as
     recognised; placeholders, whether rows that stand for "missing" are kept.
     """
 
@@ -61,19 +62,17 @@ def import_released(files: Files, names: Names, entities: int, out: Path, proven
         raise UserError(f"{files.tokens} holds token ids, which mean nothing without their codebook; name it too.")
     counts: dict[str, object] = {"files": {name: _about(path) for name, path in given.items()}}
     provenance = {**provenance, "released": counts["files"]}
-    features = tokens = codebook = None
+    columns: dict[str, dict] = {}
     # Everything is read and checked before anything is written.
     if files.features is not None:
-        features, counts["features"] = _features(files, names, entities)
-    if files.tokens is not None:
-        codebook, padding, counts["codebook"] = _codebook(files)
-        tokens, counts["tokens"] = _tokens(files, names, len(codebook), padding)
-    if features is not None:
-        tables.write(out / "features.parquet", "features", features, provenance)
-    if tokens is not None:
+        columns["features"], counts["features"] = _features(files, files.features, names, entities)
+    if files.tokens is not None and files.codebook is not None:
+        codebook, padding, counts["codebook"] = _codebook(files.codebook, files.padding_rows)
         ids = np.arange(len(codebook), dtype=np.int32)
-        tables.write(out / "codebook.parquet", "codebook", {"token_id": ids, "embedding": codebook}, provenance)
-        tables.write(out / "tokens.parquet", "tokens", tokens, provenance)
+        columns["codebook"] = {"token_id": ids, "embedding": codebook}
+        columns["tokens"], counts["tokens"] = _tokens(files, files.tokens, names, len(codebook), padding)
+    for kind, found in columns.items():
+        tables.write(out / f"{kind}.parquet", kind, found, provenance)
     return counts
 
 
@@ -87,14 +86,14 @@ def _about(path: Path) -> dict:
 
 
 # ------------------------------------------------------------------------------------------------ features
-def _features(files: Files, names: Names, entities: int) -> tuple[dict, dict]:
-    if files.features.suffix in (".h5", ".hdf5"):
-        ids, matrix, count, about = _from_hdf5(files, names)
+def _features(files: Files, path: Path, names: Names, entities: int) -> tuple[dict, dict]:
+    if path.suffix in (".h5", ".hdf5"):
+        ids, matrix, count, about = _from_hdf5(path, files.index, names)
     else:
-        matrix = read_tensor(files.features)
+        matrix = read_tensor(path)
         if len(matrix) != entities:
             raise UserError(
-                f"{files.features} has {len(matrix):,} rows, but the graph has {entities:,} entities; "
+                f"{path} has {len(matrix):,} rows, but the graph has {entities:,} entities; "
                 "it belongs to another graph, or to another version of this one."
             )
         ids, count, about = np.arange(entities), np.ones(entities, dtype=np.int32), {}
@@ -108,7 +107,7 @@ def _features(files: Files, names: Names, entities: int) -> tuple[dict, dict]:
         "kept": int((~drop).sum()), "examples": {name: ids[rows][:5].tolist() for name, rows in kinds.items()},
     }  # fmt: skip
     if drop.all():
-        raise UserError(f"{files.features}: every row stands for a missing entity ({standing}); it is of no use.")
+        raise UserError(f"{path}: every row stands for a missing entity ({standing}); it is of no use.")
     rows = {"entity_id": ids[~drop].astype(np.int32), "embedding": matrix[~drop], "count": count[~drop]}
     return rows, about
 
@@ -149,26 +148,26 @@ def _is_mean(matrix: np.ndarray, real: np.ndarray) -> np.ndarray:
     return near
 
 
-def _from_hdf5(files: Files, names: Names) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict]:
+def _from_hdf5(path: Path, pictures: Path | None, names: Names) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict]:
     """Vectors by name, averaged over an entity's pictures or sentences; `count` says over how many."""
-    index = read_index(files.index) if files.index else None
+    index = read_index(pictures) if pictures else None
     total: dict[str, np.ndarray] = {}
     count: dict[str, int] = {}
     unknown: list[str] = []
-    for name, rows in read_hdf5(files.features):
+    for name, rows in read_hdf5(path):
         owners = [name] if index is None else index.get(name, [])
         if not owners:
             unknown.append(name)
         for owner in owners:
             if owner in total and total[owner].shape != rows.shape[1:]:
-                raise UserError(f"{files.features}: {name} has {rows.shape[1]} numbers a row, others differ.")
+                raise UserError(f"{path}: {name} has {rows.shape[1]} numbers per row, others have another number.")
             total[owner] = total.get(owner, 0.0) + rows.sum(axis=0, dtype=np.float64)
             count[owner] = count.get(owner, 0) + len(rows)
     matched = names.match(total)
-    _require_some(files.features, matched.entity, len(total), matched.unmatched)
+    _require_some(path, matched.entity, len(total), matched.unmatched)
     widths = {vector.shape for vector in total.values()}
     if len(widths) > 1:
-        raise UserError(f"{files.features} holds vectors of {len(widths)} widths; only one width makes a table.")
+        raise UserError(f"{path} holds vectors of {len(widths)} widths; only one width makes a table.")
     owner_of: dict[int, str] = {}
     for owner, entity in matched.entity.items():
         owner_of.setdefault(entity, owner)
@@ -192,20 +191,20 @@ def _require_some(path: Path, matched: Mapping, names: int, unmatched: list[str]
 
 
 # -------------------------------------------------------------------------------------------------- tokens
-def _codebook(files: Files) -> tuple[np.ndarray, int, dict]:
+def _codebook(path: Path, padding_rows: int | None) -> tuple[np.ndarray, int, dict]:
     """(C, W) without its padding rows, how many those were, and what is to be known of it."""
-    matrix = read_tensor(files.codebook)
+    matrix = read_tensor(path)
     if not np.isfinite(matrix).all():
-        raise UserError(f"{files.codebook} holds numbers that are not finite; fetch it again.")
-    padding = files.padding_rows if files.padding_rows is not None else int(_ends_in_padding(matrix))
+        raise UserError(f"{path} holds numbers that are not finite; fetch it again.")
+    padding = padding_rows if padding_rows is not None else int(_ends_in_padding(matrix))
     if not 0 <= padding < len(matrix):
-        raise UserError(f"{files.codebook} has {len(matrix)} rows, of which {padding} cannot be padding.")
+        raise UserError(f"{path} has {len(matrix)} rows, of which {padding} cannot be padding.")
     about: dict[str, object] = {"rows": len(matrix), "width": int(matrix.shape[1]), "padding_rows": padding}
     bound = 1.0 / len(matrix)
     # VectorQuantizer starts from uniform(-1/C, 1/C): who still has that spread was never trained.
     if np.abs(matrix).max() <= bound * 1.001 and abs(float(matrix.std()) * 3**0.5 / bound - 1) < 0.02:
         about["untrained"] = True
-        log.warning("%s looks untrained: uniform within 1/%d", files.codebook, len(matrix))
+        log.warning("%s looks untrained: uniform within 1/%d", path, len(matrix))
     return matrix[: len(matrix) - padding], padding, about
 
 
@@ -217,13 +216,20 @@ def _ends_in_padding(matrix: np.ndarray) -> bool:
     return len(matrix) > 2 and bool(np.allclose(lengths[:-1], 1, atol=1e-3)) and abs(lengths[-1] - 1) > 1e-2
 
 
-def _tokens(files: Files, names: Names, tokens: int, padding: int) -> tuple[dict, dict]:
-    lists = read_tokens(files.tokens)
+def _tokens(files: Files, path: Path, names: Names, tokens: int, padding: int) -> tuple[dict, dict]:
+    lists = read_tokens(path)
     matched = names.match(lists)
-    _require_some(files.tokens, matched.entity, len(lists), matched.unmatched)
+    _require_some(path, matched.entity, len(lists), matched.unmatched)
     _refuse_beyond(files, lists, tokens + padding)
     columns: dict[str, list] = {"entity_id": [], "image_ix": [], "token_ids": []}
-    about = {"lists": 0, "tokens": 0, "empty": 0, "padding_dropped": 0, "uneven": 0, "repeated_entities": 0}
+    about: dict[str, Any] = {
+        "lists": 0,
+        "tokens": 0,
+        "empty": 0,
+        "padding_dropped": 0,
+        "uneven": 0,
+        "repeated_entities": 0,
+    }
     uneven, seen = [], set()
     for name in sorted(matched.entity, key=matched.entity.__getitem__):
         entity, parts = matched.entity[name], lists[name]
@@ -246,7 +252,7 @@ def _tokens(files: Files, names: Names, tokens: int, padding: int) -> tuple[dict
             for column, value in zip(columns, (entity, place, kept), strict=True):
                 columns[column].append(value)
     if not columns["entity_id"]:
-        raise UserError(f"{files.tokens} holds no tokens for any entity of the graph; it is of no use.")
+        raise UserError(f"{path} holds no tokens for any entity of the graph; it is of no use.")
     about |= {"uneven": len(uneven), "uneven_examples": uneven[:5], "names": matched.counts()}
     return columns, about
 

@@ -34,7 +34,7 @@ def read_tensor(path: Path) -> np.ndarray:
             "it once and save the tensor alone: torch.save(tensor, path)."
         ) from error
     except (ValueError, EOFError, RuntimeError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no tensor file, or a damaged one ({str(error)[:120]}); fetch it again.") from error
+        raise UserError(f"{path} is not a tensor file, or is damaged ({str(error)[:120]}); fetch it again.") from error
     matrix = np.asarray(value)
     if matrix.ndim == 3 and 1 in matrix.shape[1:]:
         matrix = matrix.reshape(len(matrix), -1)
@@ -70,8 +70,8 @@ def _load(path: Path) -> np.ndarray:
 def read_tokens(path: Path) -> dict[str, list[np.ndarray]]:
     """name -> its lists of token ids (int32), of a JSON file or a zip that holds one.
 
-    A value is one flat list, or a list of lists (one a picture). The file is decoded name by name, so that millions of
-    tokens never stand in memory as Python numbers. Raises UserError if it is no such JSON.
+    A value is one flat list, or a list of lists (one per picture). The file is decoded name by name, so that
+    millions of tokens never stand in memory as Python numbers. Raises UserError if it is no such JSON.
     """
     text = _text(path)
     decoder = json.JSONDecoder()
@@ -88,7 +88,7 @@ def read_tokens(path: Path) -> dict[str, list[np.ndarray]]:
             if text[at : at + 1] != "}":
                 at = _expect(text, at, ",")
     except (*NO_JSON, OverflowError, TypeError) as error:
-        raise UserError(f"{path} is no JSON of name -> token ids ({error}); fetch it again.") from error
+        raise UserError(f"{path} is not JSON of name -> token ids ({error}); fetch it again.") from error
     return found
 
 
@@ -109,7 +109,7 @@ def _text(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no UTF-8 ({error.reason} at byte {error.start}); fetch it again.") from error
+        raise UserError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); fetch it again.") from error
 
 
 def _skip(text: str, at: int) -> int:
@@ -132,9 +132,9 @@ def _lists(value: object, name: str) -> list[np.ndarray]:
     arrays = [np.array(part, dtype=np.int64) if part else np.zeros(0, np.int64) for part in nested]
     for part, array in zip(nested, arrays, strict=True):
         if array.ndim != 1 or any(type(one) is not int for one in part):
-            raise ValueError(f"{name!r} holds what is no token id")
+            raise ValueError(f"{name!r} holds something that is not a token id")
         if len(array) and not 0 <= array.min() <= array.max() <= _LARGEST_ID:
-            raise ValueError(f"{name!r} holds what is no token id")
+            raise ValueError(f"{name!r} holds something that is not a token id")
     return [array.astype(np.int32) for array in arrays]
 
 
@@ -149,7 +149,7 @@ def read_index(path: Path) -> dict[str, list[str]]:
                     continue
                 parts = line.rstrip("\r\n").split("\t")
                 if len(parts) != 2:
-                    raise UserError(f"{path}, line {number} is no `entity <tab> picture`: {line[:80]!r}.")
+                    raise UserError(f"{path}, line {number} is not `entity <tab> picture`: {line[:80]!r}.")
                 found.setdefault(parts[1].strip(), []).append(parts[0].strip())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as an index of pictures ({error}); correct the path.") from error
@@ -160,7 +160,7 @@ def read_hdf5(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     """(name, (n, D) float32) of each member: a vector, a matrix of n vectors, or a group of such.
 
     Links and storage in other files are refused: they would read what the file's author never had.
-    Raises UserError if the file is no HDF5, h5py is missing, or a member is no vector.
+    Raises UserError if the file is not HDF5, h5py is missing, or a member is not a vector.
     """
     try:
         import h5py
@@ -195,7 +195,7 @@ def _rows(path: Path, name: str, member, h5py) -> np.ndarray:
     if member.external or member.is_virtual:
         raise UserError(f"{path}: {name} lies in another file, which is not read; copy it into this one.")
     if member.dtype.kind not in "fiu" or member.ndim not in (1, 2, 3) or not member.size:
-        raise UserError(f"{path}: {name} is no vector but {member.dtype} of shape {member.shape}.")
+        raise UserError(f"{path}: {name} is not a vector but {member.dtype} of shape {member.shape}.")
     if member.nbytes > _MEMBER_BYTES:
         raise UserError(f"{path}: {name} claims {member.nbytes:,} bytes, more than one entity's vectors take.")
     return np.asarray(member[()], dtype=np.float32).reshape(-1, member.shape[-1])

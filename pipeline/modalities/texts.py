@@ -55,7 +55,7 @@ def read_wikidata(path: Path) -> dict[str, Wikidata]:
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(f"{path} is not there; run the download stage.") from error
     except (*NO_JSON, AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no table of Wikidata's descriptions ({error!r}); download it again.") from error
+        raise UserError(f"{path} is not a table of Wikidata's descriptions ({error!r}); download it again.") from error
 
 
 def read_links(path: Path) -> dict[str, list[str]]:
@@ -64,7 +64,7 @@ def read_links(path: Path) -> dict[str, list[str]]:
     for number, line in lines(path):
         match = _SAMEAS.fullmatch(line.strip())
         if not match:
-            raise UserError(f"{path}, line {number} is no `id <SameAs> <URI> .`: {line[:80]!r}.")
+            raise UserError(f"{path}, line {number} is not `id <SameAs> <URI> .`: {line[:80]!r}.")
         found.setdefault(match[2], []).append(match[1])
     return found
 
@@ -82,13 +82,13 @@ def by_links(
 
 def by_qid(keys: Sequence[str], table: Mapping[str, Wikidata]) -> list[Described | None]:
     """For each Q-id its row, or None."""
-    rows = {row.qid: row.described for row in reversed(table.values()) if row.qid}
+    rows = {row.qid: row.described for row in reversed(list(table.values())) if row.qid}
     return [rows.get(key) for key in keys]
 
 
 def by_title(keys: Sequence[str], table: Mapping[str, Wikidata]) -> list[Described | None]:
     """For each title of an English Wikipedia article (`_` for spaces) its row, or None."""
-    rows = {row.title: row.described for row in reversed(table.values()) if row.title}
+    rows = {row.title: row.described for row in reversed(list(table.values())) if row.title}
     return [rows.get(key.replace(" ", "_")) for key in keys]
 
 
@@ -160,7 +160,7 @@ def compose(described: Described, fields: Sequence[str], joined_by: str) -> str 
     """What is encoded: the named fields that are known (of FIELDS; aliases by commas), joined; None if none is."""
     values = (described.label, described.description, ", ".join(described.aliases))
     known = dict(zip(FIELDS, values, strict=True))
-    return joined_by.join(" ".join(known[name].split()) for name in fields if known[name]) or None
+    return joined_by.join(" ".join(value.split()) for name in fields if (value := known[name])) or None
 
 
 def rows(

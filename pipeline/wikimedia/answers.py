@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from pipeline.graph.matching import q_id, title
@@ -75,8 +76,8 @@ def by_title(answer: Mapping, batch: Sequence[str]) -> Kept:
         name = words(entity, "sitelinks", "enwiki", "title")
         if name:
             found[_spaced(name)] = entity
-        elif words(entity, "title"):
-            missing.add(_spaced(words(entity, "title")))
+        elif asked := words(entity, "title"):
+            missing.add(_spaced(asked))
         else:
             unnamed.append(entity)
     # An entity that does not say which article it belongs to is that of the one title that nothing else answers.
@@ -110,13 +111,18 @@ def by_page(answer: Mapping, batch: Sequence[str], pick: Callable[[Mapping], obj
     kept: Kept = {}
     for one in batch:
         name, seen = prefix + one, set()
-        while leads.get(name) and name not in seen:
+        while (target := leads.get(name)) and name not in seen:
             seen.add(name)
-            name = leads[name]
+            name = target
         page = pages.get(name, pages.get(_spaced(name)))
         value = pick(page) if page is not None and "missing" not in page else None
         kept[one] = (OK, value) if value is not None else (MISSING, None)
     return kept
+
+
+def _content(answer: Answer) -> Any:
+    """What an answer holds, which is JSON; `at` looks into it."""
+    return json.loads(answer.body or b"null")
 
 
 def _spaced(name: str) -> str:
@@ -128,17 +134,17 @@ def entity_of(one: str, get: Get) -> dict | None:
     """The entity that a subject stands for, through a redirection if need be; None if nobody knows it."""
     answer = get(ENTITY, one)
     if answer is not None and answer.status == OK:
-        return json.loads(answer.body)
+        return _content(answer)
     target = redirection(get(REDIRECT, one.removeprefix(TITLE))) if one.startswith(TITLE) else None
     answer = get(ENTITY, target) if target else None
-    return json.loads(answer.body) if answer is not None and answer.status == OK else None
+    return _content(answer) if answer is not None and answer.status == OK else None
 
 
 def redirection(answer: Answer | None) -> str | None:
     """The Q-id that a title leads to."""
     if answer is None or answer.status != OK:
         return None
-    return words(json.loads(answer.body), "wikibase_item")
+    return words(_content(answer), "wikibase_item")
 
 
 def picture_names(entity: Mapping | None) -> list[str]:
@@ -166,7 +172,7 @@ def licence_of(answer: Answer | None) -> tuple[str | None, str | None]:
     """(licence, author) of a file, as plain text; None where Commons does not say."""
     if answer is None or answer.status != OK:
         return None, None
-    about = _table(json.loads(answer.body), 0, "extmetadata")
+    about = _table(_content(answer), 0, "extmetadata")
     return _plain(at(about, "LicenseShortName", "value")), _plain(at(about, "Artist", "value"))
 
 
@@ -197,7 +203,7 @@ def article_of(entity: Mapping | None) -> str | None:
 
 def introduction_of(answer: Answer | None) -> str | None:
     """The introduction of an article as plain text."""
-    text = words(json.loads(answer.body), "extract") if answer is not None and answer.status == OK else None
+    text = words(_content(answer), "extract") if answer is not None and answer.status == OK else None
     return text.strip() or None if text else None
 
 

@@ -1,4 +1,4 @@
-"""A polite HTTP client: says who asks, keeps to a rate a host and a number at once, waits when told to, tries again.
+"""A polite HTTP client: says who asks, keeps to a rate per host and a number at once, waits when asked to, retries.
 
 What passes (timeouts, resets, 429, 5xx, bodies cut short, error pages with status 200) is tried again, after the time
 that Retry-After names or else after an exponential backoff with full jitter. What does not pass (404, 410, other 4xx)

@@ -81,7 +81,7 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Done a second."""
+        """How many are done per second."""
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
     @property
@@ -112,7 +112,7 @@ class _Fetch:
     def __init__(self, wanted, store, policy, addresses, progress):
         self._wanted, self._store, self._policy = wanted, store, policy
         self._at, self._progress = addresses, progress
-        self._told = 0.0
+        self._reported = 0.0
 
     async def all(self) -> list[tuple[str, str]]:
         subjects = list(dict.fromkeys(self._wanted.subjects))
@@ -140,7 +140,7 @@ class _Fetch:
         state = Progress("entities", len(absent))
         batches = [("ids", batch) for batch in _batched(ids, BATCH)]
         batches += [("titles", batch) for batch in _batched(titles, BATCH)]
-        await self._work(batches, lambda one: self._entity_batch(*one, state))
+        await self._work(batches, lambda one: self._entity_batch(one[0], one[1], state))
 
     async def _entity_batch(self, what: str, batch: Sequence[str], state: Progress) -> None:
         query = {
@@ -285,7 +285,7 @@ class _Fetch:
             return
         if answer is None:
             status, error = _not_had(reply)
-            rows = dict.fromkeys(batch, (status, None))
+            rows: Kept = dict.fromkeys(batch, (status, None))
         elif code:
             error = f"{code}: {answer['error'].get('info', '')}"
             rows = dict.fromkeys(batch, (MISSING if code in _ONE_IS_WRONG else REFUSED, None))
@@ -304,8 +304,8 @@ class _Fetch:
         state.done += done
         state.failed += failed
         state.received += received
-        if time.monotonic() - self._told > 0.2 or state.done >= state.total:
-            self._told = time.monotonic()
+        if time.monotonic() - self._reported > 0.2 or state.done >= state.total:
+            self._reported = time.monotonic()
             self._progress(state)
 
     async def _work(self, items: Iterable, one: Callable[..., Awaitable[None]]) -> None:

@@ -32,7 +32,7 @@ Places = dict[str, list[tuple[int, int, str]]]  # key of a picture -> (entity_id
 def from_commons(
     folder: Path, keys: Sequence[str], work: Callable[[bytes], Picture], width: int, per_entity: int | None
 ) -> tuple[Iterator[dict], dict]:
-    """The rows of all entities' pictures, and what the answers tell of the graph.
+    """The rows of all entities' pictures, and what the answers say about the graph.
 
     `keys` are the entities' keys by entity_id. Entities without a picture get a row that says why. Pictures are read
     part by part and cleaned in parallel, so memory does not grow with their number. Raises UserError if `folder` holds
@@ -58,8 +58,8 @@ def from_commons(
             places[picture_key(name, width)].append((entity_id, index, name))
         if not names:
             without.append(_without(entity_id, entity, get(ENTITY, asked)))
-    told = {"web": {**found, "asked_from": min(days, default=None), "asked_to": max(days, default=None)}}
-    return _rows(folder, places, without, work, get), told
+    summary = {"web": {**found, "asked_from": min(days, default=None), "asked_to": max(days, default=None)}}
+    return _rows(folder, places, without, work, get), summary
 
 
 def _day(answer: Answer | None) -> set[str]:
@@ -99,5 +99,5 @@ def _rows(
 
 def _bytes(folder: Path, places: Places) -> Iterator[tuple[Answer, bytes]]:
     for answer in store.read(folder, PICTURE):
-        if answer.status == OK and answer.key in places:
+        if answer.status == OK and answer.body is not None and answer.key in places:
             yield answer, answer.body

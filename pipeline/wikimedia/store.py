@@ -121,7 +121,8 @@ class WebStore(AbstractContextManager):
 
 
 def _answer(row: tuple) -> Answer:
-    return Answer(*row[:6], datetime.fromisoformat(row[6]), row[7])
+    kind, key, status, body, error, attempts, fetched_at, url = row
+    return Answer(kind, key, status, body, error, attempts, datetime.fromisoformat(fetched_at), url)
 
 
 def now() -> datetime:

@@ -15,7 +15,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from pipeline.errors import UserError
-from pipeline.modalities.addresses import UNREACHABLE, opened
+from pipeline.modalities.addresses import UNOPENABLE, opened
 from stages.cli import stage
 from stages.params import PATH
 
@@ -77,7 +77,7 @@ def _make_on_webdav(place: str) -> None:
         filesystem, path = opened(place)
         if not filesystem.isdir(path):
             filesystem.makedirs(path, exist_ok=True)
-    except (*UNREACHABLE, ImportError, ValueError) as error:
+    except UNOPENABLE as error:
         raise UserError(
             f"{place} cannot be made ({error}); check the address, install the extra `webdav`, and put your login into "
             '~/.config/fsspec/webdav.json: {"webdav": {"auth": ["user", "password"]}}.'

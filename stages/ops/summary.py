@@ -41,7 +41,7 @@ def _read(path: Path) -> dict:
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there; run the stage that writes it (dvc repro).") from error
     except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}); delete it and run dvc repro.") from error
+        raise UserError(f"{path} is not JSON ({error}); delete it and run dvc repro.") from error
 
 
 @stage

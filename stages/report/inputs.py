@@ -116,7 +116,7 @@ def read_json(path: Path) -> dict:
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there; run the stage that writes it (dvc repro).") from error
     except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}); delete it and run the stage that writes it again.") from error
+        raise UserError(f"{path} is not JSON ({error}); delete it and run the stage that writes it again.") from error
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:

@@ -342,7 +342,7 @@ def test_a_missing_run_is_one_sentence(project):
 def test_a_damaged_file_is_one_sentence(tmp_path):
     broken = tmp_path / "test.json"
     broken.write_text('{"mrr": 0.')
-    with pytest.raises(UserError, match=r"test\.json is no JSON"):
+    with pytest.raises(UserError, match=r"test\.json is not JSON"):
         read_json(broken)
     history = tmp_path / "history.csv"
     history.write_text("epoch,step,loss\n1,9,lots\n")

@@ -1,10 +1,10 @@
-"""Encoders: what turns texts and pictures into tokens and features. One family a file, one file of configs/ an encoder.
+"""Encoders: what turns texts and pictures into tokens and features. One family per file, one config file per encoder.
 
 The shape of a family (a module of this package)::
 
     KIND = "text" or "image"                # which modality it reads
     @dataclass(frozen=True)
-    class Settings: ...                     # its keys in configs/encoders/, plain typed fields, a comment each
+    class Settings: ...                     # its keys in configs/encoders/, plain typed fields, each with a comment
     def load(settings, *, device, precision) -> Encoder
 
 and of what `load` gives back, see `Encoder`: a plain object with four methods. An encoder knows nothing of files,

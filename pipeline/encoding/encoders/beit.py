@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class _Encoder(nn.Module):
         from timm.models.beit import Block
 
         super().__init__()
-        norm = partial(nn.LayerNorm, eps=1e-6)
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)
         self.patch_embed = PatchEmbed(shape.image, shape.patch, 3, shape.width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, shape.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, self.patch_embed.num_patches + 1, shape.width))
@@ -73,6 +74,8 @@ class _Encoder(nn.Module):
 
 class _Codebook(nn.Module):
     """The codebook and the moving averages that trained it, which the checkpoints carry along."""
+
+    weight: Tensor  # (codes, width)
 
     def __init__(self, codes: int, width: int):
         super().__init__()

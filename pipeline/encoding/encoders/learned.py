@@ -4,6 +4,7 @@ import hashlib
 import io
 import logging
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def learned(
-    family: ModuleType, settings: object, inputs: Inputs, address: str, on_failure: str = "stop"
+    family: ModuleType, settings: Any, inputs: Inputs, address: str, on_failure: str = "stop"
 ) -> dict[str, np.ndarray]:
     """What `family.load` wants beside its settings: {} for most, {"centroids": …} for a family with `learn`.
 

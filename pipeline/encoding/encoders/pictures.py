@@ -23,7 +23,7 @@ LONGEST = 16  # times its short side; a model that enlarges the short side would
 def decode(raw: bytes) -> Image.Image | InvalidInput:
     """An RGB picture, or why there is none. Transparent pixels become white; of a long strip, the middle is left."""
     try:
-        picture = Image.open(io.BytesIO(raw))
+        picture: Image.Image = Image.open(io.BytesIO(raw))
         if picture.width * picture.height > MAX_PIXELS:
             return InvalidInput(f"the picture has {picture.width}×{picture.height} pixels; clean it first.")
         if picture.width < 2 or picture.height < 2:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ class Timm:
 
     def __init__(self, settings: Settings, *, device: torch.device, precision: torch.dtype):
         self._device, self._precision = device, precision
+        self._about: dict[str, Any]
         if settings.weights is not None:
             self._file, self._about = Path(settings.weights), {"architecture": settings.model}
         else:
@@ -77,7 +79,8 @@ class Timm:
     def _model(self) -> nn.Module:
         model = self._build()
         state = checkpoints.tensors(checkpoints.read(self._file), inside=("state_dict", "model"), path=self._file)
-        classifier = model.pretrained_cfg.get("classifier") or ()
+        about: Any = model.pretrained_cfg
+        classifier = about.get("classifier") or ()
         heads = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
         checkpoints.fill(model, state, unused=heads, path=self._file)
         return model.eval().requires_grad_(False).to(self._device)

@@ -1,4 +1,4 @@
-"""VQGAN's tokenizer (Esser et al. 2021, arXiv 2012.09841, section 3.1), encoder half, f16: 16×16 tokens a picture.
+"""VQGAN's tokenizer (Esser et al. 2021, arXiv 2012.09841, section 3.1), encoder half, f16: 16×16 tokens per picture.
 
 The modules are those of taming-transformers, with the names of its public Lightning checkpoints, which load strictly
 and without running anything in them. The feature is the mean of the vectors before they are quantised.
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,9 @@ class Settings:
 
 class Tokenizer(nn.Module):
     """Encoder, 1×1 convolution and codebook of a VQGAN."""
+
+    encoder: nn.Module
+    quantize: Any  # taming-transformers comes without types
 
     def __init__(
         self, *, channels: int, multipliers: Sequence[int], depth: int, width: int, codes: int, settings: Settings

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.download import sources
@@ -11,9 +12,7 @@ from pipeline.retry import RetryPolicy
 RECORD = "sha256.json"  # checksums of files for which none is published, taken at the first fetch
 
 
-def fetched(
-    block: Mapping[str, object], folder: str | Path, *, mirror: str | None, retry: RetryPolicy
-) -> dict[str, object]:
+def fetched(block: Mapping[str, Any], folder: str | Path, *, mirror: str | None, retry: RetryPolicy) -> dict[str, Any]:
     """An encoder's block of params.yaml with the address under `weights` replaced by the path of the fetched file.
 
     `sha256` in the block is demanded of the file; without one, the first fetch records it in `<folder>/sha256.json` and

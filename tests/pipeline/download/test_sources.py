@@ -293,7 +293,7 @@ def test_a_lock_file_stays_where_it_is(server, tmp_path, retry):
 
 @pytest.mark.parametrize("address", ["data/file", "ftp://x.org/a", "https://", "https://x.org/../../etc/passwd"])
 def test_what_is_no_address_is_refused(tmp_path, address):
-    with pytest.raises(UserError, match="is no address that can be fetched"):
+    with pytest.raises(UserError, match="is not an address that can be fetched"):
         fetch(address, SHA, tmp_path / "a")
 
 
@@ -351,7 +351,7 @@ def test_a_file_without_a_checksum_is_held_to_its_first(server, tmp_path, retry)
     with pytest.raises(UserError, match=f"expected the file with sha256 {SHA}"):
         fetch(server.url, None, tmp_path / "a", record=record, retry=retry)
     record.write_text("[")
-    with pytest.raises(UserError, match="is no JSON"):
+    with pytest.raises(UserError, match="is not JSON"):
         fetch(server.url, None, tmp_path / "a", record=record, retry=retry)
 
 
@@ -374,7 +374,7 @@ def test_a_folder_is_copied_file_by_file(tmp_path):
     (tmp_path / "mine/.hidden").write_text("")
     assert copy_folder(tmp_path / "mine", tmp_path / "raw") == 1
     assert only(tmp_path / "raw") == ["train.tsv"]
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         copy_folder(tmp_path / "absent", tmp_path / "raw")
 
 

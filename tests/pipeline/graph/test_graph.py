@@ -57,8 +57,8 @@ def test_openke_rows_are_head_tail_relation_and_keys_the_graphs_own(tmp_path):
         ({"train2id": "5\n0 1 0\n1 2 0\n2 3 1\n3 0 1\n"}, r"train2id.txt says 5 rows on its first line but holds 4"),
         ({"entity2id": "3\nA 0\nB 1\nC 2\nD 3\n"}, r"entity2id.txt says 3 rows .* holds 4"),
         ({"train2id": "0 1 0\n"}, r"train2id.txt, line 1 should be the count"),
-        ({"train2id": "1\n0 1\n"}, r"train2id.txt, line 2 is no `head tail relation`"),
-        ({"train2id": "1\n0 -1 0\n"}, r"train2id.txt, line 2 is no `head tail relation`"),
+        ({"train2id": "1\n0 1\n"}, r"train2id.txt, line 2 is not `head tail relation`"),
+        ({"train2id": "1\n0 -1 0\n"}, r"train2id.txt, line 2 is not `head tail relation`"),
         ({"test2id": "1\n0 4 0\n"}, r"test2id.txt, line 2 is 0 4 0, but there are only 4 entities"),
         ({"test2id": "1\n0 1 2\n"}, r"only 4 entities and 2 relations"),
         ({"relation2id": "2\nr 0\ns 0\n"}, r"relation2id.txt, line 3 gives the id 0 a second time"),
@@ -81,7 +81,7 @@ def test_a_missing_file_and_bytes_that_are_no_text_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"test2id.txt is not there"):
         read_graph(folder, "openke")
     (folder / "test2id.txt").write_bytes(b"1\n\xff\xfe 1 0\n")
-    with pytest.raises(UserError, match=r"test2id.txt is no UTF-8 text \(line 2\)"):
+    with pytest.raises(UserError, match=r"test2id.txt is not UTF-8 text \(line 2\)"):
         read_graph(folder, "openke")
 
 
@@ -374,7 +374,7 @@ def test_a_page_without_marks_gets_them_and_pictures_are_counted():
     lines = graph_page._pictures(images)
     for line in (
         "| source | Wikimedia Commons, by Wikidata's P18 |", "| coverage | 50.00% |", "| entities with several | 1 |",
-        "| asked from, to | 2026-01-02, 2026-01-03 |", "| refused: a \\| b | 7 |", "| CC0 | 2 |", "| not told | 1 |",
+        "| asked from, to | 2026-01-02, 2026-01-03 |", "| refused: a \\| b | 7 |", "| CC0 | 2 |", "| unknown | 1 |",
     ):  # fmt: skip
         assert line in lines
     page = graph_page.update("# graph\n\nprose\n", "\n".join(lines))

@@ -114,7 +114,7 @@ def test_what_is_no_table_at_all_is_refused(tmp_path):
         texts.read_wikidata(tmp_path / "absent.json")
     for content in ("{", "[]", '{"/m/1": {}}', '{"/m/1": 3}'):
         (tmp_path / "bad.json").write_text(content)
-        with pytest.raises(UserError, match="is no table of Wikidata's descriptions"):
+        with pytest.raises(UserError, match="is not a table of Wikidata's descriptions"):
             texts.read_wikidata(tmp_path / "bad.json")
     (tmp_path / "links.txt").write_text("/m/1 <http://d/A>\n")
     with pytest.raises(UserError, match=r"links\.txt, line 1 is no"):
