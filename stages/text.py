@@ -26,11 +26,11 @@ def main() -> None:
     entities = tables.read(folder / "graph" / "entities.parquet", "entities").sort_by("entity_id")
     found, odd = look_up(settings.source, entities["key"].to_pylist(), folder)
     columns, counts = texts.rows(
-        entities["label"].to_pylist(), found, fields=params.text.fields, joined_by=params.text.joined_by,
-        unfound=settings.unfound,
+        entities["label"].to_pylist(), found, fields=params.text.fields, separator=params.text.separator,
+        fallback=settings.fallback,
     )  # fmt: skip
-    provenance = {"stage": "text", "source": settings.source, "unfound": settings.unfound}
-    provenance |= {"fields": list(params.text.fields), "joined_by": params.text.joined_by}
+    provenance = {"stage": "text", "source": settings.source, "fallback": settings.fallback}
+    provenance |= {"fields": list(params.text.fields), "separator": params.text.separator}
     provenance["code_version"] = code_version(texts, web_texts)
     tables.write(folder / "text.parquet", "text", columns, provenance)
     tables.write_json(folder / "text.json", {"source": settings.source, **counts, **odd})

@@ -156,30 +156,30 @@ def _table_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     return ((number, line.split("\t")) for number, line in rows)
 
 
-def compose(described: Described, fields: Sequence[str], joined_by: str) -> str | None:
+def compose(described: Described, fields: Sequence[str], separator: str) -> str | None:
     """What is encoded: the named fields that are known (of FIELDS; aliases by commas), joined; None if none is."""
     values = (described.label, described.description, ", ".join(described.aliases))
     known = dict(zip(FIELDS, values, strict=True))
-    return joined_by.join(" ".join(value.split()) for name in fields if (value := known[name])) or None
+    return separator.join(" ".join(value.split()) for name in fields if (value := known[name])) or None
 
 
 def rows(
-    labels: Sequence[str], found: Sequence[Described | None], *, fields: Sequence[str], joined_by: str, unfound: str
+    labels: Sequence[str], found: Sequence[Described | None], *, fields: Sequence[str], separator: str, fallback: str
 ) -> tuple[dict[str, list], dict[str, int | float]]:
     """The columns of the text table, and its counts.
 
-    `labels` are the entities' own readable names; `unfound` says what is encoded where nothing is found: "none", or
+    `labels` are the entities' own readable names; `fallback` says what is encoded where nothing is found: "none", or
     "label" for that name. Status: found (with a description), no_description, label_only, absent (no text).
     """
     table: dict[str, list] = {name: [] for name in ("label", "description", "aliases", "text", "source", "status")}
     for label, one in zip(labels, found, strict=True):
         status = "absent" if one is None else "found" if one.description else "no_description"
-        if one is None and unfound == "label":
+        if one is None and fallback == "label":
             one, status = Described(label, None, (), "key"), "label_only"
         table["label"].append(one.label if one else None)
         table["description"].append(one.description if one else None)
         table["aliases"].append(list(one.aliases) if one else [])
-        table["text"].append(compose(one, fields, joined_by) if one else None)
+        table["text"].append(compose(one, fields, separator) if one else None)
         table["source"].append(one.source if one else None)
         table["status"].append(status)
     counted = Counter(table["status"])

@@ -38,7 +38,7 @@ class PinnedFile(Block):
 
 class GraphText(Block):
     source: Literal["table", "links", "qid", "title", "wikidata", "wikipedia", "none"] = "none"
-    unfound: Literal["none", "label"] = "none"
+    fallback: Literal["none", "label"] = "none"
 
 
 class GraphImages(Block):
@@ -98,7 +98,7 @@ class Graph(Block):
 class Text(Block):
     encoder: str
     fields: Annotated[list[Literal["label", "description", "aliases"]], Field(min_length=1)]
-    joined_by: str
+    separator: str
 
 
 class Images(Block):

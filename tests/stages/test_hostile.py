@@ -175,7 +175,7 @@ def test_a_small_file_that_claims_terabytes(name, tmp_path):
         head += b" " * (-(len(head) + 11) % 64) + b"\n"
         path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head)
     assert path.stat().st_size < 10_000
-    with pytest.raises(UserError, match="no tensor file") as error:
+    with pytest.raises(UserError, match="not a tensor file") as error:
         released_files.read_tensor(path)
     one_sentence(error, path)
 

@@ -55,7 +55,7 @@ def test_a_graph_whose_texts_and_pictures_come_from_the_web(folder):
     with wiki_server.Server(known) as server:
         change(
             folder,
-            text={"source": "wikidata", "unfound": "none"},
+            text={"source": "wikidata", "fallback": "none"},
             images={"source": "commons", "path": None},
             web={"contact": "a@b.org", "rate": 500, "wikidata": server.address, "commons": server.address,
                  "wikipedia": None},

@@ -114,7 +114,7 @@ def test_a_file_that_needs_code_is_refused_and_its_code_not_run(tmp_path):
     torch.save({"weight": torch.zeros(3, 2), "extra": Harmful()}, tmp_path / "a.pth")
     (tmp_path / "b.pth").write_bytes(pickle.dumps(Harmful()))
     np.save(tmp_path / "c.npy", np.array([Harmful()], dtype=object))
-    for name, word in (("a.pth", "torch.save"), ("b.pth", "torch.save"), ("c.npy", "no tensor file")):
+    for name, word in (("a.pth", "torch.save"), ("b.pth", "torch.save"), ("c.npy", "not a tensor file")):
         with pytest.raises(UserError, match=word):
             read_tensor(tmp_path / name)
     assert not Harmful.ran
@@ -199,10 +199,10 @@ def test_an_uneven_number_of_picture_tokens_is_counted(tmp_path, names):
         ({"Entity_1": [1, 9], "Entity_2": [50]}, r"2 lists hold token ids beyond the 9 rows.*9 of 'Entity_1'"),
         ({"Stranger": [1]}, r"none of its 1 names.*'Stranger'"),
         ({"Entity_1": []}, "no tokens"),
-        ({"Entity_1": ["1"]}, "no token id|no JSON"),
-        ({"Entity_1": [-1]}, "no token id"),
+        ({"Entity_1": ["1"]}, "not a token id|not JSON"),
+        ({"Entity_1": [-1]}, "not a token id"),
         ({"Entity_1": 7}, "no list"),
-        ([1, 2], "no JSON of name"),
+        ([1, 2], "not JSON of name"),
     ],
 )
 def test_token_files_that_do_not_fit_are_said(tmp_path, names, lists, word):
@@ -216,7 +216,7 @@ def test_token_files_that_do_not_fit_are_said(tmp_path, names, lists, word):
 
 def test_cut_json_is_said(tmp_path):
     (tmp_path / "t.json").write_text('{"a": [1, 2], "b": [3')
-    with pytest.raises(UserError, match="no JSON of name"):
+    with pytest.raises(UserError, match="not JSON of name"):
         read_tokens(tmp_path / "t.json")
 
 

@@ -133,7 +133,7 @@ def test_what_is_encoded_leaves_out_what_is_not_known():
 def test_every_entity_has_a_row_that_says_what_was_found(tmp_path):
     found = [texts.Described("A", "letter", ("a",), "here"), texts.Described("B", None, (), "here"), None]
     columns, counts = texts.rows(
-        ["a", "b", "c c"], found, fields=["label", "description"], joined_by=": ", unfound="none"
+        ["a", "b", "c c"], found, fields=["label", "description"], separator=": ", fallback="none"
     )
     assert columns["status"] == ["found", "no_description", "absent"]
     assert columns["text"] == ["A: letter", "B", None]
@@ -144,7 +144,7 @@ def test_every_entity_has_a_row_that_says_what_was_found(tmp_path):
     }  # fmt: skip
     tables.write(tmp_path / "text.parquet", "text", columns, {})
     assert tables.read(tmp_path / "text.parquet", "text").to_pylist()[2]["text"] is None
-    columns, counts = texts.rows(["a", "b", "c c"], found, fields=["label"], joined_by=": ", unfound="label")
+    columns, counts = texts.rows(["a", "b", "c c"], found, fields=["label"], separator=": ", fallback="label")
     assert (columns["status"][2], columns["text"][2], columns["source"][2]) == ("label_only", "c c", "key")
     assert (counts["label_only"], counts["absent"], counts["with_text"]) == (1, 0, 3)
 
@@ -159,7 +159,7 @@ def test_the_published_graphs_are_told_as_far_as_the_files_go(mirror, name, expe
         found = texts.by_links(keys, texts.read_links(next(mirror.rglob("DB15K_SameAsLink.txt"))), known)
     else:
         found = (texts.by_qid if name == "MKG-W" else texts.by_title)(keys, known)
-    _, counts = texts.rows(keys, found, fields=["label", "description"], joined_by=": ", unfound="none")
+    _, counts = texts.rows(keys, found, fields=["label", "description"], separator=": ", fallback="none")
     assert (counts["found"], counts["with_description"]) == expected
     assert counts["found"] + counts["absent"] == counts["entities"] == len(keys)
 
