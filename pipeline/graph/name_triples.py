@@ -54,7 +54,8 @@ class TripleLines:
             statement = _STATEMENT.fullmatch(line)
             statements += bool(statement)
             parts = statement.groups() if statement else _fields(line, path, number)
-            rows.append(tuple(plain_name(check_name(parts[place], path, number)) for place in order))
+            head, relation, tail = (plain_name(check_name(parts[place], path, number)) for place in order)
+            rows.append((head, relation, tail))
         if statements:
             self.notes.append(
                 f"{path}: {counted(statements, 'line')} of N-Triples; their brackets and ` .` were left out."
@@ -79,8 +80,8 @@ def _header(line: str) -> tuple[int, int, int] | None:
     words = [word.strip().strip('"').lower() for word in line.split("\t")]
     if len(words) != 3:
         return None
-    places = [next((at for at, word in enumerate(words) if word in _PARTS[part]), None) for part in _ORDER]
-    return tuple(places) if None not in places and len(set(places)) == 3 else None
+    head, relation, tail = (next((at for at, word in enumerate(words) if word in _PARTS[part]), -1) for part in _ORDER)
+    return (head, relation, tail) if sorted((head, relation, tail)) == [0, 1, 2] else None
 
 
 def _fields(line: str, path: Path, number: int) -> list[str]:
