@@ -31,7 +31,7 @@ class Settings(structure.Settings):
         # A sum of moduli is no product, so that comparing with all entities would cost a hundred times as much.
         structure.only(
             self, objective=("negative_sampling",), regularizer=("n3",), relation_prediction=(0.0,),
-            reciprocal=(False,), dropout=(0.0,), entity_dropout=(0.0,),
+            reciprocal=(False,), dropout=(0.0,), strangers=("own",),
         )  # fmt: skip
 
 

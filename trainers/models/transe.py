@@ -31,9 +31,7 @@ class Settings(structure.Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         objectives = ("negative_sampling", "one_vs_all") if self.norm == 2 else ("negative_sampling",)
-        structure.only(
-            self, objective=objectives, regularizer=("n3",), relation_prediction=(0.0,), entity_dropout=(0.0,)
-        )
+        structure.only(self, objective=objectives, regularizer=("n3",), relation_prediction=(0.0,), strangers=("own",))
 
 
 def build(data: Data, settings: Settings, generator: torch.Generator) -> "TransE":

@@ -27,12 +27,10 @@ class Bilinear(ScoringModel):
     def __init__(self, entity: Tensor, relation: Tensor, data: Data, settings: Settings):
         super().__init__()
         self.entity, self.relation = nn.Parameter(entity), nn.Parameter(relation)
-        self.relations, self.dropout, self.entity_dropout = data.relations, settings.dropout, settings.entity_dropout
-        if self.entity_dropout:
-            self.shared = nn.Parameter(torch.full((entity.shape[1],), 1e-3))
-            seen = torch.zeros(data.entities, dtype=torch.bool)
-            seen[data.train[:, ::2].flatten()] = True
-            self.register_buffer("seen", seen)
+        self.relations, self.dropout, self.strangers = data.relations, settings.dropout, settings.strangers
+        if self.strangers == "mean":
+            asked = torch.cat([data.train[:, [1, 0]], data.train[:, [1, 2]] + torch.tensor([data.relations, 0])])
+            self.register_buffer("asked", torch.unique(asked, dim=0))  # (N, 2): relation below 2R, entity
         self.sparse = False  # whether gradients hold only the rows of entities that a step has read
 
     @property
@@ -75,18 +73,8 @@ class Bilinear(ScoringModel):
         return torch.where((relation >= self.relations).unsqueeze(1), back(x, r), forth(x, r))
 
     def known(self, entity: Tensor) -> Tensor:
-        """(B, D) vectors of the entities that are known in queries, with dropout in training.
-
-        With `entity_dropout`, all have a shared vector besides their own, and their own is hidden at times, so that the
-        shared one learns to answer by the relation alone; for an entity without a training fact it always does.
-        """
-        x = self.rows(self.entity, entity)
-        if self.entity_dropout:
-            own = self.seen[entity]
-            if self.training:
-                own = own & (torch.rand(len(entity), device=x.device) >= self.entity_dropout)
-            x = x * own.unsqueeze(1) + self.shared
-        return F.dropout(x, self.dropout, self.training)
+        """(B, D) vectors of the entities that are known in queries, with dropout in training."""
+        return F.dropout(self.rows(self.entity, entity), self.dropout, self.training)
 
     def rows(self, table: Tensor, entity: Tensor) -> Tensor:
         """(B, D) rows of a table of entities."""
@@ -123,9 +111,28 @@ class Bilinear(ScoringModel):
     def sizes(self) -> tuple[int, int]:
         return len(self.entity), self.relations
 
-    def score(self, prepared: None, known: Tensor, relation: Tensor, side: str) -> Tensor:
+    def prepare(self) -> tuple[Tensor, Tensor] | None:
+        """With `strangers: mean`: who has a training fact (E,) bool, and of each relation below 2R the mean (2R, D) of
+        the entities that training has asked with it.
+
+        With that an entity without a training fact asks: its scores then are the mean of theirs.
+        """
+        if self.strangers == "own":
+            return None
+        relation, entity = self.asked.unbind(1)
+        counts = torch.bincount(relation, minlength=2 * self.relations).clamp(min=1)
+        sums = self.entity.new_zeros(2 * self.relations, self.entity.shape[1])
+        seen = torch.zeros(len(self.entity), dtype=torch.bool, device=entity.device)
+        seen[entity] = True
+        return seen, sums.index_add_(0, relation, self.entity[entity]) / counts.unsqueeze(1)
+
+    def score(self, prepared: tuple[Tensor, Tensor] | None, known: Tensor, relation: Tensor, side: str) -> Tensor:
         relation = relation + self.relations if side == "head" else relation
-        return self.ask(self.known(known), relation) @ self.answers.T
+        x = self.entity[known]
+        if prepared is not None:
+            seen, mean = prepared
+            x = torch.where(seen[known].unsqueeze(1), x, mean[relation])
+        return self.ask(x, relation) @ self.answers.T
 
 
 def normal(rows: int, width: int, scale: float | None, generator: torch.Generator) -> Tensor:

@@ -51,7 +51,7 @@ class Settings:
     regularization: float = 0.0  # weight of the regulariser, which is a mean over triples
     schedule: Literal["constant", "linear"] = "constant"  # linear: the learning rate falls to 0 over the epochs
     dropout: float = 0.0  # on the known entity's vector
-    entity_dropout: float = 0.0  # how often that vector is hidden but for one that all share; 0: there is none
+    strangers: Literal["own", "mean"] = "own"  # what entities without a training fact ask with
     relation_prediction: float = 0.0  # weight of the relation's cross entropy among all, given both entities
     modalities: tuple[Literal["structure"], ...] = ("structure",)  # these models read nothing else
 
