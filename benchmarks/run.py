@@ -18,7 +18,8 @@ from pathlib import Path
 
 from pipeline import tables
 from pipeline.errors import UserError
-from pipeline.graph import formats
+from pipeline.graph.formats import read_graph
+from pipeline.graph.graph import write_graph
 from pipeline.graph.splits import choose
 from stages.cli import stage
 from stages.params import Params, load_params
@@ -80,9 +81,9 @@ def graph_folder(params: Params, graph: str, variant: str) -> Path:
     folder = WORK / "graphs" / graph / "graph"
     if not (folder / "triples.parquet").exists():
         settings = params.graph[graph]
-        read = formats.read(Path("data") / graph / "raw", settings.form)
+        read = read_graph(Path("data") / graph / "raw", settings.form)
         used, _ = choose(read.splits, "released", dev_share=settings.dev_share, seed=settings.split_seed)
-        formats.write(folder, read.with_splits(used), {"stage": "benchmark", "split": "released"})
+        write_graph(folder, read.with_splits(used), {"stage": "benchmark", "split": "released"})
     return folder
 
 
