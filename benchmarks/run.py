@@ -58,7 +58,10 @@ def settings_of(params: Params, graph: str, model: str, seed: int, variant: str)
     chosen = result_path(graph, model, seed, "clean")
     if not chosen.exists():
         raise UserError(f"{chosen} is not there: run the variant clean first, which chooses the epochs to train.")
-    return replace(settings, epochs=json.loads(chosen.read_text(encoding="utf-8"))["chosen_epoch"])
+    settings = replace(settings, epochs=json.loads(chosen.read_text(encoding="utf-8"))["chosen_epoch"])
+    if hasattr(settings, "fusion_from"):
+        settings = replace(settings, fusion_from=str(run_folder(graph, model, seed, "clean")))
+    return settings
 
 
 def done(path: Path, settings: object) -> bool:

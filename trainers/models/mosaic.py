@@ -12,6 +12,7 @@ cross-validation over dev; dev.json holds what the fitted weights reach on the f
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.errors import UserError
 from trainers.about import About
 from trainers.parts.mosaic import constants, fusion, rules
 from trainers.parts.mosaic.constants import Constants
@@ -29,6 +31,7 @@ from trainers.parts.mosaic.rules import Rules
 from trainers.parts.mosaic.views import Bag, Dense
 from trainers.parts.scorer import ScoringModel
 from trainers.training import learner
+from trainers.training.checkpoint import load_tensors
 from trainers.training.data import Data
 from trainers.training.one_vs_all import Batch, Rows, cross_entropy, draw_candidates
 from trainers.training.optimizer import optimizer_step
@@ -60,6 +63,7 @@ class Settings:
     candidates: int | None = None  # entities that a training query is compared with, drawn each step; None: all
     rules_per_relation: int = 400  # at most
     fusion_penalty: float = 0.5  # on what the fusion's weights differ between relations
+    fusion_from: str | None = None  # run folder whose fusion is taken over; None: one is fitted on dev
 
     def __post_init__(self) -> None:
         if not set(self.modalities) & {"structure", "text", "image"}:
@@ -138,6 +142,8 @@ class Mosaic(ScoringModel):
         self.register_buffer("constants", torch.empty(0, 5, dtype=torch.int64))  # relation, s, d, c, support
         self.register_buffer("constants_confidence", torch.empty(0))
         self.fusion = Fusion(0, 0)
+        self._evidence: Evidence | None = None
+        self.register_load_state_dict_post_hook(Mosaic._forget)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Each scorer's loss, 0-d."""
@@ -198,7 +204,12 @@ class Mosaic(ScoringModel):
         return score
 
     def evidence(self) -> Evidence:
-        """What speaks for answers beside the scorers, read off the buffers."""
+        """What speaks for answers beside the scorers, read off the buffers; kept until these change."""
+        if self._evidence is None:
+            self._evidence = self._read_evidence()
+        return self._evidence
+
+    def _read_evidence(self) -> Evidence:
         facts = Facts(self.facts.cpu().numpy(), self.entities, self.relations)
         mined = fixed = None
         if "structure" in self.settings.modalities:
@@ -208,8 +219,12 @@ class Mosaic(ScoringModel):
             fixed = Constants(*rows.T, confidence=sure)
         return Evidence(facts, mined, fixed, {name: view.matrix() for name, view in self.views.items()})
 
+    def _forget(self, _=None) -> None:
+        self._evidence = None
+
     def mine(self) -> None:
         """Read rules and constants off the training facts."""
+        self._forget()
         facts = Facts(self.facts.cpu().numpy(), self.entities, self.relations)
         found, fixed = rules.mine(facts, best=self.settings.rules_per_relation), constants.mine(facts)
         columns = (found.relation, found.first, found.second, found.support)
@@ -249,13 +264,39 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> Mosaic:
     return Mosaic(data, settings, generator)
 
 
+def _without(triples: Tensor, others: Tensor) -> Tensor:
+    """Those of `triples` (n, 3) that are not among `others` (m, 3)."""
+    known = set(map(tuple, others.tolist()))
+    return triples[torch.tensor([tuple(one) not in known for one in triples.tolist()], dtype=torch.bool)]
+
+
+def fusion_of(run: Path) -> Fusion:
+    """The fusion of a finished run of this model. Raises UserError if there is none."""
+    tensors = load_tensors(run / "weights.safetensors")
+    found = {name.removeprefix("fusion."): value for name, value in tensors.items() if name.startswith("fusion.")}
+    if not found:
+        raise UserError(f"{run} holds no fusion: it is no run of mosaic; name another one in fusion_from.")
+    taken = Fusion(0, 0)
+    for name, value in found.items():
+        setattr(taken, name, value)
+    return taken
+
+
 class Learner(learner.Learner):
     """Adagrad for all scorers at once; then, in `finish`, rules and the fusion."""
 
     def __init__(self, model: Mosaic, data: Data, settings: Settings, **run: Any):
         super().__init__(model, data, settings, **run)
+        self.unlearnt = _without(data.dev, data.train)
+        if settings.fusion_from:
+            fusion_of(Path(settings.fusion_from))  # what is not there is to be missed before training, not after it
+        elif not len(self.unlearnt):
+            raise UserError(
+                f"All dev facts of {data.name} are among the training facts, so nothing is left to fit the fusion on: "
+                "name in fusion_from a run of mosaic that was trained without them."
+            )
         self.rows = Rows(data.train, data.entities, data.relations, settings.answers_per_row)
-        self.optimizers["model"] = torch.optim.Adagrad(model.parameters(), lr=settings.learning_rate)
+        self.optimizers["model"] = torch.optim.Adagrad(model.parameters(), lr=settings.learning_rate, fused=True)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -271,16 +312,20 @@ class Learner(learner.Learner):
         return {name: value.detach() for name, value in terms.items()}
 
     def finish(self) -> dict[str, float]:
-        """Mine the rules and fit the fusion on dev: {"dev_mrr": found by cross-validation}."""
+        """Mine the rules and fit the fusion on dev: {"dev_mrr": found by cross-validation}. Or take a fusion over."""
         model = self.model.eval()
         model.mine()
+        if self.settings.fusion_from:
+            model.fusion = fusion_of(Path(self.settings.fusion_from)).to(self.device)
+            return {}
         plan = Plan(penalty=self.settings.fusion_penalty)
-        lists = self.lists(plan)
-        fold = torch.from_numpy(fusion.folds(len(self.data.dev), self.seed))
+        dev = self.unlearnt
+        lists = self.lists(dev, plan)
+        fold = torch.from_numpy(fusion.folds(len(dev), self.seed))
         found = 0.0
         for one in range(fusion.FOLDS):
             model.fusion = self._fit(lists.part((fold != one).repeat(2)), plan)
-            measure = dev_measure(self.data, self.device, None, self.seed, rows=(fold == one).nonzero()[:, 0])
+            measure = dev_measure(self.data, self.device, None, self.seed, of=dev[fold == one])
             found += measure(model) * int((fold == one).sum()) / len(fold)
         model.fusion = self._fit(lists, plan)
         return {"dev_mrr": found}
@@ -292,9 +337,9 @@ class Learner(learner.Learner):
         blend[:scorers] = 1 / scorers
         return fusion.fit(lists, blend, 2 * self.model.relations, plan, self.seed).to(self.device)
 
-    def lists(self, plan: Plan) -> Lists:
-        """Dev in both directions, tails first, with candidates. Nothing here has seen a fact of test."""
-        model, dev = self.model, self.data.dev
+    def lists(self, dev: Tensor, plan: Plan) -> Lists:
+        """`dev` (n, 3) in both directions, tails first, with candidates. Nothing here has seen a fact of test."""
+        model = self.model
         facts = filter_index(replace(self.data, test=dev[:0]))
         evidence, each = model.evidence(), model.log_probabilities()
         generator = np.random.default_rng(self.seed)

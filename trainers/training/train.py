@@ -252,13 +252,13 @@ def filter_index(data: Data) -> FilterIndex:
     return FilterIndex.build(torch.cat([data.train, data.dev, data.test]), data.entities, data.relations)
 
 
-def dev_measure(data: Data, device: torch.device, sample: int | None, seed: int, rows: Tensor | None = None):
+def dev_measure(data: Data, device: torch.device, sample: int | None, seed: int, of: Tensor | None = None):
     """A function of the model that gives its filtered realistic MRR on dev, or on a seeded sample of dev.
 
-    With `rows` (n,) int64, only those of dev are measured on.
+    With `of` (n, 3), these of dev's facts alone are measured on.
     """
     known = filter_index(data)
-    dev = data.dev if rows is None else data.dev[rows]
+    dev = data.dev if of is None else of
     if sample is not None and sample < len(dev):
         dev = dev[np.sort(np.random.default_rng(seed).choice(len(dev), sample, replace=False))]
 
