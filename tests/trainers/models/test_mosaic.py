@@ -1,15 +1,12 @@
 """What is mosaic's own: each kind of evidence decides where it alone knows, and the fusion is fitted on dev alone."""
 
-import dataclasses
-
 import pytest
 import torch
 
-from pipeline.errors import UserError
 from tests.helpers.tiny import learner_of
 from trainers.evaluation import ranking
 from trainers.models import mosaic
-from trainers.training import loop, runs
+from trainers.training import loop
 from trainers.training.data import Data, Features, Tokens
 from trainers.training.train import dev_measure, filter_index
 
@@ -38,14 +35,21 @@ def planted() -> Data:
     words = torch.stack([kind[have], KINDS + torch.randint(6, (len(have),), generator=draw)], 1).flatten()
     tokens = Tokens(have, offsets, words, torch.arange(KINDS + 6), torch.randn(KINDS + 6, 12, generator=draw))
     features = {name: Features(have, seen) for name in ("image", "text")}
-    return Data("planted", PEOPLE + KINDS, 1, *parts, features, {"image": tokens, "text": tokens})
+    return Data(
+        "planted",
+        PEOPLE + KINDS,
+        1,
+        *(triples[part == one] for one in range(3)),
+        features,
+        {"image": tokens, "text": tokens},
+    )
 
 
 def trained(data: Data, folder, **changes):
     learner = learner_of(mosaic, data, mosaic.Settings(**{**SMALL, **changes}))
-    plan = {"evaluate_every": 8, "patience": 0, "checkpoint_every": 0}
-    loop.fit(learner, dev_measure(data, learner.device, None, 0), triples=len(data.train), epochs=8, seed=0, work=folder,
-             show=False, **plan)  # fmt: skip
+    measure = dev_measure(data, learner.device, None, 0)
+    loop.fit(learner, measure, triples=len(data.train), epochs=8, evaluate_every=8, patience=0, checkpoint_every=0,
+             seed=0, work=folder, show=False)  # fmt: skip
     return learner
 
 
