@@ -24,25 +24,15 @@ def planted() -> Data:
     person = torch.arange(PEOPLE)
     kind, number = person % KINDS, person // KINDS
     triples = torch.stack([person, torch.zeros_like(person), PEOPLE + kind], 1)
-    parts = [
-        triples[number < SPLIT[0]],
-        triples[(number >= SPLIT[0]) & (number < SPLIT[1])],
-        triples[number >= SPLIT[1]],
-    ]
+    part = torch.bucketize(number, torch.tensor(SPLIT), right=True)
+    train, dev, test = (triples[part == one] for one in range(3))
     have = person[number % 5 != 4]
     seen = torch.eye(KINDS)[kind[have]].repeat(1, 3) + 0.3 * torch.randn(len(have), 3 * KINDS, generator=draw)
     offsets = torch.arange(len(have) + 1) * 2
     words = torch.stack([kind[have], KINDS + torch.randint(6, (len(have),), generator=draw)], 1).flatten()
     tokens = Tokens(have, offsets, words, torch.arange(KINDS + 6), torch.randn(KINDS + 6, 12, generator=draw))
     features = {name: Features(have, seen) for name in ("image", "text")}
-    return Data(
-        "planted",
-        PEOPLE + KINDS,
-        1,
-        *(triples[part == one] for one in range(3)),
-        features,
-        {"image": tokens, "text": tokens},
-    )
+    return Data("planted", PEOPLE + KINDS, 1, train, dev, test, features, {"image": tokens, "text": tokens})
 
 
 def trained(data: Data, folder, **changes):
