@@ -203,6 +203,20 @@ class Mosaic(ScoringModel):
 
         return score
 
+    @torch.inference_mode()
+    def contributions(self, known: int, relation: int, answer: int) -> dict[str, float]:
+        """What each column adds to the score of (known, relation below 2R, answer), above the mean of all entities."""
+        asked = torch.tensor([known], device=self.facts.device), torch.tensor([relation], device=self.facts.device)
+        evidence = self.evidence()
+        degree = torch.from_numpy(evidence.facts.degree).to(self.facts.device)
+        weights = self.fusion.weights(asked[1], degree[asked[0]])[0]
+        columns = _columns(evidence, self.log_probabilities(), *asked)
+        worth = [
+            float(weight * (column[0, answer] - column[0].mean()))
+            for weight, column in zip(weights, columns, strict=True)
+        ]
+        return dict(zip([*self.scorers, *evidence.names], worth, strict=True))
+
     def evidence(self) -> Evidence:
         """What speaks for answers beside the scorers, read off the buffers; kept until these change."""
         if self._evidence is None:
