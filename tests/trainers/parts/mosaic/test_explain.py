@@ -32,6 +32,7 @@ def test_rules_constants_walks_and_neighbours_are_told_in_words():
     assert found["rule"].says == "e0 –lives in→ e12 –is in→ e16 (held 11 times)"
     assert found["rule"].sure == np.float32(11 / (11 + rules.CAUTION))
     assert "who –lives in→ e12 also –is citizen of→ e16 (held 2 times)" in [one.says for one in every]
-    assert found["walk"].says.startswith("e0 – e12 – ") and found["walk"].says.endswith(" – e16")
+    assert found["walk"].says.startswith("e0 – e12 – ")
+    assert found["walk"].says.endswith(" – e16")
     assert found["image neighbour"].says == "e2, which is like e0, –is citizen of→ e16"
     assert 0 < found["image neighbour"].sure < 1
