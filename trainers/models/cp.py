@@ -22,11 +22,11 @@ ABOUT = About(name="CP", papers=("lacroix2018cp", "zhang2020dura"))
 class Settings(structure.Settings):
     """The shared settings, with those of the paper; there is no margin in a product."""
 
-    objective: str = "one_vs_all"
+    objective: structure.Objectives = "one_vs_all"
     epochs: int = 50
     reciprocal: bool = True
     margin: float = 0.0
-    optimizer: str = "adagrad"
+    optimizer: structure.Optimizers = "adagrad"
     learning_rate: float = 0.1
     init_scale: float | None = 1e-3
     regularization: float = 0.01
@@ -37,11 +37,11 @@ class Settings(structure.Settings):
 
 
 def build(data: Data, settings: Settings, generator: torch.Generator) -> "CP":
-    tables = [
+    entity, answer, relation = (
         normal(rows, settings.dimension, settings.init_scale, generator)
         for rows in (data.entities, data.entities, 2 * data.relations)
-    ]
-    return CP(*tables, data, settings)
+    )
+    return CP(entity, answer, relation, data, settings)
 
 
 class CP(Bilinear):

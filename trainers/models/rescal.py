@@ -21,13 +21,13 @@ ABOUT = About(name="RESCAL", papers=("nickel2011rescal", "zhang2020dura"))
 class Settings(structure.Settings):
     """The shared settings; there is no margin in a product. A relation has D² numbers, so D is smaller."""
 
-    objective: str = "one_vs_all"
+    objective: structure.Objectives = "one_vs_all"
     epochs: int = 50
     dimension: int = 128
     margin: float = 0.0
-    optimizer: str = "adagrad"
+    optimizer: structure.Optimizers = "adagrad"
     learning_rate: float = 0.1
-    regularizer: str = "dura"
+    regularizer: structure.Regularizers = "dura"
     regularization: float = 0.01
 
 

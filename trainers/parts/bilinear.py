@@ -24,6 +24,8 @@ class Bilinear(ScoringModel):
     Everywhere else a relation is a number below 2R, from R on in the direction of heads.
     """
 
+    seen: Tensor  # (E,) bool: the entities of train, where `entity_dropout` asks for it
+
     def __init__(self, entity: Tensor, relation: Tensor, data: Data, settings: Settings):
         super().__init__()
         self.entity, self.relation = nn.Parameter(entity), nn.Parameter(relation)

@@ -62,7 +62,8 @@ class Rows:
             offset = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
             triple, leading = order[starts[ids][of] + offset], order[starts[ids]]
             arrays = self.known[leading], self.relation[leading], of, self.answer[triple]
-            yield Batch(*(torch.from_numpy(array).to(device) for array in arrays), pairs)
+            tensors = [torch.from_numpy(array).to(device) for array in arrays]
+            yield Batch(tensors[0], tensors[1], tensors[2], tensors[3], pairs)
 
 
 def draw_candidates(batch: Batch, entities: int, size: int) -> tuple[Tensor, Tensor]:

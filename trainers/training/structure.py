@@ -11,9 +11,9 @@ An objective makes batches of the training triples and, of a model and a batch, 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,13 +25,30 @@ from trainers.training.optimizer import optimizer_step
 from trainers.training.sampling import Negatives, NegativeSampler, local_slice, self_adversarial_loss, shuffled
 
 Pairs = tuple[Tensor, Tensor, Tensor, Tensor]  # known (B,), relation (B,) below 2R, row (M,), answer (M,)
+Objectives = Literal["negative_sampling", "one_vs_all", "k_vs_all"]
+Optimizers = Literal["adam", "adagrad"]
+Regularizers = Literal["n3", "dura"]
+
+
+class Objective(Protocol):
+    """What a step is taken on."""
+
+    @property
+    def steps(self) -> int:
+        """How many batches an epoch has."""
+
+    def batches(self, epoch: int) -> Iterator[Any]:
+        """The batches of an epoch."""
+
+    def loss(self, model: Any, batch: Any) -> tuple[Tensor, Pairs, float]:
+        """The link loss, 0-d, the pairs that it is of, and what this process's part of the batch counts."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """Hyperparameters of a structure-only model; widths and batch as AdaMF-MAT's, for like to be compared with like."""
 
-    objective: Literal["negative_sampling", "one_vs_all", "k_vs_all"] = "negative_sampling"
+    objective: Objectives = "negative_sampling"
     epochs: int = 500
     evaluate_every: int | None = None  # epochs between two measurements on dev; None: as the schedule says
     batch_size: int = 1024  # a step: positives; rows of up to `answers_per_row` answers; distinct queries
@@ -44,10 +61,10 @@ class Settings:
     margin: float = 12.0  # distance models: score = margin − distance
     adversarial_temperature: float = 1.0  # how much harder negatives count more; 0: all alike
     label_smoothing: float = 0.0  # share of a label that all entities get: 1-vs-all, k-vs-all
-    optimizer: Literal["adam", "adagrad"] = "adam"
+    optimizer: Optimizers = "adam"
     learning_rate: float = 1e-3
     init_scale: float | None = None  # deviation of the tables at the start; None: the model's own start
-    regularizer: Literal["n3", "dura"] = "n3"
+    regularizer: Regularizers = "n3"
     regularization: float = 0.0  # weight of the regulariser, which is a mean over triples
     schedule: Literal["constant", "linear"] = "constant"  # linear: the learning rate falls to 0 over the epochs
     dropout: float = 0.0  # on the known entity's vector
@@ -80,7 +97,7 @@ class Learner(learner.Learner):
         if sparse and settings.objective == "one_vs_all" and not processes.together():
             self.model.sparse = True
             torch.sparse.check_sparse_tensor_invariants.disable()  # torch's own default, which it warns of
-        self.objective = OBJECTIVES[settings.objective](data, settings, self.device, self.seed)
+        self.objective: Objective = OBJECTIVES[settings.objective](data, settings, self.device, self.seed)
         self.optimizers["model"] = _optimizer(settings, model)
         if settings.schedule == "linear":
             falling = torch.optim.lr_scheduler.LambdaLR(
@@ -98,15 +115,17 @@ class Learner(learner.Learner):
 
     def step(self, batch: object) -> dict[str, Tensor]:
         """One step; with several processes, on this one's part of the batch."""
-        settings, terms = self.settings, {}
+        settings = self.settings
         with self.autocast(), processes.own_draws(self.device):
-            terms["link"], pairs, share = self.objective.loss(self.model, batch)
+            loss, pairs, share = self.objective.loss(self.model, batch)
+        terms: dict[str, Tensor] = {"link": loss}
         if settings.regularization:
             size = getattr(self.model, settings.regularizer)(*pairs)
             terms["regularization"] = share * settings.regularization * size
         if settings.relation_prediction:
             terms["relation"] = share * settings.relation_prediction * relation_loss(self.model, pairs)
-        optimizer_step(sum(terms.values()), self.model.parameters(), self.optimizers["model"])
+        whole = sum(list(terms.values())[1:], start=loss)
+        optimizer_step(whole, self.model.parameters(), self.optimizers["model"])
         return {name: term.detach() for name, term in terms.items()}
 
 
@@ -116,7 +135,7 @@ def _optimizer(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
     return kind(model.parameters(), lr=settings.learning_rate, fused=fused, foreach=False)
 
 
-def relation_loss(model: nn.Module, pairs: Pairs) -> Tensor:
+def relation_loss(model: Any, pairs: Pairs) -> Tensor:
     """Mean cross entropy of the relation among all, given both entities (arXiv 2110.02834, equation 3), 0-d."""
     known, relation, row, answer = pairs
     known, relation, stored = known[row], relation[row], len(model.relation)
@@ -146,14 +165,15 @@ class NegativeSampling:
             positive = self.triples[index.to(self.device)]
             yield positive, self.sampler(positive, self.settings.negatives)
 
-    def loss(self, model: nn.Module, batch: tuple[Tensor, Negatives]) -> tuple[Tensor, Pairs, float]:
+    def loss(self, model: Any, batch: tuple[Tensor, Negatives]) -> tuple[Tensor, Pairs, float]:
         positive, negatives = batch
         local, share = local_slice(len(positive))
         positive, negatives = positive[local], Negatives(negatives.entity[local], negatives.head[local])
         scores = model.link_scores(positive, negatives)
         head, relation, tail = positive.unbind(1)
         pairs = head, relation, torch.arange(len(head), device=head.device), tail
-        return share * sum(self_adversarial_loss(*scores, self.settings.adversarial_temperature)), pairs, share
+        right, wrong = self_adversarial_loss(scores[0], scores[1], self.settings.adversarial_temperature)
+        return share * (right + wrong), pairs, share
 
 
 class OneVsAll:
@@ -168,7 +188,7 @@ class OneVsAll:
     def batches(self, epoch: int) -> Iterator[one_vs_all.Batch]:
         return self.rows.batches(self.settings.batch_size, (self.seed, epoch), self.device)
 
-    def loss(self, model: nn.Module, batch: one_vs_all.Batch) -> tuple[Tensor, Pairs, float]:
+    def loss(self, model: Any, batch: one_vs_all.Batch) -> tuple[Tensor, Pairs, float]:
         query = model.ask(model.known(batch.known), batch.relation)
         answers, answer, offset = model.answers, batch.answer, None
         if self.settings.candidates is not None and self.settings.candidates < self.entities:
@@ -194,7 +214,7 @@ class KVsAll:
     def batches(self, epoch: int) -> Iterator[kvsall.Batch]:
         return self.queries.batches(self.settings.batch_size, (self.seed, epoch), self.device)
 
-    def loss(self, model: nn.Module, batch: kvsall.Batch) -> tuple[Tensor, Pairs, float]:
+    def loss(self, model: Any, batch: kvsall.Batch) -> tuple[Tensor, Pairs, float]:
         query = model.ask(model.known(batch.known), batch.relation)
         among = kvsall.draw_candidates(batch, self.entities, None)
         seen = model.answers if among.entity is None else model.answers[among.entity]
@@ -205,4 +225,5 @@ class KVsAll:
         return processes.count() * loss, pairs, 1.0
 
 
+OBJECTIVES: dict[str, Callable[[Data, Settings, torch.device, int], Objective]]
 OBJECTIVES = {"negative_sampling": NegativeSampling, "one_vs_all": OneVsAll, "k_vs_all": KVsAll}

@@ -38,11 +38,13 @@ class Evidence:
         structure += [f"{kind}_{steps}" for steps in WALKS for kind in ("walks", "walks_ending")]
         structure += ["answered", "degree"]
         own = ("neighbours", "neighbours_root", "range", "likeness")
-        return (structure if self.rules else []) + [f"{view}_{kind}" for view in self.views for kind in own]
+        return (structure if self.rules and self.constants else []) + [
+            f"{view}_{kind}" for view in self.views for kind in own
+        ]
 
     def columns(self, known: np.ndarray, relation: np.ndarray) -> Iterator[np.ndarray]:
         """The columns of queries (B,), one after the other."""
-        if self.rules:
+        if self.rules and self.constants:
             yield from self._from_hits(rules.apply(self.rules, self.facts, known, relation), len(known))
             yield from self._from_hits(constants.apply(self.constants, self.facts, known, relation), len(known))
             yield from self._walks(known, relation)

@@ -48,6 +48,11 @@ class Lists:
 class Fusion(nn.Module):
     """`everywhere` (F,), `by_relation` (2R, F), `by_degree` (classes, F), of columns over `spread` (F,)."""
 
+    everywhere: Tensor
+    by_relation: Tensor
+    by_degree: Tensor
+    spread: Tensor
+
     def __init__(self, columns: int, relations: int):
         super().__init__()
         self.register_buffer("everywhere", torch.zeros(columns))

@@ -157,7 +157,7 @@ def _reached(table: np.ndarray, facts: Facts, known: np.ndarray) -> tuple[np.nda
     """Distinct (query, rule, answer) of the queries about `known` (B,), by the rules in `table` (2R, 2R + 1)."""
     query, group = expand(facts.first_group[known], facts.first_group[known + 1])
     first = facts.group_key[group] % facts.relations
-    useful = (table >= 0).any(1)[first]
+    useful = np.any(table >= 0, axis=1)[first]
     query, group, first = query[useful], group[useful], first[useful]
     step, edge = expand(facts.group_start[group], facts.group_start[group + 1])
     query, first, middle = query[step], first[step], facts.target[edge]

@@ -12,6 +12,8 @@ from trainers.training.data import Features, Tokens
 class Dense(nn.Module):
     """Features, their mean taken away. `vectors` (E, K)."""
 
+    vectors: Tensor
+
     def __init__(self, features: Features, entities: int):
         super().__init__()
         vectors = torch.zeros(entities, features.matrix.shape[1])
@@ -37,6 +39,10 @@ class Bag(nn.Module):
 
     `start` (E + 1,), `token` (n,), `weight` (n,): compressed rows of an (E, V) matrix.
     """
+
+    start: Tensor
+    token: Tensor
+    weight: Tensor
 
     def __init__(self, tokens: Tokens, entities: int):
         super().__init__()
