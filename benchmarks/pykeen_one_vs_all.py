@@ -69,7 +69,7 @@ def train_ours(module: ModuleType, data: reading.Data, settings: object, seed: i
     device = torch.device("cpu")
     learner = module.Learner(model, data, settings, device=device, precision=torch.float32, seed=seed)
     for epoch in range(settings.epochs):
-        loop.reseed(learner, seed, epoch)
+        loop.reseed(seed, epoch)
         for batch in learner.batches(epoch):
             learner.step(batch)
     return learner.model.eval().scorer()

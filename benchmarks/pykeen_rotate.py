@@ -108,7 +108,7 @@ def train_ours(data: reading.Data, settings: rotate.Settings, seed: int):
     learner = rotate.Learner(model, data, settings, device=device, precision=torch.float32, seed=seed)
     start = time.perf_counter()
     for epoch in range(settings.epochs):
-        loop.reseed(learner, seed, epoch)
+        loop.reseed(seed, epoch)
         for batch in learner.batches(epoch):
             learner.step(batch)
     seconds = time.perf_counter() - start

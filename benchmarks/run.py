@@ -85,7 +85,10 @@ def graph_folder(params: Params, graph: str, variant: str) -> Path:
     if not (folder / "triples.parquet").exists():
         settings = params.graph[graph]
         read = read_graph(Path("data") / graph / "raw", settings.form)
-        used, _ = choose(read.splits, "released", dev_share=settings.dev_share, seed=settings.split_seed)
+        used, _ = choose(
+            read.splits, "released", dev_share=settings.dev_share, seed=settings.split_seed,
+            least_dev=settings.least_dev,
+        )  # fmt: skip
         write_graph(folder, read.with_splits(used), {"stage": "benchmark", "split": "released"})
     return folder
 

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from pipeline import tables
+from pipeline.errors import UserError
 from stages.cli import stage
 from stages.params import load_params
 from stages.params.models import model_settings
@@ -29,6 +30,7 @@ from trainers.training import train as training
 
 try:
     import optuna
+    from optuna.trial import TrialState as State
 except ImportError as error:
     raise SystemExit("Optuna is not installed: pip install 'tessera-mmkgc[tune]'") from error
 
@@ -67,6 +69,13 @@ def draw(trial: optuna.Trial, space: dict) -> dict:
         else:
             found[name] = values[trial.suggest_categorical(f"{name}#", list(range(len(values))))]
     return found
+
+
+def drawn(params: dict, name: str, values: object) -> object:
+    """What a trial drew for a setting; None if it drew nothing."""
+    if isinstance(values, tuple):
+        return params.get(name)
+    return values[params[f"{name}#"]] if f"{name}#" in params else None
 
 
 def start_of(settings: object, space: dict) -> dict:
@@ -132,18 +141,37 @@ def write(study: optuna.Study, path: Path, space: dict) -> None:
     table.writeheader()
     last = {trial.number: max(trial.intermediate_values.values(), default=0.0) for trial in study.trials}
     for trial in sorted(study.trials, key=lambda one: -last[one.number]):
-        values = {
-            name: trial.params.get(name, None if isinstance(space[name], tuple) else "")
-            if isinstance(space[name], tuple)
-            else (space[name][trial.params[f"{name}#"]] if f"{name}#" in trial.params else "")
-            for name in space
-        }
+        values = {name: drawn(trial.params, name, space[name]) for name in space}
         table.writerow(
             {"trial": trial.number, "state": trial.state.name.lower(), "dev_mrr": f"{last[trial.number]:.4f}",
              **{name: trial.user_attrs.get(name, "") for name in ("chosen_epoch", "stopped_at", "seconds")},
              **{name: f"{value:.4g}" if isinstance(value, float) else value for name, value in values.items()}}
         )  # fmt: skip
     tables.write_text(path, text.getvalue())
+
+
+def open_study(search: Search, path: Path) -> optuna.Study:
+    """The study kept at `path`, a new one if there is none; trials that a killed search left are tried again.
+
+    Raises UserError if it was made with other settings than the search has now.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        storage=f"sqlite:///{path}", study_name="dev_mrr", direction="maximize", load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=3),
+    )  # fmt: skip
+    # A search that goes on must not draw again what it drew at first.
+    study.sampler = optuna.samplers.TPESampler(seed=search.seed + len(study.trials), multivariate=True)
+    settings = {name: str(value) for name, value in asdict(search.settings).items()}
+    if study.user_attrs.get("settings", settings) != settings:
+        raise UserError(f"The search in {path} was begun with other settings; delete that file to begin anew.")
+    for trial in study.get_trials(states=(State.RUNNING,)):
+        study.tell(trial.number, state=State.FAIL)
+        study.enqueue_trial(trial.params)
+    if not study.trials:
+        study.set_user_attr("settings", settings)
+        study.enqueue_trial(start_of(search.settings, search.space))
+    return study
 
 
 @stage
@@ -158,29 +186,15 @@ def main() -> None:
     options = parser.parse_args()
     changes = {name: value for name in ("epochs", "dimension") if (value := getattr(options, name)) is not None}
     search = Search(options.graph, options.model, changes)
-    WORK.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        storage=f"sqlite:///{WORK / f'{options.graph}-{options.model}.db'}", study_name="dev_mrr", direction="maximize",
-        load_if_exists=True, pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=3),
-        sampler=optuna.samplers.TPESampler(seed=search.seed, multivariate=True),
-    )  # fmt: skip
-    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # of a search that was killed
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(trial.params)
-    if not study.trials:
-        study.set_user_attr("settings", {name: str(value) for name, value in asdict(search.settings).items()})
-        study.enqueue_trial(start_of(search.settings, search.space))
+    study = open_study(search, WORK / f"{options.graph}-{options.model}.db")
     path = RESULTS / f"{options.graph}-{options.model}.csv"
     end = time.monotonic() + 60 * options.minutes
-    while (
-        len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)))
-        < options.trials
-    ):
-        if time.monotonic() > end:
-            break
+    while len(study.get_trials(states=(State.COMPLETE, State.PRUNED))) < options.trials and time.monotonic() < end:
         study.optimize(search, n_trials=1)
         write(study, path, search.space)
         gc.collect()
+    if not any(trial.state == State.COMPLETE for trial in study.trials):
+        raise UserError("No trial came to its end within the minutes; give more.")
     best = study.best_trial
     print(f"{options.model} on {options.graph}: dev {100 * best.value:.2f} in trial {best.number} of "
           f"{len(study.trials)}: {best.params}; all in {path}")  # fmt: skip

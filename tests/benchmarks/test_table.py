@@ -1,0 +1,74 @@
+"""The table of results: what came to its end, the best first, with what the paired test says of the others."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from benchmarks import run, table
+from benchmarks.run import done, result_path, run_folder
+from pipeline import tables
+from trainers.evaluation import ranking
+from trainers.models import complex
+
+QUERIES = 400
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """Results of two models on MKG-Y, in an empty folder: ComplEx with two seeds ranks far better than TransE."""
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    for model, seed, most in (("complex", 0, 4), ("complex", 1, 5), ("transe", 0, 40)):
+        rank = draw.integers(1, most, QUERIES).astype(np.float64)
+        ids = np.arange(QUERIES, dtype=np.int32)
+        ranks = {
+            "head": ids, "relation": ids * 0, "tail": ids, "direction": np.full(QUERIES, "tail"),
+            "optimistic": rank.astype(np.int32), "pessimistic": rank.astype(np.int32), "realistic": rank,
+            "candidates": np.full(QUERIES, 50, np.int32), "score": np.zeros(QUERIES, np.float32),
+        }  # fmt: skip
+        ranking.write(run_folder("MKG-Y", model, seed, "clean") / "ranks.parquet", {"test": ranks}, {})
+        metrics = ranking.metrics(ranks)
+        tables.write_json(
+            result_path("MKG-Y", model, seed, "clean"),
+            {"graph": "MKG-Y", "model": model, "seed": seed, "test": {name: metrics[name] for name in run.KEPT},
+             "dev_mrr": 0.35, "chosen_epoch": 9, "seconds": 120.0, "peak_memory_bytes": 2**30, "device": "a CPU",
+             "settings": {"epochs": 12}},
+        )  # fmt: skip
+
+
+def cells(model: str) -> list[str]:
+    line = next(line for line in table.PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| {model}"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_page_has_a_row_for_each_model_the_best_first(kept):
+    table.write()
+    page = table.PAGE.read_text(encoding="utf-8")
+    assert page.index("| ComplEx") < page.index("| TransE")
+    assert "±" in cells("ComplEx")[1]
+    assert "±" not in cells("TransE")[1]
+    assert cells("ComplEx")[6:] == ["2", "9/9", "2.0", "1.0", cells("ComplEx")[10], "best"]
+    assert float(cells("TransE")[-1]) < 0.001
+    assert "Retrained" not in page
+
+
+def test_what_the_paired_test_said_is_kept_where_the_ranks_are_not(kept):
+    table.write()
+    before = table.PAGE.read_text(encoding="utf-8")
+    shutil.rmtree(run.WORK)
+    table.write()
+    assert table.PAGE.read_text(encoding="utf-8") == before
+    (run.RESULTS / "MKG-Y/paired.json").unlink()
+    table.write()
+    assert cells("TransE")[-1] == "?"
+
+
+def test_a_run_is_done_when_its_figures_are_there_with_the_settings_of_now(tmp_path):
+    settings = complex.Settings(dimension=7)
+    path = tmp_path / "seed0.json"
+    assert not done(path, settings)
+    tables.write_json(path, {"settings": dataclasses.asdict(settings)})
+    assert done(path, settings)
+    assert not done(path, complex.Settings(dimension=8))
