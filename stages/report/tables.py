@@ -62,8 +62,9 @@ def published() -> tuple[Published, ...]:
         rows = list(csv.DictReader(handle))
     found = []
     for row in rows:
-        told = [row.pop(name) for name in ("model", "graph", "printed_in")]
-        found.append(Published(*told, {name: float(figure) if figure else None for name, figure in row.items()}))
+        model, graph, printed_in = (row.pop(name) for name in ("model", "graph", "printed_in"))
+        figures = {name: float(figure) if figure else None for name, figure in row.items()}
+        found.append(Published(model, graph, printed_in, figures))
     return tuple(found)
 
 
