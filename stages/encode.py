@@ -93,7 +93,12 @@ def encode_graph(
     stores = Stores(params.store, SCRATCH / f"{graph}-{kind}", kind, encoder.fingerprint, params.encode.store_failure)
     if params.encode.executor == "ray":
         _on_ray(params, inputs, recipe)
-    provenance = {"stage": modality.stage, "encoder": choice.encoder, "settings": settings, **encoder.fingerprint}
+    provenance: dict[str, object] = {
+        "stage": modality.stage,
+        "encoder": choice.encoder,
+        "settings": settings,
+        **encoder.fingerprint,
+    }
     with tqdm(unit=" rows", desc=f"encode {modality.plural} of {graph}", disable=None) as bar:
         return encode_modality(
             inputs,

@@ -47,7 +47,7 @@ def main() -> None:
         params = load_params()
         retry = RetryPolicy(timeout=params.sources.timeout, retries=params.sources.retries)
         block = fetched(params.encoders["beit"], WEIGHTS, mirror=params.sources.mirror, retry=retry)
-        options.weights = Path(block["weights"])
+        options.weights = Path(str(block["weights"]))
     if not options.picture.is_file():
         raise UserError(f"There is no picture at {options.picture}.")
     picture = pictures.decode(options.picture.read_bytes())

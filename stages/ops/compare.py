@@ -6,6 +6,7 @@ only; nothing is ranked again.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from pipeline import tables
 from pipeline.errors import UserError
@@ -21,13 +22,13 @@ def compare(a: Path, b: Path, *, split: str, samples: int, level: float, seed: i
     Raises UserError if a run has no ranks of the split, or the two ranked different queries.
     """
     ranks = [ranking.read(_ranks_of(run), split) for run in (a, b)]
-    options = {"samples": samples, "level": level, "seed": seed}
+    options: dict[str, Any] = {"samples": samples, "level": level, "seed": seed}
     found: dict[str, object] = {"a": str(a), "b": str(b), "split": split, **options}
-    found["both"] = significance.compare(*ranks, _compared(), **options)
+    found["both"] = significance.compare(ranks[0], ranks[1], _compared(), **options)
     for side in ranking.DIRECTIONS:
         sides = [{name: column[run["direction"] == side] for name, column in run.items()} for run in ranks]
         if len(sides[0]["realistic"]):
-            found[side] = significance.compare(*sides, _compared(), **options)
+            found[side] = significance.compare(sides[0], sides[1], _compared(), **options)
     return found
 
 

@@ -128,10 +128,10 @@ def heat_map(
     ends = np.cumsum([span for _, span in parts])
     left = np.arange(cells.shape[1]) + 0.25 * np.searchsorted(ends, np.arange(cells.shape[1]), side="right")
     for y, x in np.ndindex(cells.shape):
-        value, middle = cells[y, x], left[x] + 0.48
+        value, middle = cells[y, x], float(left[x]) + 0.48
         if np.isfinite(value):
             level = value / top if top else 0.0
-            axes.add_patch(Rectangle((left[x], y), 0.96, 0.94, facecolor=colours(level), linewidth=0))
+            axes.add_patch(Rectangle((float(left[x]), float(y)), 0.96, 0.94, facecolor=colours(level), linewidth=0))
             ink = "#ffffff" if level < 0.6 else "#111111"
             axes.text(middle, y + 0.49, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=9.5)
         else:
@@ -142,7 +142,7 @@ def heat_map(
     axes.set_xticks(left + 0.48, ticks)
     axes.set_yticks(np.arange(len(rows)) + 0.48, rows)
     for (heading, span), end in zip(parts, ends, strict=True):
-        axes.text(left[end - span], -0.2, heading, color=STAND_INS.muted, fontsize=9)
+        axes.text(float(left[end - span]), -0.2, heading, color=STAND_INS.muted, fontsize=9)
     axes.set(xlabel=f"coverage ({letters})", ylabel="relation category")
     _title(axes, title)
     axes.spines[:].set_visible(False)

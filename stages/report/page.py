@@ -111,7 +111,8 @@ def _curves(graph: str, runs: Sequence[Run]) -> list[str]:
     other = ("epoch", "step", "dev_mrr", "triples_per_second", "seconds")
     for place, run in with_history:
         terms = {name: values for name, values in run.history.items() if name not in other and not _looked(name)}
-        if len(terms) == 2 and np.array_equal(*terms.values(), equal_nan=True):
+        values = list(terms.values())
+        if len(values) == 2 and np.array_equal(values[0], values[1], equal_nan=True):
             terms = {"loss": terms["loss"]}  # its only term is the whole
         label = report.display(run.model)
         drawn.append(

@@ -124,7 +124,7 @@ def _unseen_relations(part: Mapping) -> list[Finding]:
 
 def _relations(similar: Mapping) -> list[Finding]:
     said = []
-    for kind, one_does, many_do, leak in (
+    kinds: tuple[tuple[str, str, str, Leak], ...] = (
         (
             "reverse",
             "pair of relations says the same, turned round,",
@@ -133,7 +133,8 @@ def _relations(similar: Mapping) -> list[Finding]:
         ),
         ("duplicate", "pair of relations says the same", "pairs of relations say the same", "yes"),
         ("symmetric", "relation holds both ways", "relations hold both ways", "note"),
-    ):
+    )
+    for kind, one_does, many_do, leak in kinds:
         found = similar.get(kind, [])
         if found:
             most = max(found, key=lambda one: one["share"])

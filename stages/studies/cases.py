@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -75,7 +76,9 @@ def run(subject: Subject, bench: Bench, folder: Path) -> None:
     place, mark = bench.run(Point({}, subject.settings), None, bench.seeds[0])
     model = runs.load_run(place).model
     make = {"modality_weights": _weights, "gates": _gates, "attention": _attention}
-    case = make[about_model(subject.model).explains](model, subject.data(), Path("data") / subject.graph)
+    explains = about_model(subject.model).explains
+    assert explains is not None, "only models that explain their answers have a case study"
+    case = make[explains](model, subject.data(), Path("data") / subject.graph)
     title, protocol = TITLES[case.kind]
     tables.write(folder / f"{case.kind}.parquet", case.kind, case.columns, {"kind": case.kind, "fingerprint": mark})
     tables.write_text(folder / "table.csv", csv_of(case.rows))
@@ -113,7 +116,7 @@ def by_coverage(values: np.ndarray, parts: Sequence[str], covered: Coverage) -> 
     return rows
 
 
-def _weights(model: torch.nn.Module, data: Data, folder: Path) -> Case:
+def _weights(model: Any, data: Data, folder: Path) -> Case:
     parts = ("structure", "image", "text")
     weights = model.modality_weights().numpy()
     labels, rows = labels_of(folder, "entities"), by_coverage(weights, parts, coverage_of(data))
@@ -136,7 +139,7 @@ def _weights(model: torch.nn.Module, data: Data, folder: Path) -> Case:
     return Case("modality_weights", columns, rows, drawn)
 
 
-def _gates(model: torch.nn.Module, data: Data, folder: Path) -> Case:
+def _gates(model: Any, data: Data, folder: Path) -> Case:
     labels = labels_of(folder, "relations")
     relation = torch.arange(2 * data.relations)
     gates = {name: one.numpy() for name, one in model.gates(relation).items()}  # (2R, K)
@@ -180,7 +183,7 @@ def _relation(labels: Sequence[str], row: int) -> str:
     return labels[row] if row < len(labels) else f"{labels[row - len(labels)]} (inverse)"
 
 
-def _attention(model: torch.nn.Module, data: Data, folder: Path) -> Case:
+def _attention(model: Any, data: Data, folder: Path) -> Case:
     attention = model.attention().numpy()  # (E, T)
     place, token, part = _places(model, data)
     parts = tuple(dict.fromkeys(part))
@@ -196,7 +199,7 @@ def _attention(model: torch.nn.Module, data: Data, folder: Path) -> Case:
         "label": np.repeat(np.array(labels, dtype=object), len(part))[there],
         "place": np.tile(np.arange(len(part), dtype=np.int32), len(attention))[there],
         "part": np.tile(np.array(part, dtype=object), len(attention))[there],
-        "token_id": np.where(token < 0, None, token).ravel()[there],
+        "token_id": [None if one < 0 else one for one in token.ravel()[there].tolist()],
         "piece": piece.ravel()[there],
         "attention": attention.ravel()[there],
     }
@@ -246,7 +249,7 @@ def _words(
     ]
 
 
-def _places(model: torch.nn.Module, data: Data) -> tuple[dict[str, slice], np.ndarray, list[str]]:
+def _places(model: Any, data: Data) -> tuple[dict[str, slice], np.ndarray, list[str]]:
     """Where each modality's tokens stand in the sequence; the token ids (E, T), -1 for none; the part of each place."""
     part = ["[ENT]"] + (["structure"] if model.has_structure else [])
     ids = [np.full((data.entities, len(part)), -1)]

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,7 +30,7 @@ class Subject:
 
     graph: str
     model: str
-    settings: object
+    settings: Any
     values: Studies
     data: Callable[[], Data]
     encode: Callable[[Mapping[str, str]], Path]  # modality -> encoder; gives a folder like data/<graph>/encoded
@@ -60,7 +61,7 @@ class Study:
 
     def fits(self, model: str) -> bool:
         """Whether the study can be done with this model."""
-        module = module_of(model)
+        module: Any = module_of(model)
         has = self.setting is None or self.setting in {field.name for field in fields(module.Settings)}
         return has and (not self.reads or module.ABOUT.reads in {(kind,) for kind in self.reads})
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Point:
     """One row of a study's table: what names it, and how its runs are made and asked."""
 
     columns: Mapping[str, object]
-    settings: object
+    settings: Any
     change: Change | None = None  # of what is trained on
     asked: Change | None = None  # of what the trained model is asked with
     encoded: Path | None = None  # other encoded tables than the graph's own
@@ -61,7 +62,7 @@ class Bench:
     marks: set[str] = field(default_factory=set)  # the fingerprints of both
     _data: dict = field(default_factory=dict)
 
-    def data(self, settings: object, encoded: Path | None = None) -> Data:
+    def data(self, settings: Any, encoded: Path | None = None) -> Data:
         """The graph as the model reads it, read once."""
         key = (tuple(settings.modalities), encoded)
         if key not in self._data:
@@ -97,7 +98,8 @@ class Bench:
         before, after = (one(given) if one else given for one in (change, asked))
         score = run.score
         if change != asked:
-            score = replace_modality(run.model, before, after, *about_model(self.model).reads).eval().scorer()
+            model: Any = replace_modality(run.model, before, after, *about_model(self.model).reads).eval()
+            score = model.scorer()
         found = ranking.rank(
             score,
             given.test,
@@ -143,7 +145,8 @@ class Bench:
                 work=self.root / WORK / "unfinished",
                 seed=seed,
                 change=change,
-                **where,
+                graph=where["graph"],
+                encoded=where["encoded"],
             )
         self.trained += 1
         return folder, mark

@@ -18,6 +18,7 @@ model trains (`TestProbe`); the weights are chosen on dev all the same.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -69,7 +70,7 @@ class TestProbe:
         found = protocol_metrics(self.protocol, self.rank_test(model))
         return {f"{self.protocol.name}_{metric}": value for metric, value in found.items()}
 
-    def summary(self, history: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    def summary(self, history: Sequence[Mapping[str, Any]]) -> dict[str, object]:
         """What run.json keeps: `name`, `words`, `split`, and of each metric the value and epoch that would be reported;
         no metric where training stopped before the first look."""
         prefix = f"{self.protocol.name}_"
