@@ -29,14 +29,14 @@ def work(data: Data, settings: Settings) -> list[Work]:
     parts.append(Work("fusion", 60.0 * entities * width, 4.0 * entities * width * 10))
     # Difference, squares, root, sum forward; as much again twice backward. The fused table and its gradient once.
     parts.append(Work("distances", 30.0 * pairs * settings.dimension, 4.0 * entities * width * 3))
-    if settings.mu > 0:
+    if settings.adversarial_weight > 0:
         generate = matmul(2 * batch, NOISE + width, HIDDEN) + matmul(2 * batch, HIDDEN, width)
         again = sum(matmul(2 * batch, wide, width) for wide in features)
         # Two modalities: forward and to the input for the model, forward and to the weights for the generators.
         parts.append(Work("generators", len(features) * generate * 4.5 + again, 4.0 * 2 * batch * sum(features)))
     parameters = entities * width + data.relations * settings.dimension + width
     parameters += sum(entities * wide + (wide + 1) * width for wide in features)
-    if settings.mu > 0:
+    if settings.adversarial_weight > 0:
         parameters += len(features) * ((NOISE + width + 1) * HIDDEN + (HIDDEN + 1) * width)
     parts.append(adam(parameters))
     return parts

@@ -26,7 +26,7 @@ def data(generator: torch.Generator) -> Data:
 
 
 def work(data: Data, settings: Settings) -> list[Work]:
-    batch, width, r_width = settings.batch_size, settings.width, settings.relation_width
+    batch, width, r_width = settings.batch_size, settings.dimension, settings.relation_dimension
     compared = data.entities if settings.candidates is None else settings.candidates
     widths = [_width(data, name, settings) for name in settings.modalities]
     fused = len(widths) > 1
@@ -45,7 +45,7 @@ def work(data: Data, settings: Settings) -> list[Work]:
         parts.append(Work(name, flops, sum(4.0 * (2 * u + 3 * r) * d * d for d, r, u in chosen)))
     scores = sum((6.0 * d + 8) * batch * compared for d, _, _ in scorers)
     parts.append(Work("scores", scores, sum(4.0 * 5 * compared * d for d, _, _ in scorers)))
-    if settings.mu and settings.experts > 1:
+    if settings.information_weight and settings.experts > 1:
         estimators = sum(matmul(batch, each, each // 2, 2 * 2 * 5) + matmul(batch, each, 2 * each) for each in widths)
         parts.append(Work("mutual information", estimators, 0.0))
     parts.append(adam(_parameters(data, settings, widths)))
@@ -62,18 +62,18 @@ def distinct_relations(data: Data, settings: Settings) -> int:
 
 def _width(data: Data, name: str, settings: Settings) -> int:
     if name == "structure":
-        return settings.width
+        return settings.dimension
     wide = data.features[name].matrix.shape[1]
-    pooled = GRIDS.get((wide, settings.feature_width))
-    return settings.feature_width if pooled or 0 < settings.feature_width < wide else wide
+    pooled = GRIDS.get((wide, settings.feature_dimension))
+    return settings.feature_dimension if pooled or 0 < settings.feature_dimension < wide else wide
 
 
 def _parameters(data: Data, settings: Settings, widths: list[int]) -> int:
-    width, r_width, rows = settings.width, settings.relation_width, 2 * data.relations
+    width, r_width, rows = settings.dimension, settings.relation_dimension, 2 * data.relations
     count = data.entities * sum(widths) + rows * (r_width * len(widths) + 1)
     count += sum(settings.experts * each * (each + 3) + r_width * each * each + 4 * each for each in widths)
     if len(widths) > 1:
         count += width**3 + 4 * width + HEADS * width * (sum(widths) + len(widths) * (r_width + 2)) + 2 * width
-    if settings.mu and settings.experts > 1:
+    if settings.information_weight and settings.experts > 1:
         count += sum(2 * each * each + 3 * each for each in widths)
     return count

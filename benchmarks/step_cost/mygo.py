@@ -34,7 +34,7 @@ def random_tokens(generator: torch.Generator, count: int, codes: int, width: int
 
 
 def work(data: Data, settings: Settings) -> list[Work]:
-    entities, batch, width, hidden = data.entities, settings.batch_size, settings.dim, settings.hidden
+    entities, batch, width, hidden = data.entities, settings.batch_size, settings.dimension, settings.hidden_dimension
     counts = {"image": settings.image_tokens, "text": settings.text_tokens}
     places = 2 + sum(counts[which] for which in data.tokens)
     used = {which: len(torch.unique(found.values)) for which, found in data.tokens.items()}
@@ -61,7 +61,7 @@ def work(data: Data, settings: Settings) -> list[Work]:
     core = matmul(batch, width, width * width, 3)
     parts.append(Work("TuckER", core + 16.0 * batch * width * width, 4.0 * (2 * batch + 3 * width) * width * width))
     parts.append(Work("scores", (6.0 * width + 8) * batch * entities, 4.0 * 5 * entities * width))
-    if settings.mu:
+    if settings.contrastive_weight:
         rows = settings.contrastive_rows
         whole = layer(rows * places * places * 2, rows * places, rows * places)
         views = matmul(rows, width, rows, 3) * (2 + len(data.tokens))

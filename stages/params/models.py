@@ -25,7 +25,7 @@ def model_settings(params: Params, model: str, graph: str) -> Any:
 
 # Hyperparameters that count something without which there is no model.
 _AT_LEAST_ONE = frozenset(
-    ("epochs", "batch_size", "negatives", "dimension", "width", "relation_width", "dim", "hidden", "heads", "experts")
+    ("epochs", "batch_size", "negatives", "dimension", "relation_dimension", "hidden_dimension", "heads", "experts")
 )
 
 

@@ -118,21 +118,25 @@ def modalities(of: Subject) -> list[Point]:
 
 
 def adversary(of: Subject) -> list[Point]:
-    mu = of.settings.mu or 0.1
+    weight = of.settings.adversarial_weight or 0.1
     return [
-        Point({"training": f"with adversaries (μ = {mu:g})"}, replace(of.settings, mu=mu), reference=True),
-        Point({"training": "without (μ = 0)"}, replace(of.settings, mu=0.0)),
+        Point(
+            {"training": f"with adversaries (μ = {weight:g})"},
+            replace(of.settings, adversarial_weight=weight),
+            reference=True,
+        ),
+        Point({"training": "without (μ = 0)"}, replace(of.settings, adversarial_weight=0.0)),
     ]
 
 
 def experts(of: Subject) -> list[Point]:
     """1 … n experts, with and without mutual information; with one expert there is none, so both begin alike."""
-    mu = of.settings.mu or 1e-4
+    given = of.settings.information_weight or 1e-4
     points = []
     most = max(of.values.experts, of.settings.experts)
-    for term, weight in ((f"with mutual information (μ = {mu:g})", mu), ("without (μ = 0)", 0.0)):
+    for term, weight in ((f"with mutual information (μ = {given:g})", given), ("without (μ = 0)", 0.0)):
         for number in range(1, most + 1):
-            settings = replace(of.settings, experts=number, mu=weight if number > 1 else 0.0)
+            settings = replace(of.settings, experts=number, information_weight=weight if number > 1 else 0.0)
             points.append(Point({"term": term, "experts": number}, settings, reference=settings == of.settings))
     return points
 
@@ -143,7 +147,7 @@ def tokens(of: Subject) -> list[Point]:
     for name in of.modalities:
         key = f"{name}_tokens"
         # The reference's view of the text leaves its last token out, so there must be two.
-        drops = name == "text" and of.settings.mu and of.settings.contrastive_text_view == "reference"
+        drops = name == "text" and of.settings.contrastive_weight and of.settings.contrastive_text_view == "reference"
         numbers = sorted({*of.values.tokens, getattr(of.settings, key)})
         for number in (number for number in numbers if number > bool(drops)):
             settings = replace(of.settings, **{key: number})
@@ -152,10 +156,14 @@ def tokens(of: Subject) -> list[Point]:
 
 
 def contrast(of: Subject) -> list[Point]:
-    mu = of.settings.mu or 0.01
+    weight = of.settings.contrastive_weight or 0.01
     return [
-        Point({"training": f"with contrast (μ = {mu:g})"}, replace(of.settings, mu=mu), reference=True),
-        Point({"training": "without (μ = 0)"}, replace(of.settings, mu=0.0)),
+        Point(
+            {"training": f"with contrast (μ = {weight:g})"},
+            replace(of.settings, contrastive_weight=weight),
+            reference=True,
+        ),
+        Point({"training": "without (μ = 0)"}, replace(of.settings, contrastive_weight=0.0)),
     ]
 
 
@@ -269,7 +277,7 @@ STUDIES = {
     "adversary": Study(
         "Modality adversarial training",
         "The model with its adversaries and without (μ = 0); all else is the same.",
-        adversary, FEATURES, "training", "training", setting="adversarial_weighting",
+        adversary, FEATURES, "training", "training", setting="adversarial_weight",
     ),
     "experts": Study(
         "Experts",
@@ -286,7 +294,7 @@ STUDIES = {
     "contrast": Study(
         "Contrastive loss",
         "The model with its fine-grained contrastive loss and without (μ = 0); all else is the same.",
-        contrast, TOKENS, "training", "training", setting="contrastive_rows",
+        contrast, TOKENS, "training", "training", setting="contrastive_weight",
     ),
     "pictures": Study(
         "Pictures an entity",

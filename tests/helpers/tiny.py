@@ -14,8 +14,8 @@ ENTITIES, RELATIONS, CODES = 23, 3, 19
 
 # Widths and rates that suit a tiny graph; a model takes those that it knows.
 SMALL = {
-    "batch_size": 16, "negatives": 8, "dimension": 16, "width": 16, "relation_width": 16, "dim": 16, "hidden": 32,
-    "learning_rate": 0.003, "feature_width": 16, "image_tokens": 4, "text_tokens": 3, "contrastive_rows": 8,
+    "batch_size": 16, "negatives": 8, "dimension": 16, "relation_dimension": 16, "hidden_dimension": 32,
+    "learning_rate": 0.003, "feature_dimension": 16, "image_tokens": 4, "text_tokens": 3, "contrastive_rows": 8,
     "margin": 4.0, "structure_dropout": 0.0, "image_dropout": 0.0, "text_dropout": 0.0, "dropout": 0.0,
     "scorer_dropout": (0.0, 0.0, 0.0), "restart_epochs": 400,
 }  # fmt: skip

@@ -394,8 +394,14 @@ def test_the_page_on_studies_names_each_of_them():
 
 
 def test_every_point_of_an_ablation_differs_and_only_in_what_it_names():
-    for name, keys in {"experts": {"experts", "mu"}, "tokens": {"image_tokens", "text_tokens"}, "contrast": {"mu"},
-                       "adversary": {"mu"}, "modalities": {"modalities"}}.items():  # fmt: skip
+    changed_by = {
+        "experts": {"experts", "information_weight"},
+        "tokens": {"image_tokens", "text_tokens"},
+        "contrast": {"contrastive_weight"},
+        "adversary": {"adversarial_weight"},
+        "modalities": {"modalities"},
+    }
+    for name, keys in changed_by.items():
         subject, _ = subject_of(able(name))
         points = STUDIES[name].points(subject)
         given = dataclasses.asdict(subject.settings)

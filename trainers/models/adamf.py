@@ -12,6 +12,6 @@ ABOUT = replace(adamf_mat.ABOUT, name="AdaMF")
 
 @dataclass(frozen=True)
 class Settings(adamf_mat.Settings):
-    """The hyperparameters of AdaMF-MAT; μ = 0 unless said otherwise."""
+    """The hyperparameters of AdaMF-MAT; adversarial_weight is 0 unless said otherwise."""
 
-    mu: float = 0.0
+    adversarial_weight: float = 0.0

@@ -68,7 +68,7 @@ class Settings:
     adversarial_temperature: float = 2.0  # τ: how much harder negatives count more
     learning_rate: float = 2e-5
     generator_learning_rate: float = 1e-4
-    mu: float = 0.1  # weight of the modality adversarial loss; 0: none, and no generators
+    adversarial_weight: float = 0.1  # weight of the modality adversarial loss; 0: none, and no generators
     adversarial_weighting: Literal["reference", "per_triple"] = "reference"  # fakes weighted over the batch, or alike
     modalities: tuple[Literal["structure", "text", "image"], ...] = ("structure", "text", "image")
     missing: Literal["mean", "zero", "mask", "learned"] = "mean"  # what stands for a modality that an entity lacks
@@ -97,7 +97,7 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> "AdaMF"
         missing=settings.missing,
         feature_table=settings.feature_table,
         sparse=settings.optimizer == "lazy_adam",
-        adversarial=settings.mu > 0,
+        adversarial=settings.adversarial_weight > 0,
         generator=generator,
     )
 
@@ -389,7 +389,9 @@ class Learner(learner.Learner):
         terms = {"link": sum(self_adversarial_loss(*scores, temperature))}
         if self.model.generators:
             _, fakes = self.model.fake_scores(fused[head], relation, fused[tail], noise)
-            terms["adversarial"] = self.settings.mu * sum(self.adversarial_loss(scores[0], fake) for fake in fakes)
+            terms["adversarial"] = self.settings.adversarial_weight * sum(
+                self.adversarial_loss(scores[0], fake) for fake in fakes
+            )
         return terms
 
     def generator_loss(self, positive: Tensor, noise: dict[str, tuple[Tensor, Tensor]]) -> Tensor:

@@ -62,11 +62,11 @@ class Settings:
     batch_size: int = 1024  # distinct queries (h, r), each with all its answers
     learning_rate: float = 5e-4
     modalities: tuple[Literal["structure", "text", "image"], ...] = ("structure", "text", "image")
-    width: int = 256  # of structure and of the joint modality
-    relation_width: int = 256
-    feature_width: int = 256  # features wider than this are pooled to it (trainers/parts/features.py); 0: never
+    dimension: int = 256  # of structure and of the joint modality
+    relation_dimension: int = 256
+    feature_dimension: int = 256  # features wider than this are pooled to it (trainers/parts/features.py); 0: never
     experts: int = 3  # 1: no mixture, and no mutual information
-    mu: float = 1e-4  # weight of the mutual information between experts; 0: off
+    information_weight: float = 1e-4  # weight of the mutual information between experts; 0: off
     missing: Literal["mean", "zero", "mask", "learned"] = "mean"  # what stands for a missing image or text
     candidates: int | None = None  # entities that a training query is compared with, drawn each step; None: all
     dropout: tuple[float, float, float] = DROPOUT  # of TuckER: input, matrix, output
@@ -160,14 +160,14 @@ class MoMoK(ScoringModel):
         self.settings, self.entities, self.relations = settings, data.entities, data.relations
         self.tables = nn.ModuleDict(
             {
-                name: features.Structure(data.entities, settings.width)
+                name: features.Structure(data.entities, settings.dimension)
                 if name == "structure"
-                else features.Pooled(data.features[name], data.entities, settings.feature_width, settings.missing)
+                else features.Pooled(data.features[name], data.entities, settings.feature_dimension, settings.missing)
                 for name in settings.modalities
             }
         )
         widths = {name: table.width for name, table in self.tables.items()}
-        rows, r_width = 2 * data.relations, settings.relation_width
+        rows, r_width = 2 * data.relations, settings.relation_dimension
         self.relation = nn.ParameterDict(
             {name: nn.init.xavier_normal_(nn.Parameter(torch.empty(rows, r_width))) for name in widths}
         )
@@ -180,10 +180,10 @@ class MoMoK(ScoringModel):
         )
         self.fuse_entity = self.fuse_relation = None
         if len(widths) > 1:
-            self.fuse_entity = Fusion(widths, settings.width, settings.fusion_dropout)
-            self.fuse_relation = Fusion(dict.fromkeys(widths, r_width), settings.width, settings.fusion_dropout)
-            self.scorers[JOINT] = TuckERScorer(settings.width, settings.width, dropout=settings.dropout)
-        disentangle = settings.experts > 1 and settings.mu > 0
+            self.fuse_entity = Fusion(widths, settings.dimension, settings.fusion_dropout)
+            self.fuse_relation = Fusion(dict.fromkeys(widths, r_width), settings.dimension, settings.fusion_dropout)
+            self.scorers[JOINT] = TuckERScorer(settings.dimension, settings.dimension, dropout=settings.dropout)
+        disentangle = settings.experts > 1 and settings.information_weight > 0
         self.estimators = nn.ModuleDict({name: Club(width) for name, width in widths.items()} if disentangle else {})
 
     def present(self, entities: Tensor | None) -> Tensor | None:
@@ -371,7 +371,7 @@ class Learner(QueryLearner):
             terms = {"link": link}
             if self.model.estimators:
                 order = torch.randperm(len(batch.known)).to(self.device)
-                terms["mutual_information"] = self.settings.mu * self.model.mutual_information(
+                terms["mutual_information"] = self.settings.information_weight * self.model.mutual_information(
                     outputs, self.pair(), order
                 )
         # The processes' link losses add up to the loss, the other terms are the same everywhere, and `optimizer_step`

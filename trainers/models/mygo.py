@@ -68,8 +68,8 @@ class Settings:
     learning_rate: float = 1e-3
     restart_epochs: int = 50  # the cosine schedule starts anew after these epochs, then after twice as many, ...
     clip: float = 0.1  # largest norm of the gradient
-    dim: int = 256  # width D
-    hidden: int = 1024  # width of the feed-forward networks
+    dimension: int = 256  # width D
+    hidden_dimension: int = 1024  # width of the feed-forward networks
     heads: int = 2
     decoder_layers: int = 1
     image_tokens: int = 8  # tokens an entity, most frequent first
@@ -79,12 +79,12 @@ class Settings:
     image_dropout: float = 0.3
     text_dropout: float = 0.1
     scorer_dropout: tuple[float, float, float] = DROPOUT  # of TuckER: on its input, its matrix, its output
-    mu: float = 0.01  # weight of the contrastive loss; 0 switches it off
+    contrastive_weight: float = 0.01  # weight of the contrastive loss; 0 switches it off
     contrastive_rows: int = 512
     temperature: float = 0.5
     contrastive_text_view: Literal["reference", "all_tokens"] = "reference"  # reference: without its last token
     contrastive_means: Literal["reference", "unmasked"] = "reference"  # reference: places without a token count too
-    candidates: int | Literal["all"] = "all"  # entities that a training query is compared with
+    candidates: int | None = None  # entities that a training query is compared with, drawn each step; None: all
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,13 @@ def check(settings: Settings) -> None:
         if name.endswith("dropout"):
             if not all(0 <= share < 1 for share in (value if isinstance(value, tuple) else (value,))):
                 raise UserError(f"mygo: {name} cannot be {value}; take a probability of at least 0 and below 1.")
-        elif isinstance(value, int | float) and value < (0 if name == "mu" else 1e-12):
+        elif isinstance(value, int | float) and value < (0 if name == "contrastive_weight" else 1e-12):
             raise UserError(f"mygo: {name} cannot be {value}; take a number above 0.")
-    if settings.dim % settings.heads:
-        raise UserError(f"mygo: dim {settings.dim} cannot be shared by {settings.heads} heads; take a multiple.")
-    reference_view = settings.mu and settings.contrastive_text_view == "reference"
+    if settings.dimension % settings.heads:
+        raise UserError(
+            f"mygo: dimension {settings.dimension} cannot be shared by {settings.heads} heads; take a multiple."
+        )
+    reference_view = settings.contrastive_weight and settings.contrastive_text_view == "reference"
     if "text" in settings.modalities and reference_view and settings.text_tokens < 2:
         raise UserError(
             "mygo: contrastive_text_view: reference drops the last text token and there is only one; "
@@ -184,8 +186,8 @@ class MyGO(ScoringModel):
         generator: torch.Generator,
     ):
         super().__init__()
-        self.entities, self.width, self.settings = entities, settings.dim, settings
-        width = settings.dim
+        self.entities, self.width, self.settings = entities, settings.dimension, settings
+        width = settings.dimension
         vector = math.sqrt(3 / width)  # what Xavier's rule gives for a (1, 1, D) tensor
         self.ent_token = nn.Parameter(uniform((width,), vector, generator))
         self.unknown = nn.Parameter(uniform((width,), math.sqrt(6 / (width + 1)), generator))
@@ -203,7 +205,7 @@ class MyGO(ScoringModel):
         self.relation = nn.Parameter(uniform((relations, width), math.sqrt(6 / (width * (1 + relations))), generator))
         self.relation_norm = nn.LayerNorm(width)
         self.position = nn.Parameter(uniform((3, width), vector, generator))  # head, relation, tail
-        layer = (width, settings.heads, settings.hidden, settings.dropout, generator)
+        layer = (width, settings.heads, settings.hidden_dimension, settings.dropout, generator)
         self.encoder = TransformerLayer(*layer)
         self.decoder = nn.ModuleList(TransformerLayer(*layer) for _ in range(settings.decoder_layers))
         self.tucker = TuckERScorer(width, width, dropout=settings.scorer_dropout, generator=generator)
@@ -413,10 +415,10 @@ class Learner(learner.Learner):
         head, relation, tail = triples.unbind(1)
         known, target = torch.where(hides_tail, head, tail), torch.where(hides_tail, tail, head)
         entities = negatives = contrasted = None
-        if self.settings.mu:
+        if self.settings.contrastive_weight:
             rows = torch.randperm(self.entities + 1, generator=generator)[: self.settings.contrastive_rows]
             contrasted = rows
-        if self.settings.candidates != "all":
+        if self.settings.candidates is not None:
             negatives = torch.randperm(self.entities, generator=generator)[: self.settings.candidates]
             wanted = [known, target, negatives] + ([] if contrasted is None else [contrasted])
             entities = torch.unique(torch.cat(wanted))
@@ -436,7 +438,7 @@ class Learner(learner.Learner):
             terms = {"link": self.link(query, first, batch)}
             if batch.contrasted is not None:
                 contrastive = model.contrastive(first, vectors, batch.contrasted, batch.entities)
-                terms["contrastive"] = self.settings.mu * contrastive
+                terms["contrastive"] = self.settings.contrastive_weight * contrastive
         return terms
 
     def link(self, query: Tensor, first: Tensor, batch: Batch) -> Tensor:

@@ -24,8 +24,8 @@ class Settings:
     epochs: int = 500
     batch_size: int = 1024  # distinct queries (h, r), each with all its answers
     learning_rate: float = 5e-4
-    width: int = 256
-    relation_width: int = 256
+    dimension: int = 256
+    relation_dimension: int = 256
     dropout: tuple[float, float, float] = DROPOUT  # input, matrix, output
     candidates: int | None = None  # entities that a training query is compared with, drawn each step; None: all
 
@@ -39,10 +39,10 @@ class TuckER(ScoringModel):
     def __init__(self, data: Data, settings: Settings):
         super().__init__()
         self.settings, self.entities, self.relations = settings, data.entities, data.relations
-        self.entity = nn.Parameter(nn.init.xavier_normal_(torch.empty(data.entities, settings.width)))
-        rows = torch.empty(2 * data.relations, settings.relation_width)
+        self.entity = nn.Parameter(nn.init.xavier_normal_(torch.empty(data.entities, settings.dimension)))
+        rows = torch.empty(2 * data.relations, settings.relation_dimension)
         self.relation = nn.Parameter(nn.init.xavier_normal_(rows))
-        self.core = TuckERScorer(settings.width, settings.relation_width, dropout=settings.dropout)
+        self.core = TuckERScorer(settings.dimension, settings.relation_dimension, dropout=settings.dropout)
 
     def forward(self, batch: Batch) -> Tensor:
         """The link loss of a batch, 0-d."""

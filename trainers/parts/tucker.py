@@ -21,17 +21,17 @@ class TuckERScorer(nn.Module):
 
     def __init__(
         self,
-        width: int,
-        relation_width: int,
+        dimension: int,
+        relation_dimension: int,
         *,
         dropout: tuple[float, float, float] = DROPOUT,
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        self.W = nn.Parameter(torch.empty(relation_width, width, width))
+        self.W = nn.Parameter(torch.empty(relation_dimension, dimension, dimension))
         nn.init.xavier_uniform_(self.W, generator=generator)
-        self.bn0 = nn.BatchNorm1d(width)
-        self.bn1 = nn.BatchNorm1d(width)
+        self.bn0 = nn.BatchNorm1d(dimension)
+        self.bn1 = nn.BatchNorm1d(dimension)
         self.dropout = dropout
 
     def forward(self, x: Tensor, relation: Tensor, index: Tensor | None = None) -> Tensor:

@@ -14,7 +14,7 @@ import platform
 import resource
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from io import StringIO
 from pathlib import Path
@@ -56,6 +56,11 @@ def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
     path = Path(path)
     about = read_about(path)
     module = module_of(about["model"])
+    known = {field.name for field in fields(module.Settings)}
+    if unknown := sorted(set(about["settings"]) - known):
+        raise UserError(
+            f"{path} was made by an older version ({', '.join(unknown)} are no settings now); train it again."
+        )
     settings = module.Settings(**{key: _frozen(value) for key, value in about["settings"].items()})
     data = blank(about["shapes"], memmaps_again(about.get("memmap", {}), path))
     model = module.build(data, settings, torch.Generator().manual_seed(0))

@@ -39,9 +39,9 @@ def train(one: adamf_mat.Learner, epochs: int = 1) -> dict[str, torch.Tensor]:
 
 
 def test_mat_is_on_by_default_and_adamf_is_the_same_without_it():
-    assert adamf_mat.Settings().mu > 0
-    assert adamf.Settings() == dataclasses.replace(adamf.Settings(), **vars(adamf_mat.Settings(mu=0.0)))
-    with_mat, without = learner(), learner(mu=0.0)
+    assert adamf_mat.Settings().adversarial_weight > 0
+    assert adamf.Settings() == dataclasses.replace(adamf.Settings(), **vars(adamf_mat.Settings(adversarial_weight=0.0)))
+    with_mat, without = learner(), learner(adversarial_weight=0.0)
     assert set(train(with_mat)) == {"link", "adversarial", "generator"}
     assert set(train(without)) == {"link"}
     assert not without.model.generators
@@ -152,7 +152,10 @@ def test_structure_alone_scores_as_rotate_does():
 
 
 def test_lazy_adam_moves_only_rows_that_were_drawn_and_adam_also_the_others():
-    lazy, dense = learner(optimizer="lazy_adam", mu=0.0, margin=1.0), learner(mu=0.0, margin=1.0)
+    lazy, dense = (
+        learner(optimizer="lazy_adam", adversarial_weight=0.0, margin=1.0),
+        learner(adversarial_weight=0.0, margin=1.0),
+    )
     rows = torch.arange(5)
     first = torch.tensor([[0, 0, 1], [2, 1, 3]])
     second = torch.tensor([[10, 2, 11], [12, 1, 13]])

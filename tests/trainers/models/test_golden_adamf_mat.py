@@ -73,7 +73,7 @@ class Case:
             margin=float(self["margin"]),
             epsilon=float(self["epsilon"]),
             adversarial_temperature=float(self["adversarial_temperature"]),
-            mu=float(self["mu"]),
+            adversarial_weight=float(self["mu"]),
         )
         model = adamf_mat.build(data, settings, torch.Generator().manual_seed(0))
         state = model.state_dict()

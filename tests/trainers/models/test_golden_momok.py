@@ -51,10 +51,10 @@ class Case:
     def settings(self) -> momok.Settings:
         return momok.Settings(
             modalities=("structure", "image", "text"),  # the order of the files' attention
-            width=self.file["param::entity_embeddings.weight"].shape[1],
-            relation_width=self.file["param::relation_embeddings.weight"].shape[1],
+            dimension=self.file["param::entity_embeddings.weight"].shape[1],
+            relation_dimension=self.file["param::relation_embeddings.weight"].shape[1],
             experts=self.file["param::structure_moe.w_gate"].shape[1],
-            mu=float(self.file["mu"]),
+            information_weight=float(self.file["mu"]),
             dropout=(0.0, 0.0, 0.0),
             gate_noise=False,
             fusion_dropout=0.0,
@@ -173,7 +173,7 @@ def test_golden_losses_and_gradients(case):
     close(link, case.file["loss_link"], 1e-5, "link")
     mutual = case.model.mutual_information(outputs, (0, 1), case.file["mi_permutation"])
     close(mutual, case.file["loss_mutual_information"], 1e-5, "mutual information")
-    total = link + case.settings().mu * mutual
+    total = link + case.settings().information_weight * mutual
     close(total, case.file["loss_total"], 1e-5, "total")
     check_gradients(case, total, case.weights("grad::", "nothing::"))
 

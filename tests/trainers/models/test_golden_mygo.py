@@ -61,8 +61,8 @@ class Golden:
     def build(self, heads: int) -> MyGO:
         weights = {name.removeprefix("param::"): value for name, value in self.arrays.items() if "param::" in name}
         settings = Settings(
-            dim=weights["ent_token"].shape[-1],
-            hidden=weights["ent_encoder.layers.0.linear1.weight"].shape[0],
+            dimension=weights["ent_token"].shape[-1],
+            hidden_dimension=weights["ent_encoder.layers.0.linear1.weight"].shape[0],
             heads=heads,
             decoder_layers=sum(name.endswith("linear1.weight") and "decoder." in name for name in weights),
             dropout=0.0,
@@ -70,7 +70,7 @@ class Golden:
             image_dropout=0.0,
             text_dropout=0.0,
             scorer_dropout=(0.0, 0.0, 0.0),
-            mu=float(self["mu"]),
+            contrastive_weight=float(self["mu"]),
             temperature=float(self["contrastive_temperature"]),
             contrastive_rows=len(self["contrastive_selection"]),
             image_tokens=self["visual_token_index"].shape[1],

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from pipeline.errors import UserError
 from tests.helpers.tiny import ENTITIES, RELATIONS, fit, learner_of, settings_of, tiny
 from trainers.about import MODELS, module_of
 from trainers.evaluation import ranking
@@ -166,6 +167,12 @@ def test_a_saved_run_loads_with_one_call_and_scores_the_same(module, tmp_path):
     known, relation = torch.tensor([0, 5, 22]), torch.tensor([0, 1, 2])
     for side in ("head", "tail"):
         assert torch.equal(run.score(known, relation, side), learner.model.eval().scorer()(known, relation, side))
+
+
+def test_a_run_of_an_older_version_says_so(tmp_path):
+    (tmp_path / "run.json").write_text('{"model": "momok", "settings": {"width": 256, "mu": 0.1, "epochs": 2}}')
+    with pytest.raises(UserError, match=r"made by an older version \(mu, width are no settings now\); train it again"):
+        runs.load_run(tmp_path)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

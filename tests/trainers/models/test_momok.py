@@ -14,7 +14,7 @@ from trainers.training.data import Data, Features
 from trainers.training.kvsall import draw_candidates
 
 ENTITIES, RELATIONS = 15, 3
-SMALL = Settings(batch_size=16, width=6, relation_width=5, feature_width=8)
+SMALL = Settings(batch_size=16, dimension=6, relation_dimension=5, feature_dimension=8)
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +121,7 @@ def test_the_four_answers_to_missing_features_differ():
         assert all(not torch.allclose(one, other) for other in results[:i])
 
 
-@pytest.mark.parametrize("changes", [{"mu": 0.0}, {"experts": 1}], ids=str)
+@pytest.mark.parametrize("changes", [{"information_weight": 0.0}, {"experts": 1}], ids=str)
 def test_without_mutual_information_there_are_no_estimators(changes):
     _, terms = trained(**changes)
     one, _ = trained(**changes)
@@ -131,8 +131,8 @@ def test_without_mutual_information_there_are_no_estimators(changes):
 
 
 def test_mutual_information_is_weighted_by_mu_and_pulls_on_the_experts_alone():
-    _, terms = trained(mu=1e-4)
-    _, heavier = trained(mu=2e-4)
+    _, terms = trained(information_weight=1e-4)
+    _, heavier = trained(information_weight=2e-4)
     assert set(terms) == {"link", "mutual_information", "estimators"}
     assert float(heavier["mutual_information"]) == pytest.approx(2 * float(terms["mutual_information"]), rel=1e-4)
     model = learner().model

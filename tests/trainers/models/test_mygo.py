@@ -18,7 +18,7 @@ from trainers.training.data import Data, Tokens
 ENTITIES, RELATIONS, CODES = 21, 4, 17
 CPU = torch.device("cpu")
 STILL = {"dropout": 0.0, "structure_dropout": 0.0, "image_dropout": 0.0, "text_dropout": 0.0}
-SMALL = {"dim": 16, "hidden": 24, "heads": 2, "batch_size": 16, "image_tokens": 4, "text_tokens": 3}
+SMALL = {"dimension": 16, "hidden_dimension": 24, "heads": 2, "batch_size": 16, "image_tokens": 4, "text_tokens": 3}
 SMALL |= {"contrastive_rows": 9, "decoder_layers": 2, "modalities": ("structure", "text", "image")}
 
 
@@ -100,12 +100,14 @@ def twin_losses(model: MyGO, batch) -> dict[str, torch.Tensor]:
         rows = batch.contrasted
         cosine = [F.cosine_similarity(first[rows][:, None], view[rows][None], dim=-1) for view in views]
         own = torch.arange(len(rows))
-        terms["contrastive"] = chosen.mu * sum(F.cross_entropy(c / chosen.temperature, own) for c in cosine) / 4
+        terms["contrastive"] = (
+            chosen.contrastive_weight * sum(F.cross_entropy(c / chosen.temperature, own) for c in cosine) / 4
+        )
     return terms
 
 
 def test_the_fast_path_equals_the_twin_in_losses_and_gradients():
-    learner = learner_of(settings(mu=0.5))
+    learner = learner_of(settings(contrastive_weight=0.5))
     batch = next(learner.batches(0))
     loss, gradients = loss_and_gradients(learner, batch)
     learner.model.zero_grad()
@@ -250,11 +252,19 @@ def test_cross_entropy_of_a_broken_score_is_broken():
 
 @pytest.mark.parametrize(
     "change",
-    [{"contrastive_text_view": "all_tokens"}, {"contrastive_means": "unmasked"}, {"temperature": 0.2}, {"mu": 0.2}],
+    [
+        {"contrastive_text_view": "all_tokens"},
+        {"contrastive_means": "unmasked"},
+        {"temperature": 0.2},
+        {"contrastive_weight": 0.2},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_each_option_of_the_contrastive_loss_changes_it_alone(change):
-    plain, changed = learner_of(settings(mu=0.5)), learner_of(settings(**{"mu": 0.5, **change}))
+    plain, changed = (
+        learner_of(settings(contrastive_weight=0.5)),
+        learner_of(settings(**{"contrastive_weight": 0.5, **change})),
+    )
     batch = next(plain.batches(0))
     before, after = plain.losses(batch), changed.losses(batch)
     assert float(before["link"]) == float(after["link"])
@@ -265,7 +275,9 @@ def test_unmasked_means_do_not_see_what_stands_in_empty_places():
     for means, moves in (("unmasked", False), ("reference", True)):
         found = []
         for filler in (0.0, 7.0):
-            learner = learner_of(settings(mu=0.5, contrastive_means=means, contrastive_text_view="all_tokens"))
+            learner = learner_of(
+                settings(contrastive_weight=0.5, contrastive_means=means, contrastive_text_view="all_tokens")
+            )
             for embedding in learner.model.tokens.values():
                 embedding.codebook[0] = filler  # row 0 fills the empty places, and nothing else
             found.append(float(learner.losses(next(learner.batches(0)))["contrastive"]))
@@ -280,22 +292,22 @@ def test_an_entity_without_a_modality_is_no_row_of_its_unmasked_view():
 
 
 def test_without_mu_there_is_no_contrastive_pass():
-    learner = learner_of(settings(mu=0.0))
+    learner = learner_of(settings(contrastive_weight=0.0))
     batch = next(learner.batches(0))
     assert batch.contrasted is None
     assert set(learner.step(batch)) == {"link"}
 
 
 def test_sampled_candidates_estimate_the_full_loss_and_all_of_them_are_exact():
-    full = learner_of(settings(mu=0.0))
+    full = learner_of(settings(contrastive_weight=0.0))
     batch = next(full.batches(0))
     expected, gradients = loss_and_gradients(full, batch)
-    every = learner_of(settings(mu=0.0, candidates=ENTITIES))
+    every = learner_of(settings(contrastive_weight=0.0, candidates=ENTITIES))
     exact, same = loss_and_gradients(every, next(every.batches(0)))
     assert exact == pytest.approx(expected, rel=1e-5)
     for name, gradient in gradients.items():
         torch.testing.assert_close(same[name], gradient, rtol=1e-3, atol=1e-5)
-    few = learner_of(settings(mu=0.0, candidates=8))
+    few = learner_of(settings(contrastive_weight=0.0, candidates=8))
     query, first = torch.randn(400, 16, generator=torch.Generator().manual_seed(0)), torch.randn(ENTITIES, 16)
     odds = []  # of the partition function without the target: the estimate is unbiased in it
     for draw in range(400):
@@ -307,7 +319,7 @@ def test_sampled_candidates_estimate_the_full_loss_and_all_of_them_are_exact():
 
 
 def test_sampled_candidates_with_the_contrastive_loss_encode_what_they_need():
-    learner = learner_of(settings(mu=0.5, candidates=4, contrastive_rows=5, batch_size=6))
+    learner = learner_of(settings(contrastive_weight=0.5, candidates=4, contrastive_rows=5, batch_size=6))
     batch = next(learner.batches(0))
     assert len(batch.entities) < ENTITIES
     assert batch.entities[batch.target].tolist() == next(learner_of(settings(batch_size=6)).batches(0)).target.tolist()
@@ -399,7 +411,7 @@ def test_a_last_batch_of_one_joins_the_one_before():
 def test_the_same_seed_trains_the_same_weights_bit_for_bit():
     found = []
     for seed in (0, 0, 1):
-        learner = learner_of(settings(structure_dropout=0.3, image_dropout=0.2, dropout=0.1, mu=0.1))
+        learner = learner_of(settings(structure_dropout=0.3, image_dropout=0.2, dropout=0.1, contrastive_weight=0.1))
         torch.manual_seed(seed)
         for batch in learner.batches(0):
             learner.step(batch)
@@ -422,7 +434,10 @@ def test_gradients_are_clipped_and_the_rate_restarts():
 
 
 def test_bfloat16_comes_close_to_float32():
-    exact, coarse = learner_of(settings(mu=0.1)), learner_of(settings(mu=0.1), precision=torch.bfloat16)
+    exact, coarse = (
+        learner_of(settings(contrastive_weight=0.1)),
+        learner_of(settings(contrastive_weight=0.1), precision=torch.bfloat16),
+    )
     batch = next(exact.batches(0))
     for name, value in exact.losses(batch).items():
         assert float(coarse.losses(batch)[name]) == pytest.approx(float(value), rel=0.05)

@@ -168,7 +168,9 @@ def test_bernoulli_counts_distinct_pairs():
 
 def test_what_is_planted_can_be_learned(graph, tmp_path):
     given = data.load(graph / "graph", graph / "encoded", name="s", features=["image", "text"], memmap=tmp_path)
-    settings = adamf_mat.Settings(batch_size=256, negatives=32, dimension=32, learning_rate=0.02, mu=0.0, **LARGE)
+    settings = adamf_mat.Settings(
+        batch_size=256, negatives=32, dimension=32, learning_rate=0.02, adversarial_weight=0.0, **LARGE
+    )
     model = adamf_mat.build(given, settings, torch.Generator().manual_seed(0))
     learner = adamf_mat.Learner(model, given, settings, device=torch.device("cpu"), precision=torch.float32, seed=0)
     torch.manual_seed(0)
