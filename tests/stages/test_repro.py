@@ -19,6 +19,11 @@ def folder(tmp_path_factory) -> Path:
     set_key(folder, "models", ["transe", "rotate"])
     set_key(folder, "mini", "epochs", 1, file=ROTATE)
     write_params(folder, {"form": "names"}, MINI)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder) -> Path:
     command(folder, "dvc", "repro", "-q", "train")
     return folder
 
@@ -36,24 +41,24 @@ def changed_by(status: str) -> set[str]:
     return {line.rstrip(":").split("@")[0] for line in status.splitlines() if line[:1].strip() and line.endswith(":")}
 
 
-def test_a_comment_runs_nothing_but_the_check_and_a_change_in_a_model_that_model(folder):
-    model = folder / "trainers/models/transe.py"
+def test_a_comment_runs_nothing_but_the_check_and_a_change_in_a_model_that_model(trained):
+    model = trained / "trainers/models/transe.py"
     append(model, "\n# A remark.\n")
-    assert changed_by(command(folder, "dvc", "status", "--with-deps", "train")) == {"check"}
-    assert ran(command(folder, "dvc", "repro", "train")) == {"check"}
-    assert "up to date" in command(folder, "dvc", "status", "--with-deps", "train")
+    assert changed_by(command(trained, "dvc", "status", "--with-deps", "train")) == {"check"}
+    assert ran(command(trained, "dvc", "repro", "train")) == {"check"}
+    assert "up to date" in command(trained, "dvc", "status", "--with-deps", "train")
     append(model, "\n_more = 1\n")
-    output = command(folder, "dvc", "repro", "train")
+    output = command(trained, "dvc", "repro", "train")
     assert ran(output) == {"check", "train"}
     assert "'train@mini-transe'" in output
     assert "Running stage 'train@mini-rotate'" not in output
 
 
-def test_where_and_how_safely_it_is_trained_trains_nothing_again(folder):
-    params = read_params(folder)
+def test_where_and_how_safely_it_is_trained_trains_nothing_again(trained):
+    params = read_params(trained)
     params["train"] |= {"device": "cpu", "processes": 2, "checkpoint_every": 1}
-    write_params(folder, params)
-    assert ran(command(folder, "dvc", "repro", "train")) <= {"check"}
+    write_params(trained, params)
+    assert ran(command(trained, "dvc", "repro", "train")) <= {"check"}
 
 
 def test_a_new_and_a_changed_picture_are_noticed_wherever_the_folder_lies(folder, tmp_path):
