@@ -1,12 +1,16 @@
 """What is mosaic's own: each kind of evidence decides where it alone knows, and the fusion is fitted on dev alone."""
 
+import dataclasses
+
 import pytest
 import torch
 
+from pipeline.errors import UserError
 from tests.helpers.tiny import learner_of
 from trainers.evaluation import ranking
 from trainers.models import mosaic
 from trainers.training import loop
+from trainers.training.checkpoint import save_tensors
 from trainers.training.data import Data, Features, Tokens
 from trainers.training.train import dev_measure, filter_index
 
@@ -59,3 +63,25 @@ def test_a_picture_or_a_text_decides_where_nothing_else_knows(modality, tmp_path
     assert blind.mean() < 0.7  # four kinds, one as good as the other: 0.52
     assert found[has].mean() > 0.95
     assert abs(found[~has].mean() - blind[~has].mean()) < 0.3
+
+
+def test_the_fusion_sees_no_fact_of_test(tmp_path):
+    data = planted()
+    other = dataclasses.replace(data, test=data.test.flip(0)[:5])
+    first, second = (trained(one, tmp_path / str(len(one.test))).model for one in (data, other))
+    assert torch.equal(first.fusion.everywhere, second.fusion.everywhere)
+    assert torch.equal(first.fusion.by_relation, second.fusion.by_relation)
+
+
+def test_on_train_and_dev_together_the_fusion_is_taken_over_from_another_run(tmp_path):
+    data = planted()
+    chosen = trained(data, tmp_path / "work").model
+    save_tensors(tmp_path / "run" / "weights.safetensors", chosen.state_dict())
+    both = dataclasses.replace(data, train=torch.cat([data.train, data.dev]))
+    with pytest.raises(UserError, match="fusion_from"):
+        trained(both, tmp_path / "refused")
+    again = trained(both, tmp_path / "again", fusion_from=str(tmp_path / "run"))
+    assert torch.equal(again.model.fusion.by_relation, chosen.fusion.by_relation)
+    assert len(again.model.facts) == len(data.train) + len(data.dev)
+    with pytest.raises(UserError, match="is not there"):
+        trained(both, tmp_path / "missing", fusion_from=str(tmp_path / "nowhere"))
