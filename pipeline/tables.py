@@ -286,11 +286,15 @@ class Ragged:
 
 def ragged(column: pa.ChunkedArray) -> Ragged:
     """A list column as two flat arrays."""
-    chunk = column.combine_chunks()
-    if isinstance(chunk, pa.ChunkedArray):
-        chunk = pa.concat_arrays(chunk.chunks) if chunk.num_chunks else pa.array([], column.type)
+    chunk = one_list(column)
     offsets = chunk.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
     return Ragged(offsets - offsets[0], chunk.flatten().to_numpy(zero_copy_only=False))
+
+
+def one_list(column: pa.ChunkedArray) -> pa.LargeListArray:
+    """The chunks of a list column as one. Its offsets have 64 bits: those of 32 end at 2**31 items over all chunks."""
+    column = column.cast(pa.large_list(column.type.value_type))
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def matrix(column: pa.ChunkedArray) -> np.ndarray:

@@ -20,7 +20,11 @@ from pipeline.encoding.encoders import file_sha256
 from pipeline.errors import UserError
 
 # What trainers are known to leave in a checkpoint, as beginnings of dotted names. None of it is imported.
-LEFTOVERS = ("argparse.Namespace", "pytorch_lightning.", "lightning.", "omegaconf.", "numpy.", "_codecs.encode")
+LEFTOVERS = (
+    "argparse.Namespace", "pytorch_lightning.", "lightning.", "omegaconf.", "numpy.", "_codecs.encode",
+    "pathlib.", "typing.", "collections.defaultdict", "builtins.dict", "builtins.list", "builtins.int", "builtins.str",
+    "builtins.float", "builtins.bool", "builtins.tuple", "builtins.set",
+)  # fmt: skip
 
 
 class Inert:
@@ -34,6 +38,14 @@ class Inert:
 
     def __setstate__(self, _: object) -> None:
         pass
+
+
+def _plain_dict(*_: object) -> dict:
+    return {}
+
+
+# torch's reader fills nothing but plain containers, so what is filled must be one.
+_STAND_INS = {"collections.defaultdict": _plain_dict}
 
 
 def read(path: str | Path) -> dict:
@@ -51,7 +63,7 @@ def read(path: str | Path) -> dict:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals([(Inert, name) for name in _leftovers(path)]):
+        with torch.serialization.safe_globals([(_STAND_INS.get(name, Inert), name) for name in _leftovers(path)]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"There are no weights at {path}; check the path.") from error

