@@ -21,7 +21,7 @@ returning NaN for what a model does not know. A truth's score is read from the r
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow.compute as pc
@@ -216,7 +216,7 @@ def _columns(rows: np.ndarray, side: str, order: np.ndarray, counts: list[Tensor
     }
 
 
-def metrics(ranks: Mapping[str, np.ndarray]) -> dict[str, object]:
+def metrics(ranks: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The metrics of `ranks`, shares as fractions of 1: what dev.json and test.json hold.
 
     At the top level: `queries`, `not_finite` (truths whose score was NaN or infinite) and, of the realistic rank in

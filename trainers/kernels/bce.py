@@ -36,8 +36,8 @@ def cost_and_slope_(logits: Tensor, row: Tensor, column: Tensor, target: float) 
 
 def add_sigmoid_(total: Tensor, logits: Tensor, share: Tensor | float) -> None:
     """total += share · σ(logits), all (B, C); `total` may be a slice of columns, `logits` may be overwritten."""
-    kernels = library() if logits.device.type == total.device.type == "cpu" and not isinstance(share, Tensor) else None
-    if kernels is None:
+    kernels = library() if logits.device.type == total.device.type == "cpu" else None
+    if kernels is None or isinstance(share, Tensor):
         total += logits.sigmoid_() * share
         return
     rows, columns = logits.shape

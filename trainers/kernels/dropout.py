@@ -47,10 +47,12 @@ def dropout_linear(x: Tensor, layer: nn.Linear, p: float) -> Tensor:
 
 def drop(x: Tensor, seed: int, p: float) -> Tensor:
     """One application of the mask of (seed, p) to a float32 CPU tensor; needs the C kernel."""
+    kernels = library()
+    assert kernels is not None, "whoever calls this has asked for the kernels"
     x = x.contiguous()
     out = torch.empty_like(x)
     bound, scale = threshold(p)
-    library().dropout(
+    kernels.dropout(
         address(x, torch.float32, *x.shape),
         ctypes.c_int64(x.numel()),
         ctypes.c_uint64(seed),

@@ -177,15 +177,16 @@ def _table_gradient(
     problem: _Problem, position: int, first: int, dropped: Tensor, slope: Tensor, d_mixed: Tensor
 ) -> Tensor:
     """(U, D): each row of a table collects from the places where it stands, in a fixed order."""
-    table, index = problem.tables[position], problem.index[position]
+    kernels, table, index = library(), problem.tables[position], problem.index[position]
+    assert kernels is not None, "the forward pass was the kernel's"
     if index is None:
         order, starts = torch.arange(problem.n), torch.arange(problem.n + 1)
     else:
         order, starts = torch.empty_like(index), torch.empty(len(table) + 1, dtype=torch.int64)
         cells, rows = ctypes.c_int64(index.numel()), ctypes.c_int64(len(table))
-        library().ent_attention_order(_made(index), cells, rows, _made(order), _made(starts))
+        kernels.ent_attention_order(_made(index), cells, rows, _made(order), _made(starts))
     d_table = torch.empty_like(table)
-    library().ent_attention_table(
+    kernels.ent_attention_table(
         ctypes.byref(problem.c),
         *map(ctypes.c_int64, (position, first)),
         _made(order),

@@ -24,6 +24,7 @@ class Bilinear(ScoringModel):
     Everywhere else a relation is a number below 2R, from R on in the direction of heads.
     """
 
+    asked: Tensor  # (n, 2) int64: relation and entity of each query of train, where `strangers` asks for it
     seen: Tensor  # (E,) bool: the entities of train, where `entity_dropout` asks for it
 
     def __init__(self, entity: Tensor, relation: Tensor, data: Data, settings: Settings):

@@ -55,6 +55,8 @@ class Pooled(nn.Module):
     vector that whoever reads `present` leaves out.
     """
 
+    slot: Tensor  # (E,) int64: the row of each entity in `table`, the one beyond its last for those without
+
     def __init__(self, given: Features, entities: int, width: int, missing: str):
         super().__init__()
         rows = pool(given.matrix, width)

@@ -17,6 +17,11 @@ class ProjectedFeatures(nn.Module):
     in the fusion). Features that are not trained are not copied, so a memory-mapped table stays one.
     """
 
+    present: Tensor
+    row: Tensor
+    table: Tensor
+    absent: Tensor | None
+
     def __init__(
         self,
         features: Features,

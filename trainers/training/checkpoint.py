@@ -56,10 +56,14 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict]:
     """An optimiser's state as (tensors by "<parameter>.<key>", everything else as JSON)."""
     state = optimizer.state_dict()
-    tensors, plain = {}, {}
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, object] = {}
     for parameter, values in state["state"].items():
         for key, value in values.items():
-            (tensors if isinstance(value, Tensor) else plain)[f"{parameter}.{key}"] = value
+            if isinstance(value, Tensor):
+                tensors[f"{parameter}.{key}"] = value
+            else:
+                plain[f"{parameter}.{key}"] = value
     return tensors, {"state": plain, "param_groups": state["param_groups"]}
 
 

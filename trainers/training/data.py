@@ -93,9 +93,9 @@ def read_features(path: str | Path, entities: int, memmap: Path | None = None) -
     Raises UserError if it names an entity beyond `entities` or holds a NaN.
     """
     if memmap is not None:
-        entity, matrix, source = open_table(path, memmap)
+        entity, mapped, source = open_table(path, memmap)
         _check_entities(path, entity.numpy(), entities)
-        return Features(entity, matrix, source)
+        return Features(entity, mapped, source)
     ids, matrix = tables.features(path)
     _check_entities(path, ids, entities)
     if not np.isfinite(matrix).all():

@@ -132,9 +132,9 @@ def draw_candidates(batch: Batch, entities: int, size: int | None) -> Candidates
     if size is None or size >= entities:
         if not processes.together():
             return Candidates(None, batch.row, batch.answer, None, None)
-        own, _ = local_slice(entities)
-        pairs, answer = _within(own, batch.answer)
-        return Candidates(torch.arange(own.start, own.stop, device=device), batch.row[pairs], answer, None, None)
+        part, _ = local_slice(entities)
+        pairs, answer = _within(part, batch.answer)
+        return Candidates(torch.arange(part.start, part.stop, device=device), batch.row[pairs], answer, None, None)
     drawn = torch.randperm(entities, device=device)[:size]
     if not processes.together():
         return Candidates(torch.cat([drawn, batch.answers]), batch.row, size + batch.answer_index, size, drawn)

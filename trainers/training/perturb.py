@@ -7,6 +7,7 @@ shares shows the shares and not the draws. Strength 0 returns what was given. No
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar, overload
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from trainers.training.data import Data, Features, Tokens
+
+Table = TypeVar("Table", Features, Tokens)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def swapped(data: Data, change: Change) -> Data:
     """
     _check(change)
 
-    def moved(one: Features | Tokens) -> Features | Tokens:
+    def moved(one: Table) -> Table:
         have = torch.unique(one.entity)
         order = have[torch.from_numpy(np.random.default_rng(change.seed).permutation(len(have)))]
         circle = order[: _number(len(have), change.strength)]
@@ -163,11 +166,15 @@ CHANGES: dict[str, Callable[[Data, Change], Data]] = {
 }
 
 
-def keep(one: Features | Tokens, rows: Tensor) -> Features | Tokens:
+def keep(one: Table, rows: Tensor) -> Table:
     """Only the `rows` (N,) bool of a modality."""
     return rows_of(one, rows.nonzero()[:, 0])
 
 
+@overload
+def rows_of(one: Features, row: Tensor) -> Features: ...
+@overload
+def rows_of(one: Tokens, row: Tensor) -> Tokens: ...
 def rows_of(one: Features | Tokens, row: Tensor) -> Features | Tokens:
     """The rows (n,) int64 of a modality, in that order; the codebook stays whole."""
     if isinstance(one, Features):
@@ -192,11 +199,11 @@ def uncovered(data: Data) -> int:
 
 def _mapped(data: Data, of: tuple[str, ...], change: Callable) -> Data:
     """Data whose features and tokens of the modalities `of` are changed."""
-    both = [
-        {name: change(one) if name in of else one for name, one in kind.items()}
-        for kind in (data.features, data.tokens)
-    ]
-    return replace(data, features=both[0], tokens=both[1])
+
+    def changed(kind: dict[str, Table]) -> dict[str, Table]:
+        return {name: change(one) if name in of else one for name, one in kind.items()}
+
+    return replace(data, features=changed(data.features), tokens=changed(data.tokens))
 
 
 def _first(count: int, change: Change) -> Tensor:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,8 +24,9 @@ from trainers.evaluation.protocols import TestProbe
 from trainers.training import data as reading
 from trainers.training import loop, processes, runs
 from trainers.training.checkpoint import alone
-from trainers.training.data import Data
+from trainers.training.data import Data, Features, Tokens
 from trainers.training.memmap import digest
+from trainers.training.perturb import Change
 from trainers.training.version import run_version
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Schedule:
 
 def train(
     model: str,
-    settings: object,
+    settings: Any,
     schedule: Schedule,
     *,
     graph: Path,
@@ -59,7 +60,7 @@ def train(
     work: Path,
     seed: int,
     protocol: PaperProtocol | None = None,
-    change: Callable[[Data], Data] | None = None,
+    change: Change | None = None,
 ) -> dict:
     """Train `model` on the tables in `graph` and `encoded`, write the run folder `run`, return its run.json.
 
@@ -88,7 +89,7 @@ def train(
 
     built = module.build(data, settings, torch.Generator().manual_seed(seed))
     learner = module.Learner(built.to(device), data, settings, device=device, precision=precision, seed=seed)
-    look = protocol and TestProbe(protocol, test_ranks(given, device), settings.epochs, evaluate_every)
+    look = TestProbe(protocol, test_ranks(given, device), settings.epochs, evaluate_every) if protocol else None
     with alone(folder, processes.is_first()):
         progress = loop.fit(
             learner,
@@ -133,12 +134,12 @@ def modalities_of(settings: object) -> list[str]:
     return used(getattr(settings, "modalities", ()))
 
 
-def without_absent(settings: object, data: Data) -> object:
+def without_absent(settings: Any, data: Data) -> Any:
     """The settings without the modalities that no entity of the graph has.
 
     Raises UserError if nothing is left to learn from.
     """
-    tables_read = {**data.features, **data.tokens}
+    tables_read: dict[str, Features | Tokens] = {**data.features, **data.tokens}
     absent = [name for name in modalities_of(settings) if name in tables_read and not len(tables_read[name].entity)]
     if not absent:
         return settings
@@ -198,13 +199,13 @@ def check_inputs(run: Path, about: Mapping, graph: Path) -> None:
 
 def fingerprint(
     model: str,
-    settings: object,
+    settings: Any,
     schedule: Schedule,
     *,
     seed: int,
     inputs: dict[str, str],
     protocol: PaperProtocol | None = None,
-    change: Callable[[Data], Data] | None = None,
+    change: Change | None = None,
 ) -> str:
     """16 hexadecimal digits for all that a run depends on: equal ones mean that there is nothing to train again.
 
@@ -262,7 +263,7 @@ def dev_measure(data: Data, device: torch.device, sample: int | None, seed: int,
     if sample is not None and sample < len(dev):
         dev = dev[np.sort(np.random.default_rng(seed).choice(len(dev), sample, replace=False))]
 
-    def measure(model: nn.Module) -> float:
+    def measure(model: Any) -> float:
         model.eval()
         ranks = ranking.rank(model.scorer(), dev, known, entities=data.entities, device=device)
         return ranking.metrics(ranks)[MRR.name]
@@ -274,7 +275,7 @@ def test_ranks(data: Data, device: torch.device) -> Callable[[nn.Module], rankin
     """A function of the model that ranks test, for the papers' protocols only."""
     known = filter_index(data)
 
-    def ranks(model: nn.Module) -> ranking.Ranks:
+    def ranks(model: Any) -> ranking.Ranks:
         model.eval()
         return ranking.rank(model.scorer(), data.test, known, entities=data.entities, device=device)
 

@@ -44,6 +44,8 @@ def reasons(evidence: Evidence, known: int, relation: int, answer: int, words: W
 def by_rules(evidence: Evidence, known: int, relation: int, answer: int, words: Words) -> list[Reason]:
     """The rules that lead from the known entity to the answer, the surest first, each with a way that it takes."""
     mined, facts = evidence.rules, evidence.facts
+    if mined is None:
+        return []
     hits = rules.apply(mined, facts, np.array([known]), np.array([relation]))
     found = []
     for rule in sorted(hits.rule[hits.answer == answer].tolist(), key=lambda one: -mined.confidence[one]):
@@ -61,6 +63,8 @@ def by_rules(evidence: Evidence, known: int, relation: int, answer: int, words: 
 def by_constants(evidence: Evidence, known: int, relation: int, answer: int, words: Words) -> list[Reason]:
     """What holds of the known entity and makes this answer likely, the surest first."""
     fixed = evidence.constants
+    if fixed is None:
+        return []
     hits = constants.apply(fixed, evidence.facts, np.array([known]), np.array([relation]))
     found = []
     for rule in sorted(set(hits.rule[hits.answer == answer].tolist()), key=lambda one: -fixed.confidence[one]):

@@ -5,9 +5,12 @@ Relation r leads from head to tail, relation r + R back; so every question is (k
 
 import itertools
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from scipy import sparse
+
+Ids = TypeVar("Ids", int, np.ndarray)
 
 
 class Facts:
@@ -32,7 +35,7 @@ class Facts:
         order = np.argsort(self.source * entities + self.target, kind="stable")
         self._pair, self._pair_relation = (self.source * entities + self.target)[order], self.relation[order]
 
-    def back(self, relation: np.ndarray) -> np.ndarray:
+    def back(self, relation: Ids) -> Ids:
         """The relations that lead the other way."""
         return (relation + self.relations // 2) % self.relations
 
