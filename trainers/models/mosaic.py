@@ -10,6 +10,7 @@ weights are fitted on dev, by which others choose their epoch only. So run.json 
 cross-validation over dev; dev.json holds what the fitted weights reach on the facts that they were fitted on.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -353,23 +354,20 @@ class Learner(learner.Learner):
 
     def lists(self, dev: Tensor, plan: Plan) -> Lists:
         """`dev` (n, 3) in both directions, tails first, with candidates. Nothing here has seen a fact of test."""
-        model = self.model
         facts = filter_index(replace(self.data, test=dev[:0]))
-        evidence, each = model.evidence(), model.log_probabilities()
+        evidence, each = self.model.evidence(), self.model.log_probabilities()
         generator = np.random.default_rng(self.seed)
         parts = []
-        for side, (k, a) in (("tail", (0, 2)), ("head", (2, 0))):
+        for side, ends in (("tail", (0, 2)), ("head", (2, 0))):
             for rows in dev.split(BLOCK):
-                relation = model._directed(rows[:, 1], side)
-                asked = rows[:, k].to(self.device), relation.to(self.device)
-                columns = torch.stack(list(_columns(evidence, each, *asked)), dim=2).cpu()
-                blend = columns[:, :, : len(model.scorers)].mean(2).numpy()
-                row, other = facts.answers(rows[:, k], rows[:, 1], side)
-                bounds = np.searchsorted(row.numpy(), np.arange(len(rows) + 1))
-                for i in range(len(rows)):
-                    others = other[bounds[i] : bounds[i + 1]].numpy()
-                    picked, offset = fusion.candidates(blend[i], others, int(rows[i, a]), plan, generator)
-                    parts.append((columns[i, torch.from_numpy(picked)], torch.from_numpy(offset)))
-        relation = torch.cat([dev[:, 1], dev[:, 1] + model.relations])
-        degree = torch.from_numpy(evidence.facts.degree)[torch.cat([dev[:, 0], dev[:, 2]])]
-        return Lists(*(torch.stack(part) for part in zip(*parts, strict=True)), relation, degree)
+                known, answer = (rows[:, end] for end in ends)
+                relation = self.model._directed(rows[:, 1], side)
+                columns = _columns(evidence, each, known.to(self.device), relation.to(self.device))
+                scorers = [next(columns) for _ in self.model.scorers]
+                blend = torch.stack(scorers).mean(0).cpu().numpy()
+                others = facts.answers(known, rows[:, 1], side)
+                picked, offset = fusion.candidates_of_all(blend, others, answer, plan, generator)
+                every = itertools.chain(scorers, columns)
+                said = torch.stack([column.cpu().gather(1, picked) for column in every], dim=2)
+                parts.append((said, offset, relation, torch.from_numpy(evidence.facts.degree)[known]))
+        return Lists(*(torch.cat(part) for part in zip(*parts, strict=True)))

@@ -9,6 +9,7 @@ at random, each of which stands for as many as it was drawn from (an importance-
 2008).
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,6 +128,19 @@ def candidates(
         [[0.0], np.where(usable, 0.0, -np.inf), np.full(fill, -np.inf), np.where(good, stands_for, -np.inf)]
     )
     return picked, offset.astype(np.float32)
+
+
+def candidates_of_all(
+    blend: np.ndarray, others: tuple[Tensor, Tensor], truth: Tensor, plan: Plan, generator: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """`candidates` of B queries, as (B, C) each: `blend` (B, E), `truth` (B,), the known answers as the filter index
+    gives them: row (M,) ascending, entity (M,)."""
+    bounds = np.searchsorted(others[0].numpy(), np.arange(len(truth) + 1))
+    found = [
+        candidates(row, others[1][start:stop].numpy(), int(one), plan, generator)
+        for row, one, (start, stop) in zip(blend, truth, itertools.pairwise(bounds), strict=True)
+    ]
+    return tuple(torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True))
 
 
 def folds(triples: int, seed: int) -> np.ndarray:
