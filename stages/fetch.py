@@ -52,7 +52,7 @@ def main() -> None:
 def _policy(params: Params) -> CrawlPolicy:
     web = params.web
     retry = RetryPolicy(timeout=web.timeout, retries=web.attempts - 1, backoff=web.backoff, longest_wait=LONGEST_WAIT)
-    return CrawlPolicy(contact=web.contact or "", rate=web.rate, concurrency=web.concurrency, retry=retry)
+    return CrawlPolicy(contact=web.contact, rate=web.rate, concurrency=web.concurrency, retry=retry)
 
 
 def _addresses(params: Params) -> Addresses:

@@ -46,7 +46,7 @@ def main() -> None:
             parts.add(one)
             counts.add(one)
             pictured.add(one["entity_id"])
-        for entity in set(range(entities.num_rows)) - pictured:
+        for entity in [one for one in range(entities.num_rows) if one not in pictured]:
             one = absent(entity, 0, NONE, "the source has no picture of it")
             parts.add(one)
             counts.add(one)

@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.modalities import MODALITIES
+from pipeline.wikimedia.client import check_contact
 from stages.params import Params
 from stages.params.encoders import encoder_settings
 from stages.params.files import File
@@ -28,6 +29,7 @@ def check(params: Params) -> None:
 
     Raises UserError naming file, line and key.
     """
+    _check_contact(params)
     for name in params.encoders:
         encoder_settings(params, name)
     for way, name, kind in _chosen_encoders(params):
@@ -45,6 +47,18 @@ def check(params: Params) -> None:
     for model, blocks in params.model_blocks.items():
         for graph in dict.fromkeys((*params.graphs, *blocks)):
             model_settings(params, model, graph)
+
+
+def _check_contact(params: Params) -> None:
+    """The crawl needs a contact; say so before anything is downloaded. Answers that are here ask nobody."""
+    for graph in params.graphs:
+        block = params.graph[graph]
+        asks = block.images.source == "commons" or block.text.source in ("wikidata", "wikipedia")
+        if asks and not (Path("data") / graph / "web").exists():
+            try:
+                check_contact(params.web.contact)
+            except UserError as error:
+                raise File(params.path).refusal(("web", "contact"), f"{graph}: {error}") from error
 
 
 def write(params: Params) -> None:

@@ -14,6 +14,12 @@ from pipeline.wikimedia.store import MISSING, OK, Answer
 
 ENTITY, REDIRECT, ARTICLE, PICTURE, FILE = "entity", "redirect", "article", "picture", "file"
 TITLE = "enwiki:"  # before a title where a Q-id could stand
+# The languages that are asked for, the first that says something wins. Since 2024 names that are alike in all languages
+# stand under "mul" alone; some entities have only a variant of English.
+LANGUAGES = ("en", "mul", "en-us", "en-gb", "en-ca")
+# What MediaWiki allows in no title: `|` would even be read as two titles, and refuse the whole batch.
+_NO_TITLE = re.compile(r"[\x00-\x1f\x7f#<>\[\]{|}\ufffd]")
+_TITLE_BYTES = 255
 
 Get = Callable[[str, str], Answer | None]  # (kind, key) -> the answer that came
 Kept = dict[str, tuple[str, object | None]]  # key -> (status, what is kept of its answer)
@@ -26,6 +32,21 @@ def subject(key: str) -> str:
     ('Q42', 'enwiki:Douglas Adams')
     """
     return q_id(key) or TITLE + title(key)
+
+
+def no_title(name: str) -> str | None:
+    """Why no page of a wiki can have this title; None if one can.
+
+    >>> no_title("A|B"), no_title("C++")
+    ("no title holds '|'", None)
+    """
+    wrong = _NO_TITLE.search(name)
+    if wrong:
+        return f"no title holds {wrong.group()!r}"
+    size = len(_spaced(name).encode("utf-8", "surrogatepass"))
+    if not size:
+        return "an empty title"
+    return f"no title is longer than {_TITLE_BYTES} bytes; this has {size:,}" if size > _TITLE_BYTES else None
 
 
 def at(value: object, *path: str | int) -> object | None:
@@ -182,18 +203,28 @@ def _plain(value: object) -> str | None:
 
 
 def label_of(entity: Mapping | None) -> str | None:
-    """The English label."""
-    return words(entity, "labels", "en", "value")
+    """The English label, else the one for all languages, else that of a variant of English (LANGUAGES)."""
+    return _first(entity, "labels")
 
 
 def description_of(entity: Mapping | None) -> str | None:
-    """The English description."""
-    return words(entity, "descriptions", "en", "value")
+    """The description, in the languages of the label."""
+    return _first(entity, "descriptions")
+
+
+def _first(entity: Mapping | None, what: str) -> str | None:
+    found = (words(entity, what, language, "value") for language in LANGUAGES)
+    return next((text for text in found if text), None)
 
 
 def aliases_of(entity: Mapping | None) -> tuple[str, ...]:
-    """The English aliases."""
-    return tuple(name for one in _list(entity, "aliases", "en") if (name := words(one, "value")))
+    """The English aliases and those for all languages, each once; where there are none, those of a variant."""
+    english, everywhere, *variants = (_aliases(entity, language) for language in LANGUAGES)
+    return tuple(dict.fromkeys(english + everywhere)) or next(filter(None, variants), ())
+
+
+def _aliases(entity: Mapping | None, language: str) -> tuple[str, ...]:
+    return tuple(name for one in _list(entity, "aliases", language) if (name := words(one, "value")))
 
 
 def article_of(entity: Mapping | None) -> str | None:

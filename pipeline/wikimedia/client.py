@@ -27,6 +27,16 @@ _CLOSING = 0.5  # seconds that a broken connection keeps its place among those u
 _LATE = 0.02  # seconds that a late start may catch up; more would let requests leave in bunches
 
 
+def check_contact(contact: str | None) -> None:
+    """Raises UserError if this is neither an e-mail address nor a URL."""
+    if contact is None or ("@" not in contact and not contact.startswith(("http://", "https://"))):
+        said = "null" if contact is None else repr(contact)
+        raise UserError(
+            f"web.contact in params.yaml is {said}; Wikimedia asks every program to name a person: "
+            "put your e-mail address or a URL there."
+        )
+
+
 @dataclass(frozen=True)
 class CrawlPolicy:
     """How the client behaves towards its hosts.
@@ -36,18 +46,14 @@ class CrawlPolicy:
     request. A host that asks for a wait longer than `retry.longest_wait` is not asked again.
     """
 
-    contact: str
+    contact: str | None
     rate: float = 5.0
     concurrency: int = 4
     retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(timeout=60.0, retries=7, longest_wait=LONGEST_WAIT))
 
     def check(self) -> None:
         """Raises UserError if the contact is none."""
-        if "@" not in (self.contact or "") and not (self.contact or "").startswith(("http://", "https://")):
-            raise UserError(
-                f"web.contact in params.yaml is {self.contact!r}; Wikimedia asks every program to name a person: "
-                "put your e-mail address or a URL there."
-            )
+        check_contact(self.contact)
 
 
 @dataclass(frozen=True)

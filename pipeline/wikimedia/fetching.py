@@ -19,6 +19,7 @@ from pipeline.wikimedia.answers import (
     ARTICLE,
     ENTITY,
     FILE,
+    LANGUAGES,
     PICTURE,
     REDIRECT,
     TITLE,
@@ -29,6 +30,7 @@ from pipeline.wikimedia.answers import (
     by_title,
     entity_of,
     file_page,
+    no_title,
     picture_key,
     picture_names,
     redirection,
@@ -44,7 +46,7 @@ BATCH, INTRODUCTIONS = 50, 20  # the services' own limits
 _QUERY_BYTES = 6000  # of the names in an address, percent-encoded; longer ones are refused by servers on the way
 _PICTURE_BYTES = 32 * 2**20
 # A batch with one of these is asked again in halves, to find whose fault it is.
-_ONE_IS_WRONG = {"no-such-entity", "invalid-title", "invalidtitle", "invalid-entity-id", "toolong"}
+_ONE_IS_WRONG = {"no-such-entity", "invalid-title", "invalidtitle", "invalid-entity-id", "toolong", "toomanyvalues"}
 _PASSING_CODES = {"maxlag", "ratelimited", "readonly", "internal_api_error_DBQueryError", "failed-save", "timeout"}
 
 
@@ -137,15 +139,16 @@ class _Fetch:
         absent = [one for one in subjects if one not in known]
         ids = [one for one in absent if not one.startswith(TITLE)]
         titles = [one.removeprefix(TITLE) for one in absent if one.startswith(TITLE)]
-        state = Progress("entities", len(absent))
+        titles = self._possible(titles, ENTITY, self._at.wikidata, TITLE)
+        state = Progress("entities", len(ids) + len(titles))
         batches = [("ids", batch) for batch in _batched(ids, BATCH)]
         batches += [("titles", batch) for batch in _batched(titles, BATCH)]
         await self._work(batches, lambda one: self._entity_batch(one[0], one[1], state))
 
     async def _entity_batch(self, what: str, batch: Sequence[str], state: Progress) -> None:
         query = {
-            "action": "wbgetentities", what: "|".join(batch), "languages": "en", "sitefilter": "enwiki",
-            "props": "labels|descriptions|aliases|claims|sitelinks",
+            "action": "wbgetentities", what: "|".join(batch), "languages": "|".join(LANGUAGES),
+            "sitefilter": "enwiki", "props": "labels|descriptions|aliases|claims|sitelinks",
         }  # fmt: skip
         if what == "titles":
             query["sites"] = "enwiki"
@@ -163,6 +166,7 @@ class _Fetch:
         """Titles that Wikidata does not know may be redirections on Wikipedia: ask where they lead, then for that."""
         status = self._store.known(ENTITY)
         lost = [one.removeprefix(TITLE) for one in subjects if one.startswith(TITLE) and status.get(one) == MISSING]
+        lost = [one for one in lost if no_title(one) is None]
         known = self._store.known(REDIRECT)
         absent = [one for one in lost if one not in known]
         state = Progress("redirections", len(absent))
@@ -193,7 +197,7 @@ class _Fetch:
                 titles.append(name)
         titles = list(dict.fromkeys(titles))
         known = self._store.known(ARTICLE)
-        absent = [one for one in titles if one not in known]
+        absent = self._possible([one for one in titles if one not in known], ARTICLE, self._at.wikipedia or "")
         state = Progress("introductions", len(absent))
 
         async def batch_of(batch: Sequence[str]) -> None:
@@ -244,7 +248,7 @@ class _Fetch:
         had = self._store.known(PICTURE)
         names = [name for name in names if had.get(picture_key(name, self._wanted.width)) == OK]
         known = self._store.known(FILE)
-        absent = [name for name in names if name not in known]
+        absent = self._possible([name for name in names if name not in known], FILE, self._at.commons)
         state = Progress("licences", len(absent))
 
         async def batch_of(batch: Sequence[str]) -> None:
@@ -262,6 +266,14 @@ class _Fetch:
         return [(FILE, name) for name in names]
 
     # ------------------------------------------------------------------------------------------ what all steps share
+    def _possible(self, titles: Sequence[str], kind: str, base: str, prefix: str = "") -> list[str]:
+        """Those that can be titles; of the others, one of which would spoil its batch, the store keeps the reason."""
+        reasons = {one: no_title(one) for one in titles}
+        for one, reason in reasons.items():
+            if reason is not None:
+                self._store.put(Answer(kind, prefix + one, MISSING, None, reason, 0, now(), base))
+        return [one for one, reason in reasons.items() if reason is None]
+
     async def _ask(
         self,
         base: str,

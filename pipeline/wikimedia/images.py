@@ -70,7 +70,8 @@ def _without(entity_id: int, entity: dict | None, answer: Answer | None) -> dict
     if entity is not None:
         return absent(entity_id, 0, NONE, "Wikidata names no picture (P18)")
     if answer is None or answer.status == store.MISSING:
-        return absent(entity_id, 0, MISSING, "no such entity in Wikidata")
+        reason = f": {answer.error}" if answer is not None and answer.error else ""
+        return absent(entity_id, 0, MISSING, f"no such entity in Wikidata{reason}")
     return absent(entity_id, 0, _STATUS[answer.status], f"Wikidata was not read: {answer.error}")
 
 
@@ -92,7 +93,7 @@ def _rows(
         for entity_id, index, name in places.get(answer.key, ()):
             about = {"attempts": answer.attempts, "fetched_at": answer.fetched_at}
             yield absent(entity_id, index, _STATUS[answer.status], answer.error, file_page(name), **about)
-    for key in places.keys() - seen:
+    for key in [one for one in places if one not in seen]:
         for entity_id, index, name in places[key]:
             yield absent(entity_id, index, FAILED, "not fetched", file_page(name))
 

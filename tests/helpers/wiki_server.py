@@ -44,6 +44,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.script: dict[str, list] = {}
         self.now, self.most, self.slow = 0, 0, 0.0
         self.no_actions: set[str] = set()
+        self.most_values = 50
         self.lock = threading.Lock()
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -139,19 +140,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.json(self.query(query))
         wanted = [one for one in query.get("ids", "").split("|") if one]
         titles = [one for one in query.get("titles", "").split("|") if one]
-        assert len(wanted) + len(titles) <= 50
         assert query["maxlag"] == "5"
+        if len(wanted) + len(titles) > self.server.most_values:
+            return self.json({"error": {"code": "toomanyvalues", "info": "Too many values supplied"}})
         strange = [one for one in wanted if one.startswith("Q99999")]
         if strange:
             return self.json({"error": {"code": "no-such-entity", "info": f"no {strange[0]}", "id": strange[0]}})
         by_title = {one["title"]: q for q, one in self.server.entities.items()}
-        entities = {q: self.entity(q) for q in wanted}
+        languages = query["languages"].split("|")
+        entities = {q: self.entity(q, languages) for q in wanted}
         for place, title in enumerate(titles, 1):
             q = by_title.get(title)
-            entities[q or str(-place)] = self.entity(q) if q else {"site": "enwiki", "title": title, "missing": ""}
+            entities[q or str(-place)] = (
+                self.entity(q, languages) if q else {"site": "enwiki", "title": title, "missing": ""}
+            )
         return self.json({"entities": entities, "success": 1})
 
-    def entity(self, q):
+    def entity(self, q, languages):
         if q not in self.server.entities:
             return {"id": q, "missing": ""}
         one = self.server.entities[q]
@@ -166,10 +171,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         claims = [statement(name) for name in one["pictures"]]
         claims += [{"mainsnak": {"snaktype": "novalue", "property": "P18"}, "rank": "normal"}]
         claims += [statement("Wrong.jpg", "deprecated")]
-        return {
-            "type": "item", "id": q, "labels": {"en": en(one["label"])},
+        said = {
+            "labels": {"en": en(one["label"])},
             "descriptions": {"en": en(one["description"])} if one["description"] else {},
             "aliases": {"en": [en(alias) for alias in one["aliases"]]} if one["aliases"] else {},
+            **one.get("said", {}),
+        }
+        asked = {
+            what: {language: value for language, value in of.items() if language in languages}
+            for what, of in said.items()
+        }
+        return {
+            "type": "item", "id": q, **asked,
             "sitelinks": {"enwiki": {"site": "enwiki", "title": one["title"], "badges": []}},
             "claims": {"P18": claims, "P31": [statement("Q5")]},
         }  # fmt: skip

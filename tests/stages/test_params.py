@@ -119,6 +119,27 @@ def test_a_file_whose_name_dvc_cannot_carry_is_refused(world, file, said):
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("  source: table", "  source: wikidata"),
+        ("  source: table", "  source: wikipedia"),
+        ("  source: drawings", "  source: commons"),
+    ],
+)
+def test_who_asks_wikimedia_says_who_they_are_before_anything_is_downloaded(world, old, new):
+    edit(MINI, old, new)
+    line = edit(PARAMS, "  contact:", "  contact:")
+    refused(PARAMS, line, "mini: web.contact in params.yaml is null;")
+    Path("data/mini/web").mkdir(parents=True)
+    settings.check(load_params())  # the answers are here: nobody is asked
+    Path("data/mini/web").rmdir()
+    edit(PARAMS, "  contact:", "  contact: nobody")
+    refused(PARAMS, line, "web.contact in params.yaml is 'nobody';")
+    edit(PARAMS, "  contact: nobody", "  contact: a@b.org")
+    settings.check(load_params())
+
+
 def test_models_may_be_none(world):
     edit(PARAMS, "models:\n- adamf_mat\n- rotate", "models: []")
     params = load_params()
