@@ -89,9 +89,10 @@ class Scorer(nn.Module):
         self.entity = start(data.entities) if "structure" in settings.modalities else None
         self.W = start(width) if width else None
 
-    def table(self, view: nn.Module | None) -> Tensor:
+    def table(self, view: Any) -> Tensor:
         """(E, 2D) vectors of all entities."""
         if self.W is None:
+            assert self.entity is not None, "what has no view has the structure"
             return self.entity
         said = self.settings.view_scale * view.times(self.W)
         return said if self.entity is None else self.entity + said
@@ -100,7 +101,7 @@ class Scorer(nn.Module):
         """Queries (B, 2D) of entities `x` (B, 2D): their products with answers are Re Σ x r conj(t)."""
         return _product(x, self.relation[relation])
 
-    def loss(self, batch: Batch, view: nn.Module | None, drawn: tuple[Tensor, Tensor] | None) -> Tensor:
+    def loss(self, batch: Batch, view: Any, drawn: tuple[Tensor, Tensor] | None) -> Tensor:
         """Cross entropy of the batch's answers among all entities or those `drawn`, and DURA, 0-d."""
         table = self.table(view)
         known, answer = table[batch.known], table[batch.answer]
@@ -124,12 +125,20 @@ class Scorer(nn.Module):
 class Mosaic(ScoringModel):
     """Scorers by modality; after `fuse` also rules and the fusion, as buffers, so that a run folder holds all of it."""
 
+    views: Any  # nn.ModuleDict of `Dense` and `Bag`
+    scorers: Any  # nn.ModuleDict of `Scorer`
+    facts: Tensor
+    rules: Tensor
+    rules_confidence: Tensor
+    constants: Tensor
+    constants_confidence: Tensor
+
     def __init__(self, data: Data, settings: Settings, generator: torch.Generator):
         super().__init__()
         self.settings, self.entities, self.relations = settings, data.entities, data.relations
         self.views = nn.ModuleDict()
-        for name in (one for one in ("text", "image") if one in settings.modalities):
-            self.views[name] = Dense(data.features[name], data.entities)
+        for view in (one for one in ("text", "image") if one in settings.modalities):
+            self.views[view] = Dense(data.features[view], data.entities)
         if "text" in settings.modalities:
             self.views["words"] = Bag(data.tokens["text"], data.entities)
         self.scorers = nn.ModuleDict()
@@ -153,7 +162,7 @@ class Mosaic(ScoringModel):
             drawn = draw_candidates(batch, self.entities, size)
         return {name: scorer.loss(batch, self._view(name), drawn) for name, scorer in self.scorers.items()}
 
-    def _view(self, scorer: str) -> nn.Module | None:
+    def _view(self, scorer: str) -> Any:
         kind = scorer.split("_")[0]
         return self.views[VIEW_OF[kind]] if kind in VIEW_OF else None
 
@@ -228,10 +237,10 @@ class Mosaic(ScoringModel):
         facts = Facts(self.facts.cpu().numpy(), self.entities, self.relations)
         mined = fixed = None
         if "structure" in self.settings.modalities:
-            rows, sure = self.rules.cpu().numpy(), self.rules_confidence.cpu().numpy()
-            mined = Rules(*rows.T, confidence=sure)
-            rows, sure = self.constants.cpu().numpy(), self.constants_confidence.cpu().numpy()
-            fixed = Constants(*rows.T, confidence=sure)
+            relation, first, second, support = self.rules.cpu().numpy().T
+            mined = Rules(relation, first, second, support, self.rules_confidence.cpu().numpy())
+            relation, known, given, answer, support = self.constants.cpu().numpy().T
+            fixed = Constants(relation, known, given, answer, support, self.constants_confidence.cpu().numpy())
         return Evidence(facts, mined, fixed, {name: view.matrix() for name, view in self.views.items()})
 
     def _forget(self, _=None) -> None:
@@ -242,7 +251,7 @@ class Mosaic(ScoringModel):
         self._forget()
         facts = Facts(self.facts.cpu().numpy(), self.entities, self.relations)
         found, fixed = rules.mine(facts, best=self.settings.rules_per_relation), constants.mine(facts)
-        columns = (found.relation, found.first, found.second, found.support)
+        columns: tuple[np.ndarray, ...] = (found.relation, found.first, found.second, found.support)
         self.rules, self.rules_confidence = self._kept(columns, found.confidence)
         columns = (fixed.relation, fixed.property, fixed.given, fixed.answer, fixed.support)
         self.constants, self.constants_confidence = self._kept(columns, fixed.confidence)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -173,7 +173,7 @@ class Language:
         return (hidden * weight).sum(1) / weight.sum(1)
 
     @cached_property
-    def _model(self) -> torch.nn.Module:
+    def _model(self) -> Any:
         from transformers import AutoModel
         from transformers.utils import logging
 
@@ -208,7 +208,7 @@ class Language:
         self._refuse_unsuitable(model)
         return model
 
-    def _refuse_unsuitable(self, model: torch.nn.Module) -> None:
+    def _refuse_unsuitable(self, model: Any) -> None:
         """Try two texts of two tokens before any row is made.
 
         Raises UserError if the model cannot read a text alone, or if the token to be read has seen nothing of it.
@@ -234,7 +234,7 @@ class Language:
         return embedding_rows(self._folder, used)
 
 
-def _text_part(model: torch.nn.Module) -> torch.nn.Module:
+def _text_part(model: Any) -> Any:
     """What encodes a text: the encoder of a model that has a decoder as well, the text half of one with pictures."""
     if getattr(model.config, "is_encoder_decoder", False):
         return model.get_encoder()
