@@ -26,6 +26,8 @@ import numpy as np
 import torch
 
 from pipeline.graph.filter_index import FilterIndex
+from stages.params import load_params
+from stages.params.models import model_settings
 from trainers.about import MODELS, module_of
 from trainers.evaluation import ranking
 from trainers.training.data import Data, Features, Tokens
@@ -87,7 +89,7 @@ def prepared(model: str, train: np.ndarray, test: np.ndarray):
         return lambda: lambda known, relation, side: scores.repeat(len(known), 1)
     module = module_of(model)
     data = data_for(module.ABOUT.reads, train, test)
-    built = module.build(data, module.Settings(), torch.Generator().manual_seed(0)).eval()
+    built = module.build(data, model_settings(load_params(), model), torch.Generator().manual_seed(0)).eval()
     return built.scorer
 
 

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from pipeline.encoding import torchvision_repair  # noqa: F401
+from stages.params import load_params
+from stages.params.models import model_settings
 from trainers.evaluation import ranking, significance
 from trainers.models import complex, distmult
 from trainers.training import data as reading
@@ -34,6 +36,12 @@ try:
 except ImportError as error:
     raise SystemExit("PyKEEN is not installed: pip install 'tessera-mmkgc[dev]'") from error
 
+# What PyKEEN does as it comes, whatever configs/models has found better.
+THEIRS = {
+    "objective": "one_vs_all", "optimizer": "adagrad", "schedule": "constant", "evaluate_every": None,
+    "candidates": None, "reciprocal": False, "regularization": 0.0, "dropout": 0.0, "label_smoothing": 0.0,
+    "relation_prediction": 0.0, "strangers": "own",
+}  # fmt: skip
 MODELS = {"complex": (complex, ComplExInteraction), "distmult": (distmult, DistMultInteraction)}
 
 
@@ -92,7 +100,7 @@ def main() -> None:
     print(f"{'':20}{'MRR by seed':{9 * seeds}}{'MRR':>10}{'Hits@10':>19}{'seconds':>10}")
     for name in models:
         module, theirs = MODELS[name]
-        their = module.Settings(**given, objective="one_vs_all", optimizer="adagrad", regularization=0.0)
+        their = replace(model_settings(load_params(), name), **given, **THEIRS)
         # Their batch is of triples, each in both directions; ours of rows, which here have one answer like theirs.
         settings = replace(their, batch_size=2 * their.batch_size, answers_per_row=1)
         ways = {f"{name}, tessera": (train_ours, module, settings), f"{name}, pykeen": (train_pykeens, theirs, their)}

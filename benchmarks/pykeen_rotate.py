@@ -18,6 +18,7 @@ import argparse
 import math
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,6 +26,8 @@ from torch import Tensor
 
 from pipeline.encoding import torchvision_repair  # noqa: F401
 from pipeline.graph.filter_index import FilterIndex
+from stages.params import load_params
+from stages.params.models import model_settings
 from trainers.evaluation import ranking, significance
 from trainers.models import rotate
 from trainers.training import data as reading
@@ -140,7 +143,7 @@ def main() -> None:
     given = vars(parser.parse_args())
     graph, seeds, threads, only = (given.pop(name) for name in ("graph", "seeds", "threads", "only"))
     torch.set_num_threads(threads)
-    settings = rotate.Settings(**given)
+    settings = replace(model_settings(load_params(), "rotate"), **given)
     data = reading.load(graph / "graph", graph / "encoded", name=graph.name)
     print(f"{data.name}: {len(data.train):,} training triples, {len(data.test):,} test triples; {settings}")
     print(f"{threads} threads, seeds 0 to {seeds - 1}\n")

@@ -13,11 +13,14 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import torch
 
 from benchmarks.step_cost import DB15K, random_triples
 from benchmarks.train_step import memory
+from stages.params import load_params
+from stages.params.models import model_settings
 
 BATCH, NEGATIVES, DIMENSION, MARGIN, TEMPERATURE, RATE = 1024, 128, 250, 12.0, 1.0, 1e-3
 
@@ -67,7 +70,8 @@ def ours(steps: int) -> list[float]:
 
     train = triples(steps)
     data = Data("random", DB15K["entities"], DB15K["relations"], train, train[:1], train[:1], {}, {})
-    settings = rotate.Settings(
+    settings = replace(
+        model_settings(load_params(), "rotate"),
         batch_size=BATCH,
         negatives=NEGATIVES,
         dimension=DIMENSION,

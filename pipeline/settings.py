@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, TypeVar
 
 from annotated_types import Ge, Gt, Lt
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from pipeline.errors import UserError
 
@@ -24,6 +24,8 @@ AtLeastOne = Annotated[int, Ge(1)]
 NotNegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 Dropout = Annotated[float, Ge(0), Lt(1)]  # a probability; 1 would leave nothing
+# Of a model's page on the hub. A branch such as `main` moves on, and rows of two models would be taken for one's.
+Commit = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
 
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 

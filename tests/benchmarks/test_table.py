@@ -9,6 +9,7 @@ import pytest
 from benchmarks import run, table
 from benchmarks.run import done, result_path, run_folder
 from pipeline import tables
+from tests.helpers.tiny import plain
 from trainers.evaluation import ranking
 from trainers.models import complex
 
@@ -66,9 +67,9 @@ def test_what_the_paired_test_said_is_kept_where_the_ranks_are_not(kept):
 
 
 def test_a_run_is_done_when_its_figures_are_there_with_the_settings_of_now(tmp_path):
-    settings = complex.Settings(dimension=7)
+    settings = plain(complex, dimension=7)
     path = tmp_path / "seed0.json"
     assert not done(path, settings)
     tables.write_json(path, {"settings": dataclasses.asdict(settings)})
     assert done(path, settings)
-    assert not done(path, complex.Settings(dimension=8))
+    assert not done(path, plain(complex, dimension=8))

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 FILES = ["params.yaml", *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/*/*.yaml"))]
 PARAMS, MINI, DB15K = "params.yaml", "configs/graphs/mini.yaml", "configs/graphs/DB15K.yaml"
 ROTATE, MYGO, MINILM = "configs/models/rotate.yaml", "configs/models/mygo.yaml", "configs/encoders/minilm.yaml"
+PATCHES, BERT, BEIT = (f"configs/encoders/{name}.yaml" for name in ("patches", "bert", "beit"))
 
 
 @pytest.fixture
@@ -85,6 +86,14 @@ def refused(file: str, line: int, *said: str) -> None:
         (ROTATE, "  epochs: 100", "  epochs: 0", "mini.epochs cannot be 0: input should be greater than or equal to 1"),
         (ROTATE, "  margin: 12.0", "  margin: .nan", "common.margin cannot be nan: input should be a finite number"),
         (ROTATE, "MKG-Y:", "MKG-Z:", "unknown key 'MKG-Z'; did you mean 'MKG-Y'?"),
+        (ROTATE, "  objective: negative_sampling", "  objective: one_vs_all", "common.objective cannot be used: this"),
+        (ROTATE, "  label_smoothing: 0.0", "  label_smoothing: 1.0", "common.label_smoothing cannot be 1.0: input"),
+        (MYGO, "MKG-Y:\n", "MKG-Y:\n  heads: 3\n", "MKG-Y.heads cannot be used: heads (3) must divide "),
+        (MYGO, "mini:\n", "mini:\n  text_tokens: 1\n", "mini.text_tokens cannot be used: text_tokens (1) leaves no"),
+        (MYGO, "  clip: 0.1", "  clip: 0.0", "common.clip cannot be 0.0: input should be greater than 0"),
+        (PATCHES, "patch: 8", "patch: 7", "patch cannot be used: patch (7) must divide size (64)"),
+        (BERT, "revision: 86b5e0934494bd15c9632b12f734a8a67f723594", "revision: main", "revision cannot be 'main': "),
+        (BEIT, "sha256:", "sha256: abc", "sha256 cannot be 'abc': "),
         (MINILM, "pooling: mean", "poling: mean", "unknown key 'poling'; did you mean 'pooling'?"),
         (MINILM, "family: language", "family: langage", "family cannot be 'langage': did you mean 'language'?"),
         (MINILM, "revision:\n", "revision: 12345\n", "revision cannot be 12345: input should be a valid string, so"),
@@ -200,17 +209,26 @@ def written() -> dict[str, str]:
 
 
 def test_a_graphs_value_goes_before_the_common_one(world):
-    Path(ROTATE).write_text("common: {epochs: 7, margin: 3.0}\nmini: {epochs: 2}\n")
+    edit(ROTATE, "  margin: 12.0", "  margin: 3")
+    edit(ROTATE, "mini:\n  epochs: 100", "mini:\n  epochs: 2")
     found = model_settings(load_params(), "rotate", "mini")
     assert (found.epochs, found.margin) == (2, 3.0)
+    assert isinstance(found.margin, float)
 
 
-def test_every_model_has_a_file_with_every_key():
+def test_every_model_has_a_file_with_every_key_and_its_defaults_stand_there():
+    """A dataclass has no defaults, or the same."""
     blocks = load_params(ROOT / PARAMS).model_blocks
     assert set(blocks) == set(MODELS)
     for model in MODELS:
-        keys = {one.name for one in dataclasses.fields(module_of(model).Settings)}
-        assert keys - set(blocks[model]["common"]) <= {"modalities"}, f"{model}: keys that a user cannot see"
+        fields = {one.name: one.default for one in dataclasses.fields(module_of(model).Settings)}
+        if fields.get("modalities") == ("structure",):  # no choice
+            del fields["modalities"]
+        common = blocks[model]["common"]
+        assert set(common) == set(fields), f"{model}: keys that a user cannot see"
+        given = {name: default for name, default in fields.items() if default is not dataclasses.MISSING}
+        given = json.loads(json.dumps(given))
+        assert given == {name: common[name] for name in given}, model
 
 
 def test_every_encoder_has_a_file_with_every_key_and_its_defaults():

@@ -19,6 +19,7 @@ from stages.report.page import page
 from stages.report.predictions import Thumbnails, choose
 from tests.helpers import browser
 from tests.helpers import report_world as world
+from tests.helpers.tiny import plain
 from trainers.models import distmult
 from trainers.training.data import load
 from trainers.training.runs import load_run
@@ -379,7 +380,7 @@ def test_a_real_run_is_loaded_and_answers(tmp_path):
     world.build(tmp_path, "DB15K", models=())
     folder, data = tmp_path / "runs/DB15K/distmult", tmp_path / "data/DB15K"
     schedule = Schedule(device="cpu", precision="float32", evaluate_every=1, checkpoint_every=0)
-    settings = distmult.Settings(dimension=8, epochs=2, batch_size=256, negatives=4)
+    settings = plain(distmult, dimension=8, epochs=2, batch_size=256, negatives=4)
     places = {"graph": data / "graph", "encoded": data / "encoded", "run": folder, "work": tmp_path / "work"}
     train("distmult", settings, schedule, **places, seed=0)
     run, triples = load_run(folder), load(data / "graph", data / "encoded", name="DB15K")

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.settings import AtLeastOne, Count, NotNegative
 from trainers.about import About, PaperProtocol
 from trainers.kernels import rotate
 from trainers.kernels.rotate import rotated
@@ -58,17 +59,17 @@ BLOCK = 16384  # entities fused at once for ranking, so that a graph of millions
 class Settings:
     """Hyperparameters; the defaults are the paper's for DB15K where it gives them."""
 
-    epochs: int = 1000
-    batch_size: int = 1024  # positives a step
-    negatives: int = 128  # corrupted triples for each positive
+    epochs: AtLeastOne = 1000
+    batch_size: AtLeastOne = 1024  # positives a step
+    negatives: AtLeastOne = 128  # corrupted triples for each positive
     negative_sides: Literal["bernoulli", "uniform"] = "bernoulli"  # how often the head is replaced, how often the tail
-    dimension: int = 250  # D: complex width of an entity, phases of a relation
-    margin: float = 12.0  # score = margin − distance
-    epsilon: float = 2.0  # the tables start uniform in ±(margin + epsilon) / width
-    adversarial_temperature: float = 2.0  # τ: how much harder negatives count more
-    learning_rate: float = 2e-5
-    generator_learning_rate: float = 1e-4
-    adversarial_weight: float = 0.1  # weight of the modality adversarial loss; 0: none, and no generators
+    dimension: AtLeastOne = 250  # D: complex width of an entity, phases of a relation
+    margin: NotNegative = 12.0  # score = margin − distance
+    epsilon: NotNegative = 2.0  # the tables start uniform in ±(margin + epsilon) / width
+    adversarial_temperature: NotNegative = 2.0  # τ: how much harder negatives count more
+    learning_rate: NotNegative = 2e-5
+    generator_learning_rate: NotNegative = 1e-4
+    adversarial_weight: NotNegative = 0.1  # weight of the modality adversarial loss; 0: none, and no generators
     adversarial_weighting: Literal["reference", "per_triple"] = "reference"  # fakes weighted over the batch, or alike
     modalities: tuple[Literal["structure", "text", "image"], ...] = ("structure", "text", "image")
     missing: Literal["mean", "zero", "mask", "learned"] = "mean"  # what stands for a modality that an entity lacks
@@ -77,7 +78,7 @@ class Settings:
     # entities, whose moments rest in between, so a step costs the same however many entities there are. The numbers
     # differ: a row that is not drawn neither coasts on its momentum nor lets its moments fade.
     optimizer: Literal["adam", "lazy_adam"] = "adam"
-    negative_pool: int = 0  # draw each step's negatives from so many entities, for large graphs; 0: from all
+    negative_pool: Count = 0  # draw each step's negatives from so many entities, for large graphs; 0: from all
 
     def __post_init__(self) -> None:
         if not self.modalities or len(set(self.modalities)) < len(self.modalities):

@@ -20,9 +20,6 @@ ABOUT = About(name="ComplEx", papers=("trouillon2016complex", "lacroix2018cp", "
 class Settings(structure.Settings):
     """The shared settings; `dimension` counts complex numbers, and there is no margin in a product."""
 
-    margin: float = 0.0
-    regularization: float = 0.01
-
 
 def build(data: Data, settings: Settings, generator: torch.Generator) -> "ComplEx":
     """By default both tables start with deviation 1/√2D, entities around 0, relations around 1."""

@@ -18,18 +18,9 @@ __all__ = ["ABOUT", "CP", "Learner", "Settings", "build"]
 ABOUT = About(name="CP", papers=("lacroix2018cp", "zhang2020dura"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings(structure.Settings):
-    """The shared settings, with those of the paper; there is no margin in a product."""
-
-    objective: structure.Objectives = "one_vs_all"
-    epochs: int = 50
-    reciprocal: bool = True
-    margin: float = 0.0
-    optimizer: structure.Optimizers = "adagrad"
-    learning_rate: float = 0.1
-    init_scale: float | None = 1e-3
-    regularization: float = 0.01
+    """The shared settings; there is no margin in a product."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,9 +21,6 @@ ABOUT = About(name="DistMult", papers=("yang2015distmult",), memorises=0.4)
 class Settings(structure.Settings):
     """The shared settings; there is no margin in a product."""
 
-    margin: float = 0.0
-    regularization: float = 0.01
-
 
 def build(data: Data, settings: Settings, generator: torch.Generator) -> "DistMult":
     """By default both tables start with deviation 1/√D, entities around 0, relations around 1."""

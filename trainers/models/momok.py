@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.settings import AtLeastOne, Count, Dropout, NotNegative
 from trainers.about import About, PaperProtocol
 from trainers.kernels import bce
 from trainers.kernels.attention import attend
@@ -25,7 +26,6 @@ from trainers.training.kvsall import (
     Batch,
     Candidates,
     QueryLearner,
-    check_candidates,
     draw_candidates,
     link_loss,
     seeded,
@@ -58,27 +58,24 @@ COLUMNS = 2048  # candidates compared at a time in evaluation
 class Settings:
     """The defaults are the paper's for DB15K."""
 
-    epochs: int = 2000
-    batch_size: int = 1024  # distinct queries (h, r), each with all its answers
-    learning_rate: float = 5e-4
+    epochs: AtLeastOne = 2000
+    batch_size: AtLeastOne = 1024  # distinct queries (h, r), each with all its answers
+    learning_rate: NotNegative = 5e-4
     modalities: tuple[Literal["structure", "text", "image"], ...] = ("structure", "text", "image")
-    dimension: int = 256  # of structure and of the joint modality
-    relation_dimension: int = 256
-    feature_dimension: int = 256  # features wider than this are pooled to it (trainers/parts/features.py); 0: never
-    experts: int = 3  # 1: no mixture, and no mutual information
-    information_weight: float = 1e-4  # weight of the mutual information between experts; 0: off
+    dimension: AtLeastOne = 256  # of structure and of the joint modality
+    relation_dimension: AtLeastOne = 256
+    feature_dimension: Count = 256  # features wider than this are pooled to it (trainers/parts/features.py); 0: never
+    experts: AtLeastOne = 3  # 1: no mixture, and no mutual information
+    information_weight: NotNegative = 1e-4  # weight of the mutual information between experts; 0: off
     missing: Literal["mean", "zero", "mask", "learned"] = "mean"  # what stands for a missing image or text
-    candidates: int | None = None  # entities that a training query is compared with, drawn each step; None: all
-    dropout: tuple[float, float, float] = DROPOUT  # of TuckER: input, matrix, output
-    fusion_dropout: float = 0.2
+    candidates: AtLeastOne | None = None  # entities that a training query is compared with, drawn each step; None: all
+    dropout: tuple[Dropout, Dropout, Dropout] = DROPOUT  # of TuckER: input, matrix, output
+    fusion_dropout: Dropout = 0.2
     gate_noise: bool = True  # noise on the experts' gates in training
 
     def __post_init__(self) -> None:
         if not self.modalities or len(set(self.modalities)) < len(self.modalities):
             raise ValueError("modalities needs at least one of structure, text, image, each once")
-        if self.experts < 1:
-            raise ValueError("experts must be at least 1")
-        check_candidates(self.candidates)
 
 
 class Experts(nn.Module):

@@ -14,7 +14,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
+from pipeline.settings import AtLeastOne, Count, Dropout, NotNegative
 from trainers.about import About
 from trainers.parts.mosaic import constants, fusion, rules
 from trainers.parts.mosaic.constants import Constants
@@ -49,26 +50,26 @@ START = 1e-3  # spread of the weights before training
 class Settings:
     """Of the scorers first, then of the fusion."""
 
-    epochs: int = 12
-    evaluate_every: int | None = 2  # epochs between two measurements on dev; None: as the schedule says
-    batch_size: int = 512  # rows of up to `answers_per_row` answers of a query
-    answers_per_row: int = 8
-    learning_rate: float = 0.1  # of Adagrad
-    modalities: tuple[str, ...] = ("structure", "text", "image")
-    structure_ranks: tuple[int, ...] = (200, 500)  # complex numbers of an entity, a scorer each
-    text_ranks: tuple[int, ...] = (200,)
-    image_ranks: tuple[int, ...] = (200,)
-    regularization: float = 0.04  # weight of DURA, a mean over triples
-    dropout: float = 0.2  # on the known entity
-    view_scale: float = 0.2  # length of the vectors of texts and images that are mapped onto entities
-    candidates: int | None = None  # entities that a training query is compared with, drawn each step; None: all
-    rules_per_relation: int = 400  # at most
-    fusion_penalty: float = 0.5  # on what the fusion's weights differ between relations
-    fusion_from: str | None = None  # run folder whose fusion is taken over; None: one is fitted on dev
+    epochs: AtLeastOne
+    evaluate_every: AtLeastOne | None  # epochs between two measurements on dev; None: as the schedule says
+    batch_size: AtLeastOne  # rows of up to `answers_per_row` answers of a query
+    answers_per_row: AtLeastOne
+    learning_rate: NotNegative  # of Adagrad
+    modalities: tuple[Literal["structure", "text", "image"], ...]
+    structure_ranks: tuple[AtLeastOne, ...]  # complex numbers of an entity, a scorer each
+    text_ranks: tuple[AtLeastOne, ...]
+    image_ranks: tuple[AtLeastOne, ...]
+    regularization: NotNegative  # weight of DURA, a mean over triples
+    dropout: Dropout  # on the known entity
+    view_scale: NotNegative  # length of the vectors of texts and images that are mapped onto entities
+    candidates: AtLeastOne | None  # entities that a training query is compared with, drawn each step; None: all
+    rules_per_relation: Count  # at most
+    fusion_penalty: NotNegative  # on what the fusion's weights differ between relations
+    fusion_from: str | None  # run folder whose fusion is taken over; None: one is fitted on dev
 
     def __post_init__(self) -> None:
-        if not set(self.modalities) & {"structure", "text", "image"}:
-            raise ValueError("modalities must name at least one of structure, text, image")
+        if not self.modalities or len(set(self.modalities)) < len(self.modalities):
+            raise ValueError("modalities needs at least one of structure, text, image, each once")
 
 
 class Scorer(nn.Module):

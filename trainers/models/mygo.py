@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.errors import UserError
+from pipeline.settings import AtLeastOne, Dropout, NotNegative, Positive
 from trainers.about import About, PaperProtocol
 from trainers.kernels.cross_entropy import linear_cross_entropy
 from trainers.kernels.dropout import dropout
@@ -62,29 +62,41 @@ STRUCTURE, TOKENS = "structure", ("image", "text")
 class Settings:
     """What a user chooses; the defaults are the paper's for DB15K."""
 
-    epochs: int = 1500
-    batch_size: int = 2048
-    modalities: tuple[str, ...] = ("structure", "text", "image")
-    learning_rate: float = 1e-3
-    restart_epochs: int = 50  # the cosine schedule starts anew after these epochs, then after twice as many, ...
-    clip: float = 0.1  # largest norm of the gradient
-    dimension: int = 256  # width D
-    hidden_dimension: int = 1024  # width of the feed-forward networks
-    heads: int = 2
-    decoder_layers: int = 1
-    image_tokens: int = 8  # tokens an entity, most frequent first
-    text_tokens: int = 4
-    dropout: float = 0.01  # inside the Transformers
-    structure_dropout: float = 0.6
-    image_dropout: float = 0.3
-    text_dropout: float = 0.1
-    scorer_dropout: tuple[float, float, float] = DROPOUT  # of TuckER: on its input, its matrix, its output
-    contrastive_weight: float = 0.01  # weight of the contrastive loss; 0 switches it off
-    contrastive_rows: int = 512
-    temperature: float = 0.5
+    epochs: AtLeastOne = 1500
+    batch_size: AtLeastOne = 2048
+    modalities: tuple[Literal["structure", "text", "image"], ...] = ("structure", "text", "image")
+    learning_rate: Positive = 1e-3
+    restart_epochs: AtLeastOne = 50  # the cosine schedule starts anew after these epochs, then after twice as many, ...
+    clip: Positive = 0.1  # largest norm of the gradient
+    dimension: AtLeastOne = 256  # width D
+    hidden_dimension: AtLeastOne = 1024  # width of the feed-forward networks
+    heads: AtLeastOne = 2
+    decoder_layers: AtLeastOne = 1
+    image_tokens: AtLeastOne = 8  # tokens an entity, most frequent first
+    text_tokens: AtLeastOne = 4
+    dropout: Dropout = 0.01  # inside the Transformers
+    structure_dropout: Dropout = 0.6
+    image_dropout: Dropout = 0.3
+    text_dropout: Dropout = 0.1
+    scorer_dropout: tuple[Dropout, Dropout, Dropout] = DROPOUT  # of TuckER: on its input, its matrix, its output
+    contrastive_weight: NotNegative = 0.01  # weight of the contrastive loss; 0 switches it off
+    contrastive_rows: AtLeastOne = 512
+    temperature: Positive = 0.5
     contrastive_text_view: Literal["reference", "all_tokens"] = "reference"  # reference: without its last token
     contrastive_means: Literal["reference", "unmasked"] = "reference"  # reference: places without a token count too
-    candidates: int | None = None  # entities that a training query is compared with, drawn each step; None: all
+    candidates: AtLeastOne | None = None  # entities that a training query is compared with, drawn each step; None: all
+
+    def __post_init__(self) -> None:
+        if not self.modalities or len(set(self.modalities)) < len(self.modalities):
+            raise ValueError("modalities needs at least one of structure, text, image, each once")
+        if self.dimension % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide dimension ({self.dimension})")
+        reference_view = self.contrastive_weight and self.contrastive_text_view == "reference"
+        if "text" in self.modalities and reference_view and self.text_tokens < 2:
+            raise ValueError(
+                "text_tokens (1) leaves no token where `contrastive_text_view: reference` drops the last; take 2, or "
+                "all_tokens"
+            )
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,6 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> "MyGO":
 
     Raises UserError if the settings contradict one another or the data.
     """
-    check(settings)
     counts = {"image": settings.image_tokens, "text": settings.text_tokens}
     selections = {
         which: select(data.tokens[which], data.entities, counts[which])
@@ -116,28 +127,6 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> "MyGO":
         if which in settings.modalities
     }
     return MyGO(data.entities, data.relations, selections, settings, generator)
-
-
-def check(settings: Settings) -> None:
-    """Raises UserError if the settings contradict one another."""
-    if not settings.modalities or set(settings.modalities) - {STRUCTURE, *TOKENS}:
-        raise UserError(f"mygo: modalities cannot be {list(settings.modalities)}; take some of structure, text, image.")
-    for name, value in vars(settings).items():
-        if name.endswith("dropout"):
-            if not all(0 <= share < 1 for share in (value if isinstance(value, tuple) else (value,))):
-                raise UserError(f"mygo: {name} cannot be {value}; take a probability of at least 0 and below 1.")
-        elif isinstance(value, int | float) and value < (0 if name == "contrastive_weight" else 1e-12):
-            raise UserError(f"mygo: {name} cannot be {value}; take a number above 0.")
-    if settings.dimension % settings.heads:
-        raise UserError(
-            f"mygo: dimension {settings.dimension} cannot be shared by {settings.heads} heads; take a multiple."
-        )
-    reference_view = settings.contrastive_weight and settings.contrastive_text_view == "reference"
-    if "text" in settings.modalities and reference_view and settings.text_tokens < 2:
-        raise UserError(
-            "mygo: contrastive_text_view: reference drops the last text token and there is only one; "
-            "set contrastive_text_view: all_tokens, or text_tokens: 2."
-        )
 
 
 class TokenEmbedding(nn.Module):

@@ -19,16 +19,7 @@ ABOUT = About(name="RESCAL", papers=("nickel2011rescal", "zhang2020dura"))
 
 @dataclass(frozen=True)
 class Settings(structure.Settings):
-    """The shared settings; there is no margin in a product. A relation has D² numbers, so D is smaller."""
-
-    objective: structure.Objectives = "one_vs_all"
-    epochs: int = 50
-    dimension: int = 128
-    margin: float = 0.0
-    optimizer: structure.Optimizers = "adagrad"
-    learning_rate: float = 0.1
-    regularizer: structure.Regularizers = "dura"
-    regularization: float = 0.01
+    """The shared settings; there is no margin in a product. A relation has D² numbers."""
 
 
 def build(data: Data, settings: Settings, generator: torch.Generator) -> "RESCAL":

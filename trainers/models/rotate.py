@@ -22,7 +22,7 @@ ABOUT = About(name="RotatE", papers=("sun2019rotate",))
 EPSILON = 2.0  # the tables start uniform in ±(margin + 2) / D, as in the authors' code
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings(structure.Settings):
     """The shared settings; `dimension` counts complex numbers."""
 

@@ -22,11 +22,11 @@ ABOUT = About(name="TransE", papers=("bordes2013transe",), memorises=0.6)
 EPSILON = 2.0  # the tables start uniform in ±(margin + 2) / D, so that distances start near the margin
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings(structure.Settings):
     """The shared settings, and the norm."""
 
-    norm: Literal[1, 2] = 1  # p of the distance
+    norm: Literal[1, 2]  # p of the distance
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.settings import AtLeastOne, Dropout, NotNegative
 from trainers.about import About
 from trainers.parts.scorer import ScoringModel
-from trainers.parts.tucker import DROPOUT, TuckERScorer
+from trainers.parts.tucker import TuckERScorer
 from trainers.training import processes
 from trainers.training.data import Data
-from trainers.training.kvsall import Batch, QueryLearner, check_candidates, draw_candidates, link_loss, seeded
+from trainers.training.kvsall import Batch, QueryLearner, draw_candidates, link_loss, seeded
 from trainers.training.optimizer import optimizer_step
 
 ABOUT = About(name="TuckER", papers=("balazevic2019tucker",))
@@ -21,16 +22,13 @@ ABOUT = About(name="TuckER", papers=("balazevic2019tucker",))
 class Settings:
     """Of the baseline: structure alone. MoMoK's defaults, so that what the other modalities add can be read off."""
 
-    epochs: int = 500
-    batch_size: int = 1024  # distinct queries (h, r), each with all its answers
-    learning_rate: float = 5e-4
-    dimension: int = 256
-    relation_dimension: int = 256
-    dropout: tuple[float, float, float] = DROPOUT  # input, matrix, output
-    candidates: int | None = None  # entities that a training query is compared with, drawn each step; None: all
-
-    def __post_init__(self) -> None:
-        check_candidates(self.candidates)
+    epochs: AtLeastOne
+    batch_size: AtLeastOne  # distinct queries (h, r), each with all its answers
+    learning_rate: NotNegative
+    dimension: AtLeastOne
+    relation_dimension: AtLeastOne
+    dropout: tuple[Dropout, Dropout, Dropout]  # input, matrix, output
+    candidates: AtLeastOne | None  # entities that a training query is compared with, drawn each step; None: all
 
 
 class TuckER(ScoringModel):

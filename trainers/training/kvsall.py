@@ -106,12 +106,6 @@ class QueryLearner(learner.Learner):
         return self.queries.batches(self.settings.batch_size, (self.seed, epoch), self.device)
 
 
-def check_candidates(size: int | None) -> None:
-    """Raises ValueError if training cannot compare with so many candidates."""
-    if size is not None and size < 1:
-        raise ValueError("candidates must be at least 1, or null for all entities")
-
-
 @dataclass(frozen=True)
 class Candidates:
     """What a batch's queries are compared with. With several processes: this one's part of it."""

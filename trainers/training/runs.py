@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from pipeline import tables
 from pipeline.errors import UserError
+from pipeline.settings import Misfit, build
 from trainers.about import module_of
 from trainers.training.checkpoint import load_tensors, save_tensors
 from trainers.training.data import Data, Features, Tokens
@@ -61,7 +62,10 @@ def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
         raise UserError(
             f"{path} was made by an older version ({', '.join(unknown)} are no settings now); train it again."
         )
-    settings = module.Settings(**{key: _frozen(value) for key, value in about["settings"].items()})
+    try:
+        settings = build(module.Settings, about["settings"])
+    except Misfit as error:
+        raise UserError(f"{path} was made by an older version ({error.said().rstrip('.')}); train it again.") from error
     data = blank(about["shapes"], memmaps_again(about.get("memmap", {}), path))
     model = module.build(data, settings, torch.Generator().manual_seed(0))
     _fill(model, load_tensors(path / "weights.safetensors"), path)
@@ -181,10 +185,6 @@ def _fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"{path / 'weights.safetensors'} does not fit its run.json; train again. ({error})") from error
-
-
-def _frozen(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _csv(rows: list[dict]) -> str:

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.settings import AtLeastOne, Dropout, NotNegative
 from trainers.training import kvsall, learner, one_vs_all, processes
 from trainers.training.data import Data
 from trainers.training.optimizer import optimizer_step
@@ -44,40 +45,37 @@ class Objective(Protocol):
         """The link loss, 0-d, the pairs that it is of, and what this process's part of the batch counts."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Hyperparameters of a structure-only model; widths and batch as AdaMF-MAT's, for like to be compared with like."""
 
-    objective: Objectives = "negative_sampling"
-    epochs: int = 500
-    evaluate_every: int | None = None  # epochs between two measurements on dev; None: as the schedule says
-    batch_size: int = 1024  # a step: positives; rows of up to `answers_per_row` answers; distinct queries
-    answers_per_row: int = 8  # 1-vs-all
-    candidates: int | None = None  # 1-vs-all: entities that queries are compared with, drawn each step; None: all
-    negatives: int = 128  # corrupted triples for each positive
-    negative_sides: Literal["bernoulli", "uniform"] = "bernoulli"  # how often the head is replaced, how often the tail
-    dimension: int = 250  # D: numbers of an entity; complex numbers in ComplEx and RotatE
-    reciprocal: bool = False  # heads are asked through relations of their own (arXiv 1806.07297)
-    margin: float = 12.0  # distance models: score = margin − distance
-    adversarial_temperature: float = 1.0  # how much harder negatives count more; 0: all alike
-    label_smoothing: float = 0.0  # share of a label that all entities get: 1-vs-all, k-vs-all
-    optimizer: Optimizers = "adam"
-    learning_rate: float = 1e-3
-    init_scale: float | None = None  # deviation of the tables at the start; None: the model's own start
-    regularizer: Regularizers = "n3"
-    regularization: float = 0.0  # weight of the regulariser, which is a mean over triples
-    schedule: Literal["constant", "linear"] = "constant"  # linear: the learning rate falls to 0 over the epochs
-    dropout: float = 0.0  # on the known entity's vector
-    strangers: Literal["own", "mean"] = "own"  # what entities without a training fact ask with
-    relation_prediction: float = 0.0  # weight of the relation's cross entropy among all, given both entities
+    objective: Objectives
+    epochs: AtLeastOne
+    evaluate_every: AtLeastOne | None  # epochs between two measurements on dev; None: as the schedule says
+    batch_size: AtLeastOne  # a step: positives; rows of up to `answers_per_row` answers; distinct queries
+    answers_per_row: AtLeastOne  # 1-vs-all
+    candidates: AtLeastOne | None  # 1-vs-all: entities that queries are compared with, drawn each step; None: all
+    negatives: AtLeastOne  # corrupted triples for each positive
+    negative_sides: Literal["bernoulli", "uniform"]  # how often the head is replaced, how often the tail
+    dimension: AtLeastOne  # D: numbers of an entity; complex numbers in ComplEx and RotatE
+    reciprocal: bool  # heads are asked through relations of their own (arXiv 1806.07297)
+    margin: NotNegative  # distance models: score = margin − distance
+    adversarial_temperature: NotNegative  # how much harder negatives count more; 0: all alike
+    label_smoothing: Dropout  # share of a label that all entities get: 1-vs-all, k-vs-all
+    optimizer: Optimizers
+    learning_rate: NotNegative
+    init_scale: NotNegative | None  # deviation of the tables at the start; None: the model's own start
+    regularizer: Regularizers
+    regularization: NotNegative  # weight of the regulariser, which is a mean over triples
+    schedule: Literal["constant", "linear"]  # linear: the learning rate falls to 0 over the epochs
+    dropout: Dropout  # on the known entity's vector
+    strangers: Literal["own", "mean"]  # what entities without a training fact ask with
+    relation_prediction: NotNegative  # weight of the relation's cross entropy among all, given both entities
     modalities: tuple[Literal["structure"], ...] = ("structure",)  # these models read nothing else
 
     def __post_init__(self) -> None:
         if tuple(self.modalities) != ("structure",):
             raise ValueError("this model reads the structure only: modalities must be [structure]")
-        kvsall.check_candidates(self.candidates)
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError("label_smoothing must be at least 0 and below 1")
 
 
 def only(settings: Settings, **values: tuple) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pipeline.encoding import torchvision_repair  # noqa: F401  (before timm)
 from pipeline.encoding.encoders import InvalidInput, Rows, checkpoints, file_sha256, pictures
 from pipeline.errors import UserError
+from pipeline.settings import AtLeastOne
 from pipeline.versions import code_version
 
 KIND = "image"
@@ -31,7 +32,7 @@ UNUSED = ("decoder.", "decode_task_layer.", "teacher_model.", "scaling_layer.", 
 @dataclass(frozen=True)
 class Settings:
     weights: str  # path of the checkpoint
-    heads: int = 12  # attention heads of its encoder: the one size that a checkpoint does not tell
+    heads: AtLeastOne = 12  # attention heads of its encoder: the one size that a checkpoint does not tell
 
 
 @dataclass(frozen=True)

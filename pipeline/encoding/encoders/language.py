@@ -16,17 +16,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
 from pipeline.encoding import torchvision_repair  # noqa: F401  (before transformers)
 from pipeline.encoding.encoders import InvalidInput, Rows, checkpoints, file_sha256, hub, stop_words
 from pipeline.encoding.encoders.hub import first_line, locate
 from pipeline.errors import UserError
+from pipeline.settings import AtLeastOne, Commit
 from pipeline.versions import code_version
 
 KIND = "text"
@@ -58,12 +58,12 @@ READ_ROWS = 1024  # embedding rows read at once
 @dataclass(frozen=True)
 class Settings:
     model: str  # a name on the hub, a folder, or `package:<python package>/<folder in it>`
-    revision: str | None = None  # commit of a hub name; must be pinned. Folders are known by their weights' sha256
+    revision: Commit | None = None  # commit of a hub name; must be pinned. Folders are known by their weights' sha256
     stop_words: Literal["none", "english"] = "english"  # dropped from the tokens, not from what the feature reads
     # first and last: the hidden state there, last for models that only look back; none: the model is never built
     pooling: Literal["mean", "first", "last", "none"] = "mean"
     # the feature reads at most so many tokens of a text; the tokens table keeps all
-    max_tokens: Annotated[int, Field(ge=1)] = 256
+    max_tokens: AtLeastOne = 256
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from pipeline.encoding.encoders import InvalidInput, Rows, pictures
 from pipeline.errors import UserError
+from pipeline.settings import AtLeastOne, Count
 from pipeline.versions import code_version
 
 KIND = "image"
@@ -22,11 +23,15 @@ KIND = "image"
 
 @dataclass(frozen=True)
 class Settings:
-    codes: int = 512  # how many centroids
-    size: int = 64  # pictures are resized to a square of so many pixels
-    patch: int = 8  # side of a patch in pixels; divides `size`
-    sample: int = 2000  # the codebook is learned from at most so many pictures (those with the smallest sha256)
-    seed: int = 0  # of k-means
+    codes: AtLeastOne = 512  # how many centroids
+    size: AtLeastOne = 64  # pictures are resized to a square of so many pixels
+    patch: AtLeastOne = 8  # side of a patch in pixels; divides `size`
+    sample: AtLeastOne = 2000  # the codebook is learned from at most so many pictures (those with the smallest sha256)
+    seed: Count = 0  # of k-means
+
+    def __post_init__(self) -> None:
+        if self.size % self.patch:
+            raise ValueError(f"patch ({self.patch}) must divide size ({self.size})")
 
 
 class Patches:
@@ -90,10 +95,6 @@ def learn(settings: Settings, raws: Iterable[bytes], progress: Callable[[int], N
     from sklearn.cluster import MiniBatchKMeans
     from threadpoolctl import threadpool_limits
 
-    if settings.size % settings.patch:
-        raise UserError(
-            f"patches of {settings.patch} pixels do not tile pictures of {settings.size}; choose a divisor."
-        )
     found = []
     for raw in raws:
         patches = _patches(raw, settings)

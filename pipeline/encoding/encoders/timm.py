@@ -15,6 +15,7 @@ from pipeline.encoding import torchvision_repair  # noqa: F401  (before timm)
 from pipeline.encoding.encoders import InvalidInput, Rows, checkpoints, file_sha256, pictures
 from pipeline.encoding.encoders.hub import locate
 from pipeline.errors import UserError
+from pipeline.settings import Commit
 from pipeline.versions import code_version
 
 KIND = "image"
@@ -25,7 +26,7 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 class Settings:
     model: str  # hub name such as timm/vit_base_patch16_224.augreg2_in21k_ft_in1k, a folder like one of the hub's, or,
     # with `weights`, the name of an architecture
-    revision: str | None = None  # commit of a hub name; must be pinned
+    revision: Commit | None = None  # commit of a hub name; must be pinned
     weights: str | None = None  # path of local weights for the architecture `model`
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.encoding.encoders import InvalidInput, Rows, checkpoints, file_sha256, pictures
 from pipeline.errors import UserError
+from pipeline.settings import AtLeastOne
 from pipeline.versions import code_version
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,8 @@ UNUSED = ("decoder.", "post_quant_conv.", "loss.")
 @dataclass(frozen=True)
 class Settings:
     weights: str  # path of the checkpoint
-    size: int = SIZE  # pictures are cut to squares of so many pixels
-    attention_at: int = 16  # resolution at which the encoder attends (its `attn_resolutions`)
+    size: AtLeastOne = SIZE  # pictures are cut to squares of so many pixels
+    attention_at: AtLeastOne = 16  # resolution at which the encoder attends (its `attn_resolutions`)
 
 
 class Tokenizer(nn.Module):

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from tests.helpers.tiny import plain
 from trainers.models import adamf, adamf_mat, rotate
 from trainers.training.data import Data, Features
 
@@ -140,7 +141,7 @@ def test_modalities_that_are_not_used_have_no_weights_and_no_share():
 def test_structure_alone_scores_as_rotate_does():
     one = learner(modalities=("structure",))
     assert not one.model.generators  # nothing to imitate
-    data, settings = graph(), rotate.Settings(dimension=8)
+    data, settings = graph(), plain(rotate, dimension=8)
     other = rotate.build(data, settings, torch.Generator().manual_seed(0))
     other.range = one.model.relation_range
     with torch.no_grad():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
-from tests.helpers.tiny import learner_of
+from tests.helpers.tiny import learner_of, plain
 from trainers.evaluation import ranking
 from trainers.models import mosaic
 from trainers.training import loop
@@ -40,7 +40,7 @@ def planted() -> Data:
 
 
 def trained(data: Data, folder, **changes):
-    learner = learner_of(mosaic, data, mosaic.Settings(**{**SMALL, **changes}))
+    learner = learner_of(mosaic, data, plain(mosaic, **{**SMALL, **changes}))
     measure = dev_measure(data, learner.device, None, 0)
     loop.fit(learner, measure, triples=len(data.train), epochs=8, evaluate_every=8, patience=0, checkpoint_every=0,
              seed=0, work=folder, show=False)  # fmt: skip

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pipeline.errors import UserError
+from pipeline.settings import build as checked
 from trainers.kernels import ent_attention
 from trainers.kernels.cross_entropy import linear_cross_entropy
 from trainers.kernels.ent_attention import Segment, mix
@@ -342,7 +343,7 @@ def test_sampled_candidates_with_the_contrastive_loss_encode_what_they_need():
 )
 def test_settings_that_contradict_are_refused_in_one_sentence(change, word):
     with pytest.raises(UserError, match=word) as caught:
-        build(graph(), settings(**change), torch.Generator())
+        checked(Settings, {**SMALL, **STILL, **change})
     assert "\n" not in str(caught.value)
 
 

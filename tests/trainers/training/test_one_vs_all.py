@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.helpers.tiny import ENTITIES, RELATIONS, tiny
+from tests.helpers.tiny import ENTITIES, RELATIONS, plain, tiny
 from trainers.models import complex, distmult, rescal
 from trainers.training import one_vs_all
 from trainers.training.one_vs_all import Batch, Rows, cross_entropy, draw_candidates
@@ -63,7 +63,7 @@ def test_drawn_candidates_estimate_the_sum_over_all_entities():
 @pytest.mark.parametrize("module", [complex, distmult, rescal])
 @pytest.mark.parametrize("reciprocal", [False, True])
 def test_turning_back_is_the_adjoint_and_a_pair_gives_the_same_score(module, reciprocal):
-    settings = module.Settings(dimension=6, reciprocal=reciprocal, init_scale=0.5)
+    settings = plain(module, dimension=6, reciprocal=reciprocal, init_scale=0.5)
     model = module.build(tiny(), settings, torch.Generator().manual_seed(0))
     x, answer = model.entity[:4], model.entity[4:8]
     relation = torch.tensor([0, RELATIONS, 2, RELATIONS + 1])

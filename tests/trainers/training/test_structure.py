@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from tests.helpers.tiny import ENTITIES, RELATIONS, fit, learner_of, tiny
+from tests.helpers.tiny import ENTITIES, RELATIONS, fit, learner_of, plain, tiny
 from trainers.evaluation import ranking
 from trainers.models import complex, cp, rescal, transe
 from trainers.training.train import filter_index
@@ -30,7 +30,7 @@ FAST = {"dimension": 16, "optimizer": "adagrad", "learning_rate": 0.3, "batch_si
 )
 def test_every_objective_learns(module, changes, tmp_path):
     data = tiny()
-    learner = learner_of(module, data, module.Settings(**{**FAST, "regularization": 0.0, **changes}))
+    learner = learner_of(module, data, plain(module, **{**FAST, "regularization": 0.0, **changes}))
     fit(learner, data, tmp_path, 60)
     found = ranking.metrics(
         ranking.rank(learner.model.eval().scorer(), data.train, filter_index(data), entities=ENTITIES)
@@ -39,7 +39,7 @@ def test_every_objective_learns(module, changes, tmp_path):
 
 
 def test_regularisers_are_means_over_triples():
-    settings = complex.Settings(dimension=5, reciprocal=True, init_scale=0.5)
+    settings = plain(complex, dimension=5, reciprocal=True, init_scale=0.5)
     model = complex.build(tiny(), settings, torch.Generator().manual_seed(0))
     known, relation = torch.tensor([3, 4]), torch.tensor([0, RELATIONS + 1])
     row, answer = torch.tensor([0, 0, 1]), torch.tensor([5, 6, 7])
@@ -55,7 +55,7 @@ def test_an_entity_without_a_training_fact_asks_with_the_mean_of_those_that_have
     data = tiny()
     stranger = 22
     data = dataclasses.replace(data, train=data.train[(data.train[:, ::2] != stranger).all(1)])
-    settings = complex.Settings(**FAST, objective="one_vs_all", reciprocal=True, strangers="mean")
+    settings = plain(complex, **FAST, objective="one_vs_all", reciprocal=True, strangers="mean")
     learner = learner_of(complex, data, settings)
     fit(learner, data, tmp_path, 2)
     score = learner.model.eval().scorer()

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from pipeline.encoding import encoders
 from pipeline.encoding.encoders import checkpoints, patches, pictures, vqgan, weights
 from pipeline.errors import UserError
 from pipeline.retry import RetryPolicy
@@ -44,8 +45,8 @@ def test_patches_find_their_own_centroids(tmp_path):
 def test_a_codebook_of_another_width():
     with pytest.raises(UserError, match="width 12 does not fit"):
         patches.Patches(patches.Settings(), np.zeros((4, 12), dtype=np.float32))
-    with pytest.raises(UserError, match="do not tile"):
-        patches.learn(patches.Settings(size=30, patch=8), [])
+    with pytest.raises(UserError, match=r"patch cannot be used: patch \(8\) must divide size \(30\)"):
+        encoders.settings({"family": "patches", "size": 30, "patch": 8}, "image")
     with pytest.raises(UserError, match="no picture to learn"):
         patches.learn(patches.Settings(), [b"nothing"])
 
