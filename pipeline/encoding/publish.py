@@ -4,6 +4,7 @@ The store's rows lie in the order in which they were encoded, the tables are in 
 is read once, its rows are written to their places in a temporary file, and that file is read from start to end.
 """
 
+import logging
 import os
 import tempfile
 from contextlib import ExitStack
@@ -17,7 +18,9 @@ from pipeline import tables
 from pipeline.encoding.encoders import Encoder
 from pipeline.encoding.inputs import Inputs
 from pipeline.encoding.store import CorruptPart, Stores, ragged_column
-from pipeline.errors import UserError
+from pipeline.errors import UserError, counted
+
+log = logging.getLogger(__name__)
 
 CHUNK = 4096  # rows of a row group
 
@@ -178,7 +181,10 @@ def _used(spool: Spool) -> np.ndarray:
 
 
 def _write_features(writer: tables.TableWriter, entity: np.ndarray, spool: Spool) -> None:
-    """The mean over an entity's rows, summed in their order in float64; `count` is the sum of the rows' counts."""
+    """The mean over an entity's rows, summed in their order in float64; `count` is the sum of the rows' counts.
+
+    A row that is not finite, which only a store that others filled can hold, stays out of its entity's mean.
+    """
     starts = np.flatnonzero(np.diff(entity, prepend=-1))
     bounds = np.append(starts, len(entity))
     first = 0
@@ -186,16 +192,26 @@ def _write_features(writer: tables.TableWriter, entity: np.ndarray, spool: Spool
         # As many whole entities as fit a chunk of rows, at least one.
         last = max(first + 1, int(np.searchsorted(bounds, bounds[first] + CHUNK, side="right")) - 1)
         low, high = int(bounds[first]), int(bounds[last])
-        groups = bounds[first:last] - low
-        mean = spool.features(low, high)
-        if len(groups) < len(mean):
-            total = np.add.reduceat(mean.astype(np.float64), groups, axis=0)
-            mean = total / np.diff(bounds[first : last + 1])[:, None]
-        writer.write(
-            {
-                "entity_id": entity[bounds[first:last]],
-                "embedding": tables.embedding_column(mean),
-                "count": np.add.reduceat(spool.count[low:high], groups),
-            }
-        )
+        rows, whose, count = spool.features(low, high), entity[low:high], spool.count[low:high]
+        good = np.isfinite(rows).all(axis=1)
+        if not good.all():
+            log.warning("%s not finite; left out of the means", counted(int((~good).sum()), "row is", "rows are"))
+            rows, whose, count = rows[good], whose[good], count[good]
+        if len(rows):
+            _write_means(writer, whose, rows, count)
         first = last
+
+
+def _write_means(writer: tables.TableWriter, entity: np.ndarray, rows: np.ndarray, count: np.ndarray) -> None:
+    groups = np.flatnonzero(np.diff(entity, prepend=-1))
+    mean = rows
+    if len(groups) < len(rows):
+        total = np.add.reduceat(rows.astype(np.float64), groups, axis=0)
+        mean = total / np.diff(np.append(groups, len(rows)))[:, None]
+    writer.write(
+        {
+            "entity_id": entity[groups],
+            "embedding": tables.embedding_column(mean),
+            "count": np.add.reduceat(count, groups),
+        }
+    )

@@ -2,7 +2,7 @@
 
 Each actor holds one encoder, and one GPU where the cluster has any. What they write are the store's own parts, so that
 `encoding.run` finds everything done afterwards and publishes the same tables as a local run. The store must be
-an address that all machines of the cluster see. Ray is an extra: `pip install 'tessera[ray]'`.
+an address that all machines of the cluster see. Ray is an extra: `pip install 'tessera-mmkgc[ray]'`.
 """
 
 import socket
@@ -189,6 +189,7 @@ def _ray():
         import ray.exceptions
     except ImportError as error:
         raise UserError(
-            "`encode.executor: ray` needs Ray, which is not installed: pip install 'tessera[ray]', or set it to local."
+            "`encode.executor: ray` needs Ray, which is not installed: pip install 'tessera-mmkgc[ray]', or set it to "
+            "local."
         ) from error
     return ray

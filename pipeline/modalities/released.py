@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import tables
-from pipeline.errors import UserError
+from pipeline.errors import UserError, counted
 from pipeline.graph.matching import Names
 from pipeline.modalities.released_files import read_hdf5, read_index, read_tensor, read_tokens
 
@@ -149,20 +149,26 @@ def _is_mean(matrix: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def _from_hdf5(path: Path, pictures: Path | None, names: Names) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict]:
-    """Vectors by name, averaged over an entity's pictures or sentences; `count` says over how many."""
+    """Vectors by name, averaged over an entity's pictures or sentences; `count` says over how many.
+
+    A row that is not finite stays out of its entity's mean; an entity all of whose rows are such has a vector of NaN.
+    """
     index = read_index(pictures) if pictures else None
     total: dict[str, np.ndarray] = {}
     count: dict[str, int] = {}
+    not_finite = 0
     unknown: list[str] = []
     for name, rows in read_hdf5(path):
         owners = [name] if index is None else index.get(name, [])
         if not owners:
             unknown.append(name)
+        good = rows[np.isfinite(rows).all(axis=1)]
+        not_finite += len(rows) - len(good)
         for owner in owners:
             if owner in total and total[owner].shape != rows.shape[1:]:
                 raise UserError(f"{path}: {name} has {rows.shape[1]} numbers per row, others have another number.")
-            total[owner] = total.get(owner, 0.0) + rows.sum(axis=0, dtype=np.float64)
-            count[owner] = count.get(owner, 0) + len(rows)
+            total[owner] = total.get(owner, 0.0) + good.sum(axis=0, dtype=np.float64)
+            count[owner] = count.get(owner, 0) + len(good)
     matched = names.match(total)
     _require_some(path, matched.entity, len(total), matched.unmatched)
     widths = {vector.shape for vector in total.values()}
@@ -173,8 +179,10 @@ def _from_hdf5(path: Path, pictures: Path | None, names: Names) -> tuple[np.ndar
         owner_of.setdefault(entity, owner)
     ids = np.array(sorted(owner_of))
     counts = np.array([count[owner_of[one]] for one in ids], dtype=np.int32)
-    matrix = np.stack([total[owner_of[one]] / count[owner_of[one]] for one in ids]).astype(np.float32)
-    about: dict = {"names": matched.counts()}
+    matrix = np.stack([total[owner_of[one]] / (count[owner_of[one]] or np.nan) for one in ids]).astype(np.float32)
+    about: dict = {"names": matched.counts(), "rows_not_finite": not_finite}
+    if not_finite:
+        log.warning("%s: %s not finite; left out of the means", path, counted(not_finite, "row is", "rows are"))
     if index is not None:
         about |= {"pictures_not_in_index": len(unknown), "pictures_not_in_index_examples": unknown[:5]}
     return ids, matrix, counts, about

@@ -73,7 +73,7 @@ def _taming() -> tuple[type[nn.Module], type[nn.Module]]:
         from taming.modules.diffusionmodules.model import Encoder
         from taming.modules.vqvae.quantize import VectorQuantizer
     except ImportError as error:
-        raise UserError("The VQGAN encoder needs taming-transformers: pip install 'tessera[vqgan]'.") from error
+        raise UserError("The VQGAN encoder needs taming-transformers: pip install 'tessera-mmkgc[vqgan]'.") from error
     return Encoder, VectorQuantizer
 
 

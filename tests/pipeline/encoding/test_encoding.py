@@ -17,7 +17,7 @@ from pipeline.encoding import run
 from pipeline.encoding.inputs import Pictures, Texts
 from pipeline.encoding.publish import CHUNK
 from pipeline.encoding.run import encode_modality
-from pipeline.encoding.store import Store, Stores
+from pipeline.encoding.store import Store, Stores, key_of
 from pipeline.errors import UserError
 from tests.helpers import encoder_zoo as zoo
 from tests.helpers.letters import Letters, texts
@@ -169,6 +169,21 @@ def test_many_rows_of_one_entity_are_averaged(tmp_path):
     single = {ix: encoder.encode(encoder.prepare([zoo.picture(ix)])).features[0] for ix in range(7)}
     mean = np.mean([single[ix % 7] for ix in range(CHUNK + 10)], axis=0)
     np.testing.assert_allclose(tables.matrix(features["embedding"])[0], mean, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_picture_that_others_encoded_as_nan_takes_no_good_one_with_it(bad, tmp_path, caplog):
+    pictures = [(0, 0, zoo.picture(0)), (0, 1, zoo.picture(1)), (1, 0, zoo.picture(1)), (2, 0, zoo.picture(2))]
+    inputs = Pictures(zoo.write_pictures(tmp_path / "images", pictures))
+    encoder = zoo.load("patches", {"family": "patches", "codes": 16, "size": 16}, inputs)
+    stores = Stores(str(tmp_path / "store"), tmp_path / "scratch", "image", encoder.fingerprint)
+    keys = [key_of(zoo.picture(n)) for n in range(3)]
+    features = np.array([[1, 2], [bad, 0], [5, 6]], dtype=np.float32)
+    stores.write(keys, [np.array([n], dtype=np.int32) for n in range(3)], features, np.ones(3, dtype=np.int32))
+    encode_modality(inputs, encoder, stores, tmp_path / "out", provenance={})
+    table = tables.read(tmp_path / "out" / "features.parquet", "features").to_pylist()
+    assert [(one["entity_id"], one["embedding"], one["count"]) for one in table] == [(0, [1, 2], 1), (2, [5, 6], 1)]
+    assert "2 rows are not finite" in caplog.text
 
 
 def test_an_empty_text_gets_no_row_and_is_named(go, caplog):

@@ -276,6 +276,21 @@ def test_mmrns_one_vector_a_sentence(tmp_path, names):
     assert counts["names"]["unmatched_examples"] == ["X"]
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_row_that_is_not_finite_takes_no_good_one_with_it(tmp_path, names, bad):
+    rows = matrix(5, 384)
+    rows[[1, 4], 7] = bad
+    members = {"Entity_1": rows[:3], "Entity_2/0": rows[3], "Entity_2/1": rows[4], "Entity_3": rows[4:]}
+    path = hdf5(tmp_path / "MKG.h5", members)
+    counts = import_released(Files(features=path), names, E, tmp_path / "out", {})["features"]
+    table = tables.read(tmp_path / "out" / "features.parquet", "features").to_pylist()
+    assert [(one["entity_id"], one["count"]) for one in table] == [(1, 2), (2, 1)]
+    assert np.allclose(table[0]["embedding"], rows[[0, 2]].mean(axis=0), atol=1e-6)
+    assert np.allclose(table[1]["embedding"], rows[3], atol=1e-6)
+    assert counts["rows_not_finite"] == 3
+    assert (counts["dropped"], counts["examples"]["not_finite"]) == (1, [3])
+
+
 def test_links_out_of_an_hdf5_file_are_refused(tmp_path):
     h5py = pytest.importorskip("h5py")
     secret = hdf5(tmp_path / "secret.h5", {"v": np.ones((1, 4))})

@@ -8,7 +8,9 @@ from pipeline.encoding import torchvision_repair  # noqa: F401
 from tests.helpers.score_tables import ENTITIES, Table, coarse_scores, facts_and_test, ranked
 from trainers.evaluation import ranking
 
-evaluation = pytest.importorskip("pykeen.evaluation", reason="PyKEEN is not installed (pip install 'tessera[dev]')")
+evaluation = pytest.importorskip(
+    "pykeen.evaluation", reason="PyKEEN is not installed (pip install 'tessera-mmkgc[dev]')"
+)
 evaluator = pytest.importorskip("pykeen.evaluation.evaluator", reason="PyKEEN is not installed")
 
 COLUMNS = {"tail": 2, "head": 0}
