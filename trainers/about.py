@@ -63,7 +63,7 @@ class ModelModule(Protocol):
 
     __name__: str
     ABOUT: About
-    Settings: Callable[..., Any]  # a frozen dataclass of hyperparameters
+    Settings: type  # a frozen dataclass of hyperparameters
     Learner: Callable[..., Any]  # see trainers.training.learner.Learner
 
     def build(self, data: Any, settings: Any, generator: Any, /) -> Any:

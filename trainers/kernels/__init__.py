@@ -38,6 +38,14 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
+def loaded() -> ctypes.CDLL:
+    """The kernels, for whoever has seen that they are there. Raises RuntimeError if they are not."""
+    found = library()
+    if found is None:
+        raise RuntimeError("the C kernels are not built, or TESSERA_KERNELS is off")
+    return found
+
+
 def address(tensor: Tensor, dtype: torch.dtype, *shape: int) -> ctypes.c_void_p:
     """Where the numbers of a CPU tensor lie; the caller keeps the tensor alive during the call.
 

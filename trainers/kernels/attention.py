@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trainers.kernels import address, library
+from trainers.kernels import address, library, loaded
 
 MOST = 8  # modalities that the C kernel takes
 CHUNK = 128
@@ -38,7 +38,7 @@ class _Attend(torch.autograd.Function):
         present = None if present is None else present.contiguous()
         rows, width = parts[0].shape
         weights, out = torch.empty(rows, len(parts)), torch.empty(rows, width)
-        library().attention_forward(
+        loaded().attention_forward(
             _addresses(parts, rows, width),
             ctypes.c_int64(len(parts)),
             address(weight, torch.float32, width),
@@ -59,7 +59,7 @@ class _Attend(torch.autograd.Function):
         gradient = gradient.float().contiguous()
         to_parts = [torch.empty_like(part) for part in parts]
         to_weight = torch.empty(-(-rows // CHUNK), width)
-        library().attention_backward(
+        loaded().attention_backward(
             _addresses(parts, rows, width),
             ctypes.c_int64(len(parts)),
             address(weight, torch.float32, width),

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.kernels import address, library
+from trainers.kernels import address, library, loaded
 from trainers.kernels.dropout import fresh_seed, threshold
 
 BLOCK = 1 << 22  # numbers of the relations' matrices made at a time: 16 MB, read again while they are in cache
@@ -41,7 +41,7 @@ class _Contract(torch.autograd.Function):
         keep = trains and len(relation) * core[0].numel() * 4 <= KEEP
         for first, rows in _blocks(core, len(relation)):
             matrix = _matrix(relation, core, first, rows, ctx.compute)
-            library().tucker_forward(
+            loaded().tucker_forward(
                 address(x, torch.float32, len(x), width),
                 address(matrix, torch.float32, len(relation), rows * width),
                 address(groups.order, torch.int64, len(x)),
@@ -69,7 +69,7 @@ class _Contract(torch.autograd.Function):
             if matrix is None:
                 matrix = _matrix(relation, core, first, rows, ctx.compute)
             d_matrix = torch.empty_like(matrix)
-            library().tucker_backward(
+            loaded().tucker_backward(
                 address(x, torch.float32, len(x), width),
                 address(matrix, torch.float32, len(relation), rows * width),
                 address(ctx.groups.order, torch.int64, len(x)),

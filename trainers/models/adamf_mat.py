@@ -19,11 +19,12 @@ from pipeline.settings import AtLeastOne, Count, NotNegative
 from trainers.about import About, PaperProtocol
 from trainers.kernels import rotate
 from trainers.kernels.rotate import rotated
+from trainers.parts.modules import Modules
 from trainers.parts.projected import ProjectedFeatures
 from trainers.parts.scorer import ScoringModel
 from trainers.training import learner
 from trainers.training.data import Data, Features
-from trainers.training.optimizer import optimizer_step
+from trainers.training.optimizer import added, optimizer_step
 from trainers.training.sampling import (
     Negatives,
     NegativeSampler,
@@ -114,8 +115,9 @@ class Fused:
 
     def __getitem__(self, row: Tensor) -> "Fused":
         """The rows (B,) of it."""
-        parts = (self.joint, self.structure, self.weights, self.present)
-        return Fused(*(None if part is None else part[row] for part in parts))
+        structure = None if self.structure is None else self.structure[row]
+        present = None if self.present is None else self.present[row]
+        return Fused(self.joint[row], structure, self.weights[row], present)
 
 
 class AdaMF(ScoringModel):
@@ -148,7 +150,7 @@ class AdaMF(ScoringModel):
             uniform_(self.entity, (margin + epsilon) / width, generator)
         self.relation = nn.Parameter(uniform_(torch.empty(relations, dimension), self.relation_range, generator))
         trained = feature_table == "trained"
-        self.modality = nn.ModuleDict(
+        self.modality: Modules[ProjectedFeatures] = Modules(
             {
                 name: ProjectedFeatures(
                     found, entities, width, missing=missing, trained=trained, sparse=sparse, generator=generator
@@ -157,7 +159,7 @@ class AdaMF(ScoringModel):
             }
         )
         self.attention = linear_(nn.Linear(width, 1, bias=False), generator) if len(self.names) > 1 else None
-        self.generators = nn.ModuleDict(
+        self.generators: Modules[Generator] = Modules(
             {name: Generator(width if structure else 0, width, generator) for name in features if adversarial}
         )
 
@@ -363,7 +365,7 @@ class Learner(learner.Learner):
         terms = self.discriminator_loss(positive, negatives, self._noise(len(batch), local))
         if "rows" in self.optimizers:
             self.optimizers["rows"].zero_grad(set_to_none=True)
-        optimizer_step(share * sum(terms.values()), self.discriminating, self.optimizers["model"])
+        optimizer_step(share * added(terms.values()), self.discriminating, self.optimizers["model"])
         if "rows" in self.optimizers:
             self.optimizers["rows"].step()
         if self.model.generators:
@@ -385,13 +387,13 @@ class Learner(learner.Learner):
         with self.autocast():
             fused = self.model.fuse(entity)
         relation = positive[:, 1]
-        scores = self.model.link_scores(fused.joint, head, relation, tail, Negatives(corrupt, negatives.head))
-        temperature = self.settings.adversarial_temperature
-        terms = {"link": sum(self_adversarial_loss(*scores, temperature))}
+        negatives = Negatives(corrupt, negatives.head)
+        true, false = self.model.link_scores(fused.joint, head, relation, tail, negatives)
+        terms = {"link": added(self_adversarial_loss(true, false, self.settings.adversarial_temperature))}
         if self.model.generators:
             _, fakes = self.model.fake_scores(fused[head], relation, fused[tail], noise)
-            terms["adversarial"] = self.settings.adversarial_weight * sum(
-                self.adversarial_loss(scores[0], fake) for fake in fakes
+            terms["adversarial"] = self.settings.adversarial_weight * added(
+                self.adversarial_loss(true, fake) for fake in fakes
             )
         return terms
 
@@ -402,17 +404,17 @@ class Learner(learner.Learner):
             ends = [self.model.fuse(side) for side in (head, tail)]
         true, fakes = self.model.fake_scores(ends[0], relation, ends[1], noise)
         # True scores are a column in the reference too, so each weighs 1 whatever `adversarial_weighting` says.
-        return sum(sum(self_adversarial_loss(fake, true.detach()[:, None], 0.0)) for fake in fakes)
+        return added(added(self_adversarial_loss(fake, true.detach()[:, None], 0.0)) for fake in fakes)
 
     def adversarial_loss(self, true: Tensor, fake: Tensor) -> Tensor:
-        """L(f⁺, f_fake), both (B,): the link loss with one negative a triple.
+        """L(f⁺, f_fake), both (B,): the link loss with one negative per triple.
 
         The reference's softmax runs over the batch, since its fake scores have one axis, so the loss is a weighted mean
         that the best fakes dominate; `per_triple` gives each the weight 1.
         """
         if self.settings.adversarial_weighting == "per_triple":
             fake = fake[:, None]
-        return sum(self_adversarial_loss(true, fake, self.settings.adversarial_temperature))
+        return added(self_adversarial_loss(true, fake, self.settings.adversarial_temperature))
 
     def _distinct(self, positive: Tensor, negatives: Negatives) -> tuple[Tensor | None, tuple[Tensor, Tensor, Tensor]]:
         """The distinct entities of a step (None: all) and heads, tails, negatives as rows of them."""

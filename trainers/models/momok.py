@@ -18,6 +18,7 @@ from trainers.kernels import bce
 from trainers.kernels.attention import attend
 from trainers.kernels.dropout import dropout_linear
 from trainers.parts import features
+from trainers.parts.modules import Modules, ModuleSequence
 from trainers.parts.scorer import ScoringModel, evaluating
 from trainers.parts.tucker import DROPOUT, TuckERScorer
 from trainers.training import processes
@@ -30,7 +31,7 @@ from trainers.training.kvsall import (
     link_loss,
     seeded,
 )
-from trainers.training.optimizer import optimizer_step
+from trainers.training.optimizer import added, optimizer_step
 
 ABOUT = About(
     name="MoMoK",
@@ -115,12 +116,14 @@ class Fusion(nn.Module):
     def __init__(self, widths: dict[str, int], width: int, dropout: float):
         super().__init__()
         self.dropout = dropout
-        self.heads = nn.ModuleList(
-            nn.ModuleDict({name: nn.Linear(each, width) for name, each in widths.items()}) for _ in range(HEADS)
+        self.heads: ModuleSequence[Modules[nn.Linear]] = ModuleSequence(
+            Modules({name: nn.Linear(each, width) for name, each in widths.items()}) for _ in range(HEADS)
         )
         self.attention = nn.Linear(width, 1, bias=False)
 
-    def head(self, layers: nn.ModuleDict, parts: dict[str, Tensor], present: Tensor | None) -> tuple[Tensor, Tensor]:
+    def head(
+        self, layers: Modules[nn.Linear], parts: dict[str, Tensor], present: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """One head: its vector (B, D) and its weights of the modalities (B, M)."""
         p = self.dropout if self.training else 0.0
         each = [dropout_linear(part, layers[name], p) for name, part in parts.items()]
@@ -128,7 +131,7 @@ class Fusion(nn.Module):
 
     def forward(self, parts: dict[str, Tensor], present: Tensor | None = None) -> Tensor:
         """(B, D) of M parts (B, D_m). `present` (B, M) bool leaves a missing modality out of the attention."""
-        return sum(self.head(layers, parts, present)[0] for layers in self.heads)
+        return added(self.head(layers, parts, present)[0] for layers in self.heads)
 
 
 class Club(nn.Module):
@@ -155,7 +158,7 @@ class MoMoK(ScoringModel):
     def __init__(self, data: Data, settings: Settings):
         super().__init__()
         self.settings, self.entities, self.relations = settings, data.entities, data.relations
-        self.tables = nn.ModuleDict(
+        self.tables: Modules[features.Structure | features.Pooled] = Modules(
             {
                 name: features.Structure(data.entities, settings.dimension)
                 if name == "structure"
@@ -169,19 +172,22 @@ class MoMoK(ScoringModel):
             {name: nn.init.xavier_normal_(nn.Parameter(torch.empty(rows, r_width))) for name in widths}
         )
         self.temperature = nn.Parameter(torch.randn(rows, 1))
-        self.experts = nn.ModuleDict(
+        self.experts: Modules[Experts] = Modules(
             {name: Experts(width, settings.experts, noise=settings.gate_noise) for name, width in widths.items()}
         )
-        self.scorers = nn.ModuleDict(
+        self.scorers: Modules[TuckERScorer] = Modules(
             {name: TuckERScorer(width, r_width, dropout=settings.dropout) for name, width in widths.items()}
         )
-        self.fuse_entity = self.fuse_relation = None
+        self.fuse_entity: Fusion | None = None
+        self.fuse_relation: Fusion | None = None
         if len(widths) > 1:
             self.fuse_entity = Fusion(widths, settings.dimension, settings.fusion_dropout)
             self.fuse_relation = Fusion(dict.fromkeys(widths, r_width), settings.dimension, settings.fusion_dropout)
             self.scorers[JOINT] = TuckERScorer(settings.dimension, settings.dimension, dropout=settings.dropout)
         disentangle = settings.experts > 1 and settings.information_weight > 0
-        self.estimators = nn.ModuleDict({name: Club(width) for name, width in widths.items()} if disentangle else {})
+        self.estimators: Modules[Club] = Modules(
+            {name: Club(width) for name, width in widths.items()} if disentangle else {}
+        )
 
     def present(self, entities: Tensor | None) -> Tensor | None:
         """Who has which modality, (B, M) bool; None where a missing modality has a vector that stands for it."""
@@ -239,9 +245,9 @@ class MoMoK(ScoringModel):
             )
             for name in found
         ]
-        return sum(losses), outputs
+        return added(losses), outputs
 
-    def counted(self, name: str, batch: Batch, among: Candidates) -> dict[str, int | Tensor | None]:
+    def counted(self, name: str, batch: Batch, among: Candidates) -> dict[str, Any]:
         """With missing = "mask", a modality is trained on those who have it: what link_loss must leave out."""
         drawn = among.drawn
         if self.settings.missing != "mask" or name == JOINT:
@@ -261,7 +267,7 @@ class MoMoK(ScoringModel):
             self.estimators[name].bound(output[:, first], output[:, second], permutation)
             for name, output in outputs.items()
         ]
-        return sum(bounds) / len(bounds)
+        return added(bounds) / len(bounds)
 
     def surprise(self, outputs: dict[str, Tensor], pair: tuple[int, int]) -> Tensor:
         """What the estimators minimise (Eq. 10), 0-d. `outputs` must be detached."""
@@ -269,7 +275,7 @@ class MoMoK(ScoringModel):
         terms = [
             self.estimators[name].surprise(output[:, first], output[:, second]) for name, output in outputs.items()
         ]
-        return sum(terms) / len(terms)
+        return added(terms) / len(terms)
 
     def sizes(self) -> tuple[int, int]:
         return self.entities, self.relations
@@ -316,11 +322,14 @@ class MoMoK(ScoringModel):
     @torch.inference_mode()
     def modality_weights(self, known: Tensor, relation: Tensor) -> Tensor:
         """The fusion's weights (n, heads, M) of known entities under relations, both (n,); M as in the settings."""
+        fuse = self.fuse_entity
+        if fuse is None:
+            raise ValueError("a model of one modality has no weights of modalities")
         with evaluating(self):
             seen, _ = self.represent(known, relation)
             parts = {name: seen[name] for name in self.tables}
             present = self.present(known)
-            return torch.stack([self.fuse_entity.head(one, parts, present)[1] for one in self.fuse_entity.heads], dim=1)
+            return torch.stack([fuse.head(one, parts, present)[1] for one in fuse.heads], dim=1)
 
 
 @dataclass(frozen=True)

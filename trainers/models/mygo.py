@@ -17,7 +17,7 @@ The same numbers as the reference code, with less work:
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -29,13 +29,14 @@ from trainers.about import About, PaperProtocol
 from trainers.kernels.cross_entropy import linear_cross_entropy
 from trainers.kernels.dropout import dropout
 from trainers.kernels.ent_attention import Segment, mix, plain_weights
+from trainers.parts.modules import Modules, ModuleSequence
 from trainers.parts.scorer import ScoringModel, evaluating
 from trainers.parts.token_selection import Selection, select
 from trainers.parts.transformer import TransformerLayer
 from trainers.parts.tucker import DROPOUT, TuckERScorer
 from trainers.training import learner
 from trainers.training.data import Data, Tokens
-from trainers.training.optimizer import optimizer_step
+from trainers.training.optimizer import added, optimizer_step
 
 ABOUT = About(
     name="MyGO",
@@ -114,6 +115,10 @@ class Batch:
     entities: Tensor | None  # (N,) int64 ids, ascending
     negatives: Tensor | None  # (n,) int64, sampled candidates
 
+    def to(self, device: torch.device) -> "Batch":
+        move = {"device": device, "non_blocking": True}
+        return replace(self, **{name: part.to(**move) for name, part in vars(self).items() if part is not None})
+
 
 def build(data: Data, settings: Settings, generator: torch.Generator) -> "MyGO":
     """The model on the CPU, its weights drawn from `generator`.
@@ -131,6 +136,10 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> "MyGO":
 
 class TokenEmbedding(nn.Module):
     """One modality's tokens: a frozen codebook, a projection to width D with LayerNorm, and the modality's bias."""
+
+    index: Tensor
+    absent: Tensor
+    codebook: Tensor
 
     def __init__(self, selection: Selection, width: int, p: float, generator: torch.Generator):
         super().__init__()
@@ -188,7 +197,7 @@ class MyGO(ScoringModel):
             self.structure_norm = nn.LayerNorm(width)
             self.structure_bias = nn.Parameter(uniform((width,), vector, generator))
         drops = {"image": settings.image_dropout, "text": settings.text_dropout}
-        self.tokens = nn.ModuleDict(
+        self.tokens: Modules[TokenEmbedding] = Modules(
             {which: TokenEmbedding(one, width, drops[which], generator) for which, one in selections.items()}
         )
         self.relation = nn.Parameter(uniform((relations, width), math.sqrt(6 / (width * (1 + relations))), generator))
@@ -196,7 +205,9 @@ class MyGO(ScoringModel):
         self.position = nn.Parameter(uniform((3, width), vector, generator))  # head, relation, tail
         layer = (width, settings.heads, settings.hidden_dimension, settings.dropout, generator)
         self.encoder = TransformerLayer(*layer)
-        self.decoder = nn.ModuleList(TransformerLayer(*layer) for _ in range(settings.decoder_layers))
+        self.decoder: ModuleSequence[TransformerLayer] = ModuleSequence(
+            TransformerLayer(*layer) for _ in range(settings.decoder_layers)
+        )
         self.tucker = TuckERScorer(width, width, dropout=settings.scorer_dropout, generator=generator)
 
     # The parts of an entity's sequence
@@ -256,7 +267,7 @@ class MyGO(ScoringModel):
         x = torch.cat([self.ent_token.expand(len(values[0]), 1, -1), *values], dim=1)
         nothing = torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)
         absent = torch.cat([nothing] + [nothing if one.absent is None else one.absent for one in segments], dim=1)
-        return x, self.encoder(x, absent), absent
+        return x, self.encoder.at(x, absent), absent
 
     def relations(self) -> Tensor:
         """Relation vectors (R, D)."""
@@ -272,7 +283,7 @@ class MyGO(ScoringModel):
         x = torch.stack([unknown, relation + middle, known + torch.where(hidden, head, tail)], dim=1)
         last = len(self.decoder) - 1
         for position, layer in enumerate(self.decoder):
-            x = layer(x, queries=2 if position == last else None)
+            x = layer.at(x, queries=2 if position == last else None)
         return self.tucker(x[:, 0], x[:, 1])
 
     # Losses
@@ -414,8 +425,7 @@ class Learner(learner.Learner):
             entities = entities[entities < self.entities]
             known, target, negatives = (torch.searchsorted(entities, ids) for ids in (known, target, negatives))
             contrasted = None if contrasted is None else torch.searchsorted(entities, contrasted)
-        parts = (known, relation, target, hides_tail, contrasted, entities, negatives)
-        return Batch(*(None if part is None else part.to(self.device, non_blocking=True) for part in parts))
+        return Batch(known, relation, target, hides_tail, contrasted, entities, negatives).to(self.device)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The loss terms of one batch, `link` and `contrastive`, the latter times μ; the loss is their sum."""
@@ -446,5 +456,7 @@ class Learner(learner.Learner):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         terms = self.losses(batch)
-        optimizer_step(sum(terms.values()), self.model.parameters(), self.optimizers["model"], clip=self.settings.clip)
+        optimizer_step(
+            added(terms.values()), self.model.parameters(), self.optimizers["model"], clip=self.settings.clip
+        )
         return {name: term.detach() for name, term in terms.items()}

@@ -31,8 +31,8 @@ class TransformerLayer(nn.TransformerEncoderLayer):
         """The dropout probability that holds now: none in evaluation."""
         return self.p if self.training else 0.0
 
-    def forward(self, x: Tensor, absent: Tensor | None = None, queries: int | None = None) -> Tensor:  # type: ignore[override]
-        """Sequences (N, T, D) at their first `queries` places (None: all): (N, queries, D).
+    def at(self, x: Tensor, absent: Tensor | None = None, queries: int | None = None) -> Tensor:
+        """What `forward` makes of sequences (N, T, D) at their first `queries` places (None: all): (N, queries, D).
 
         Places that are `absent` (N, T) bool are not attended to.
         """

@@ -132,10 +132,10 @@ def draw_candidates(batch: Batch, entities: int, size: int | None) -> Candidates
     drawn = torch.randperm(entities, device=device)[:size]
     if not processes.together():
         return Candidates(torch.cat([drawn, batch.answers]), batch.row, size + batch.answer_index, size, drawn)
-    own, mine = drawn[local_slice(size)[0]], local_slice(len(batch.answers))[0]
+    chosen, mine = drawn[local_slice(size)[0]], local_slice(len(batch.answers))[0]
     pairs, answer = _within(mine, batch.answer_index)
-    entity = torch.cat([own, batch.answers[mine]])
-    return Candidates(entity, batch.row[pairs], len(own) + answer, len(own), drawn)
+    entity = torch.cat([chosen, batch.answers[mine]])
+    return Candidates(entity, batch.row[pairs], len(chosen) + answer, len(chosen), drawn)
 
 
 def _within(part: slice, number: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,8 @@
 """One step of gradient descent, the same for every model: check, reduce over processes, clip, step."""
 
 import contextlib
+import functools
+import operator
 from collections.abc import Iterable
 
 import torch
@@ -20,6 +22,11 @@ def autocast(device: torch.device, precision: torch.dtype) -> contextlib.Abstrac
     if precision == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=precision)
+
+
+def added(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of tensors, of which there is at least one."""
+    return functools.reduce(operator.add, terms)
 
 
 def optimizer_step(

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +129,7 @@ def memmaps_again(found: dict, path: Path) -> dict[str, Features]:
     return {name: Features(*reopen(**one, base=project)) for name, one in found.items()}
 
 
-def describe(data: Data, *, model: str, settings: object, split: str, encoders: dict, seed: int, device: torch.device,
+def describe(data: Data, *, model: str, settings: Any, split: str, encoders: dict, seed: int, device: torch.device,
              precision: torch.dtype, progress) -> dict:  # fmt: skip
     """What run.json says: all that DESIGN.md asks a number to carry."""
     return {

@@ -140,7 +140,8 @@ def candidates_of_all(
         candidates(row, others[1][start:stop].numpy(), int(one), plan, generator)
         for row, one, (start, stop) in zip(blend, truth, itertools.pairwise(bounds), strict=True)
     ]
-    return tuple(torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True))
+    picked, offset = (torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True))
+    return picked, offset
 
 
 def folds(triples: int, seed: int) -> np.ndarray:
