@@ -399,8 +399,8 @@ def test_an_epoch_asks_each_triple_once_on_one_side_at_even_odds():
             asked += torch.stack([head, batch.relation, tail], dim=1).tolist()
             tails += int(batch.hides_tail.sum())
         seen.append(sorted(asked))
-    assert all(one == sorted(learner.train.tolist()) for one in seen)
-    assert tails / (20 * len(learner.train)) == pytest.approx(0.5, abs=0.05)
+    assert all(one == sorted(learner.triples.tolist()) for one in seen)
+    assert tails / (20 * len(learner.triples)) == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_last_batch_of_one_joins_the_one_before():
