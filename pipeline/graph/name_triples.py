@@ -6,6 +6,7 @@ read wrongly becomes an entity of its own without a word.
 
 import re
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ import numpy as np
 from pipeline.errors import UserError, counted
 from pipeline.graph.text_files import check_name, lines
 
-_PARTS = {
+PARTS = {
     "head": ("head", "h", "subject", "subj", "s", "source", "src", "from", "head_entity", "entity1"),
     "relation": ("relation", "rel", "r", "predicate", "pred", "p", "property", "edge", "edge_type", "relationship"),
     "tail": ("tail", "t", "object", "obj", "o", "target", "dst", "to", "tail_entity", "entity2"),
 }
-_ORDER = ("head", "relation", "tail")
+ORDER = ("head", "relation", "tail")
 _STATEMENT = re.compile(r"\s*<([^>]*)>\s+<([^>]*)>\s+<([^>]*)>\s*\.\s*")
 _LITERAL = re.compile(r'\s*(<[^>]*>|_:\S+)\s+<[^>]*>\s+".*\.\s*')
 
@@ -45,10 +46,10 @@ class TripleLines:
         the columns are plainly in another order than head, relation, tail and no header says so.
         """
         rows: list[tuple[str, str, str]] = []
-        order, statements = (0, 1, 2), 0
+        order, statements, named = (0, 1, 2), 0, False
         for number, line in lines(path):
-            if not rows and not statements and (columns := _header(line)):
-                order = columns
+            if not rows and not statements and not named and (columns := header(line)):
+                order, named = columns, True
                 self.notes.append(f"{path}, line {number} is a header ({line[:80]!r}) and was left out.")
                 continue
             statement = _STATEMENT.fullmatch(line)
@@ -71,7 +72,7 @@ class TripleLines:
         return np.array(found, dtype=np.int64).reshape(-1, 3)
 
 
-def _header(line: str) -> tuple[int, int, int] | None:
+def header(line: str) -> tuple[int, int, int] | None:
     """Where head, relation and tail stand if the line names them; None if it does not.
 
     A line of one-letter names (h, r, t; s, p, o) is a header as well; three entities and relations of such names in
@@ -80,7 +81,7 @@ def _header(line: str) -> tuple[int, int, int] | None:
     words = [word.strip().strip('"').lower() for word in line.split("\t")]
     if len(words) != 3:
         return None
-    head, relation, tail = (next((at for at, word in enumerate(words) if word in _PARTS[part]), -1) for part in _ORDER)
+    head, relation, tail = (next((at for at, word in enumerate(words) if word in PARTS[part]), -1) for part in ORDER)
     return (head, relation, tail) if sorted((head, relation, tail)) == [0, 1, 2] else None
 
 
@@ -103,23 +104,28 @@ def _fields(line: str, path: Path, number: int) -> list[str]:
     return parts
 
 
-def _refuse_other_order(path: Path, rows: list[tuple[str, str, str]]) -> None:
-    """Refuse a file whose relations plainly stand in the first or the last column.
+def other_order(rows: Sequence[tuple[str, str, str]]) -> tuple[tuple[int, int, int], str] | None:
+    """Where head, relation and tail stand, and a name that tells it, if relations are plainly not in the middle.
 
     Entities are heads and tails, so the columns of both have names in common, and that of relations, which are fewer,
-    has none with either.
+    has none with either. None if that does not show.
     """
     if len(rows) < 3:
-        return
+        return None
     first, second, third = (set(column) for column in zip(*rows, strict=True))
-    for order, entities, relations in (
-        ("head, tail, relation", (first, second), third),
-        ("relation, head, tail", (second, third), first),
-    ):
+    for places, entities, relations in (((0, 2, 1), (first, second), third), ((1, 0, 2), (second, third), first)):
         shared = entities[0] & entities[1]
         if shared and len(relations) < min(map(len, entities)) and not relations & (entities[0] | entities[1]):
-            raise UserError(
-                f"{path} seems to have the order {order}: its other columns share names such as "
-                f"{min(shared)[:80]!r}, and this one none; put the columns in the order head, relation, tail, or name "
-                "them in a header line."
-            )
+            return places, min(shared)
+    return None
+
+
+def _refuse_other_order(path: Path, rows: list[tuple[str, str, str]]) -> None:
+    """Refuse a file whose relations plainly stand in the first or the last column."""
+    if found := other_order(rows):
+        places, shared = found
+        order = ", ".join(sorted(ORDER, key=lambda part: places[ORDER.index(part)]))
+        raise UserError(
+            f"{path} seems to have the order {order}: its other columns share names such as {shared[:80]!r}, and this "
+            "one none; put the columns in the order head, relation, tail, or name them in a header line."
+        )

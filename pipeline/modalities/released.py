@@ -21,7 +21,7 @@ import numpy as np
 from pipeline import tables
 from pipeline.errors import UserError, counted
 from pipeline.graph.matching import Names
-from pipeline.modalities.released_files import read_hdf5, read_index, read_tensor, read_tokens
+from pipeline.modalities.released_files import read_hdf5, read_index, read_keyed, read_tensor, read_tokens
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +33,11 @@ _COMMON_ROWS = 10
 class Files:
     """One modality's released files.
 
-    Attributes: features, a tensor (.pth, .pt, .npy: E x D) or HDF5; tokens, JSON or zipped JSON; codebook, a tensor
-    (C x W); index, MMKB's ImageIndex where `features` is keyed by picture; tokens_per_picture splits a flat list (196
-    for 14 x 14), None: one list per entity; padding_rows, how many last rows of the codebook are padding, None: as
-    recognised; placeholders, whether rows that stand for "missing" are kept.
+    Attributes: features, a tensor (.pth, .pt, .npy: E x D), HDF5, or Parquet (key, embedding); tokens, JSON or
+    zipped JSON; codebook, a tensor (C x W); index, MMKB's ImageIndex where `features` is keyed by picture;
+    tokens_per_picture splits a flat list (196 for 14 x 14), None: one list per entity; padding_rows, how many last
+    rows of the codebook are padding, None: as recognised; placeholders, whether rows that stand for "missing" are
+    kept.
     """
 
     features: Path | None = None
@@ -89,6 +90,8 @@ def _about(path: Path) -> dict:
 def _features(files: Files, path: Path, names: Names, entities: int) -> tuple[dict, dict]:
     if path.suffix in (".h5", ".hdf5"):
         ids, matrix, count, about = _from_hdf5(path, files.index, names)
+    elif path.suffix == ".parquet":
+        ids, matrix, count, about = _from_parquet(path, names)
     else:
         matrix = read_tensor(path)
         if len(matrix) != entities:
@@ -186,6 +189,19 @@ def _from_hdf5(path: Path, pictures: Path | None, names: Names) -> tuple[np.ndar
     if index is not None:
         about |= {"pictures_not_in_index": len(unknown), "pictures_not_in_index_examples": unknown[:5]}
     return ids, matrix, counts, about
+
+
+def _from_parquet(path: Path, names: Names) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict]:
+    """Vectors by key."""
+    keys, matrix = read_keyed(path)
+    matched = names.match(keys)
+    _require_some(path, matched.entity, len(keys), matched.unmatched)
+    row_of = {key: row for row, key in enumerate(keys)}
+    rows: dict[int, int] = {}
+    for key, entity in matched.entity.items():
+        rows.setdefault(entity, row_of[key])
+    ids = np.array(sorted(rows))
+    return ids, matrix[[rows[one] for one in ids]], np.ones(len(ids), dtype=np.int32), {"names": matched.counts()}
 
 
 def _require_some(path: Path, matched: Mapping, names: int, unmatched: list[str]) -> None:

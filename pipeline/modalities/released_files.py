@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from pipeline.errors import NO_JSON, UserError
@@ -41,6 +43,22 @@ def read_tensor(path: Path) -> np.ndarray:
     if matrix.ndim != 2 or not matrix.size or matrix.dtype.kind not in "fiu":
         raise UserError(f"{path} holds no matrix of numbers but {matrix.dtype} of shape {tuple(matrix.shape)}.")
     return np.ascontiguousarray(matrix, dtype=np.float32)
+
+
+def read_keyed(path: Path) -> tuple[list[str], np.ndarray]:
+    """Keys, and (N, D) float32, of a Parquet file with the columns key and embedding (lists of one length).
+
+    Raises UserError if it is no such file.
+    """
+    try:
+        table = pq.read_table(path, columns=["key", "embedding"])
+        rows = table["embedding"].to_numpy()
+        matrix = np.stack([np.asarray(row, dtype=np.float32) for row in rows]) if len(rows) else np.zeros((0, 0))
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is no Parquet of key and embedding ({str(error)[:120]}); correct the file.") from error
+    if matrix.ndim != 2 or not matrix.size:
+        raise UserError(f"{path} holds no vectors; correct the file.")
+    return list(map(str, table["key"].to_pylist())), matrix
 
 
 def _load_npy(path: Path) -> np.ndarray:

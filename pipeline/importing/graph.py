@@ -1,0 +1,243 @@
+"""From somebody's files to `data/<graph>/source` and `configs/graphs/<graph>.yaml`, or to one sentence and nothing."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from pipeline import tables
+from pipeline.errors import UserError
+from pipeline.graph.audit import audit
+from pipeline.graph.formats import read_graph
+from pipeline.graph.graph import Graph
+from pipeline.graph.labels import readable
+from pipeline.graph.matching import Matched, Names, match_files
+from pipeline.graph.name_triples import ORDER, header
+from pipeline.graph.splits import choose
+from pipeline.importing.delimited import FIND_OUT, Guess
+from pipeline.importing.features import Features, read_features
+from pipeline.importing.texts import Texts, nearest, read_texts
+from pipeline.importing.triples import Triples, joined, read_triples
+from pipeline.modalities import MODALITIES
+from pipeline.modalities.archives import open_archive
+from pipeline.modalities.texts import by_table
+
+WRITTEN = (
+    "# Written by `python -m stages.import_graph`, which replaces it; configs/graphs/mini.yaml explains every key.\n"
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_PLAIN = re.compile(r"[A-Za-z0-9./_][\w./-]*")
+_RECORD = "imported.json"  # a source folder without it is not ours to replace
+_FILES = {_RECORD, "train.tsv", "valid.tsv", "test.tsv", "triples.tsv", "entities.tsv", "text.tsv"}
+_FILES |= {f"{modality}-features.parquet" for modality in MODALITIES}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of one source of texts, pictures or features: how many entities have one, which names are nobody's.
+
+    `strangers` are (name, nearest entity or None), the first few of `unmatched`.
+    """
+
+    entities: int
+    unmatched: int
+    ambiguous: int
+    strangers: list[tuple[str, str | None]]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was written, and what is to be known of it. `audit` is that of `ingest` (pipeline/graph/audit.py)."""
+
+    source: Path
+    config: Path
+    entities: int
+    relations: int
+    audit: dict
+    matched: dict[str, Found] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def import_graph(
+    name: str, triples: object, *, valid: object = None, test: object = None, texts: object = None,
+    pictures: str | Path | None = None, features: object = None, order: str | Path | None = None,
+    modality: str = "image", guess: Guess = FIND_OUT, replace: bool = False, project: str | Path = ".",
+) -> Imported:  # fmt: skip
+    """Bring a graph into `project`: its triples, and texts, pictures and features where there are such.
+
+    `triples` (and `valid`, `test`) is a path or a pandas DataFrame, or a list of such; `texts` a path or a DataFrame;
+    `pictures` a folder or archive of <entity>/<file>, which stays where it is; `features` a path, a DataFrame (key,
+    embedding) or a dict of vectors, of which `modality` ("text" or "image") says what they are of; `order` lists the
+    keys of an array that has none. `guess` corrects what is found out about the files of triples.
+
+    Raises UserError, and has then written nothing, if anything cannot be used or the graph is there already.
+    """
+    project = Path(project)
+    source, config = project / "data" / name / "source", project / "configs" / "graphs" / f"{name}.yaml"
+    _refuse_present(name, source, config, replace)
+    read = _read(triples, valid, test, guess)
+    if not any(read.splits.values()):
+        raise UserError("The files hold no triples between entities; there is nothing to train on.")
+    keys = list(
+        dict.fromkeys([*read.entities, *(one for rows in read.splits.values() for row in rows for one in row[::2])])
+    )
+    labels = [read.labels.get(key) or readable(key) for key in keys]
+    names = Names(keys, labels)
+    matched: dict[str, Found] = {}
+    described = None
+    if texts is not None:
+        described = read_texts(texts, names)
+        read.notes += described.notes
+        matched["texts"] = _found(described.matched, keys)
+        labels = [described.rows[at][0] if at in described.rows and described.rows[at][0] else label
+                  for at, label in enumerate(labels)]  # fmt: skip
+        names = Names(keys, labels)
+    if pictures is not None:
+        matched["pictures"] = _pictures(pictures, names, keys)
+    vectors = None
+    if features is not None:
+        vectors = read_features(features, names, order)
+        matched[f"features ({modality})"] = _found(vectors.matched, keys)
+    (project / "data").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".import-{name}-", dir=project / "data") as scratch:
+        new = Path(scratch) / "source"
+        new.mkdir()
+        _write(new, read, keys, labels, described)
+        graph, found = _as_ingest_reads(new, source, described is not None)
+        tables.write_json(new / _RECORD, {"notes": read.notes, "entities": len(keys)})
+        if vectors is not None:
+            pq.write_table(vectors.table(keys), new / f"{modality}-features.parquet")
+        _publish(new, source, Path(scratch))
+    tables.write_text(config, _config(source.relative_to(project), described, pictures, vectors, modality))
+    return Imported(source, config, len(keys), len(graph.relation_keys), found, matched, read.notes)
+
+
+def _refuse_present(name: str, source: Path, config: Path, replace: bool) -> None:
+    if not _NAME.fullmatch(name) or name == "common":
+        raise UserError(
+            f"A graph cannot be called {name!r}: a name is letters (a-z), digits, _ and -, no - or _ first."
+        )
+    present = [path for path in (source, config) if path.exists()]
+    if present and not replace:
+        raise UserError(f"{present[0]} is there already; choose another name, or say --replace.")
+    if config.exists() and not config.read_text(encoding="utf-8").startswith(WRITTEN):
+        raise UserError(f"{config} was written by hand and is not replaced; choose another name, or remove the file.")
+    if source.exists() and not (source / _RECORD).exists():
+        raise UserError(f"{source} holds files of your own and is not replaced; choose another name.")
+    if source.exists() and (own := sorted({path.name for path in source.iterdir()} - _FILES)):
+        raise UserError(f"{source / own[0]} was not written by an import and would be lost; move it away first.")
+
+
+def _read(triples: object, valid: object, test: object, guess: Guess) -> Triples:
+    """All splits as one. A file of train must not bring splits of its own where others are named."""
+    whole = joined(read_triples(one, guess) for one in _several(triples))
+    for split, given in (("dev", valid), ("test", test)):
+        if given is None:
+            continue
+        if whole.splits.get(split):
+            raise UserError(f"The folder of triples has a split {split} already; leave the file for it out.")
+        part = joined(read_triples(one, guess) for one in _several(given))
+        whole.splits[split] = part.splits.get("train", [])
+        whole.notes += part.notes
+    return whole
+
+
+def _several(given: object) -> Sequence:
+    return given if isinstance(given, list | tuple) else [given]
+
+
+# ---------------------------------------------------------------------------------------------- what matched
+def _found(matched: Matched, keys: list[str]) -> Found:
+    strangers = [(name, nearest(name, keys)) for name in matched.unmatched[:3]]
+    return Found(len(set(matched.entity.values())), len(matched.unmatched), len(matched.ambiguous), strangers)
+
+
+def _pictures(path: str | Path, names: Names, keys: list[str]) -> Found:
+    with open_archive(path) as archive:
+        matched, places = match_files(archive.names, names)
+        if not places:
+            raise UserError(
+                f"{path}: none of its {len(archive.names):,} files is named as an entity of the graph (it has "
+                f"{', '.join(map(repr, matched.unmatched[:3])) or 'no files'}; expected <entity>/<file>)."
+            )
+    return _found(matched, keys)
+
+
+# -------------------------------------------------------------------------------------------------- writing
+def _write(folder: Path, read: Triples, keys: list[str], labels: list[str], texts: Texts | None) -> None:
+    if read.splits.get("dev") or read.splits.get("test"):
+        names = {"train": "train.tsv", "dev": "valid.tsv", "test": "test.tsv"}
+    else:
+        names = {"train": "triples.tsv"}
+    for split, name in names.items():
+        if rows := read.splits.get(split):
+            # A fact that reads like a header is none only below one.
+            first = [ORDER] if header("\t".join(rows[0])) else []
+            tables.write_text(folder / name, "".join("\t".join(row) + "\n" for row in (*first, *rows)))
+    tables.write_text(folder / "entities.tsv", _lines(("key", "label"), zip(keys, labels, strict=True), plain=True))
+    if texts is not None:
+        rows = ((keys[at], labels[at], *texts.rows[at][1:]) for at in sorted(texts.rows))
+        tables.write_text(folder / "text.tsv", _lines(("key", "label", "description", "aliases"), rows))
+
+
+def _lines(names: Sequence[str], rows, plain: bool = False) -> str:
+    """Lines between tabs; quoted as CSV does, unless the reader takes quotes as they stand."""
+    if plain:
+        return "".join("\t".join(row) + "\n" for row in (names, *rows))
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _as_ingest_reads(new: Path, source: Path, texts: bool) -> tuple[Graph, dict]:
+    """The graph as `ingest` and `text` will read it, so that what they would refuse is refused now; and its audit."""
+    try:
+        graph = read_graph(new, "names")
+        if texts:
+            by_table(graph.entity_keys, new)
+        used, done = choose(graph.splits, "clean", dev_share=0.1, seed=0, least_dev=0.5)
+    except UserError as error:
+        raise UserError(str(error).replace(str(new), str(source))) from error
+    return graph, audit(graph, used, done, "clean")
+
+
+def _publish(new: Path, source: Path, scratch: Path) -> None:
+    """Put the folder in its place; what stood there goes once it stands."""
+    source.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if source.exists():
+            source.rename(scratch / "before")
+        new.rename(source)
+    except OSError as error:
+        if (scratch / "before").exists() and not source.exists():
+            shutil.move(scratch / "before", source)
+        raise UserError(f"{source} cannot be written ({error.strerror}); free space or rights there.") from error
+
+
+def _config(source: Path, texts: Texts | None, pictures: object, features: Features | None, modality: str) -> str:
+    """The graph's file, in the form that DVC writes."""
+    lines = ["form: names", f"folder: {_quoted(source.as_posix())}"]
+    if texts is not None:
+        lines += ["text:", "  source: table"]
+    if pictures is not None:
+        lines += ["images:", "  source: folder", f"  path: {_quoted(str(pictures))}"]
+    if features is not None:
+        path = source / f"{modality}-features.parquet"
+        lines += ["encoded: released", "released:", f"  {modality}:", f"    features: {_quoted(path.as_posix())}"]
+    return WRITTEN + "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A path as YAML has it: plain where that cannot be misread."""
+    if _PLAIN.fullmatch(text) and re.search(r"[A-Za-z]", text):
+        return text
+    return "'" + text.replace("'", "''") + "'" if text.isprintable() else json.dumps(text)

@@ -1,0 +1,107 @@
+"""Brings a graph of your own into the project: its triples, texts, pictures and features, from the files you have.
+
+It says what it understood of each file, and writes data/<name>/source and configs/graphs/<name>.yaml, or nothing.
+From Python: `pipeline.importing.graph.import_graph`, which takes DataFrames too.
+docs/your-own-graph.md shows all of it.
+"""
+
+import argparse
+
+from pipeline.errors import counted
+from pipeline.graph.vocabulary import SPLITS
+from pipeline.importing.delimited import NAMES, Guess
+from pipeline.importing.graph import Found, Imported, import_graph
+from pipeline.modalities import MODALITIES
+from stages.cli import arguments, stage
+
+
+@stage
+def main() -> None:
+    args = _parser().parse_args()
+    guess = Guess(
+        args.delimiter,
+        None if args.header is None else args.header == "yes",
+        tuple(args.columns.split(",")) if args.columns else None,
+    )
+    imported = import_graph(
+        args.name, args.triples, valid=args.valid, test=args.test, texts=args.texts, pictures=args.pictures,
+        features=args.features, order=args.order, modality=args.modality, guess=guess, replace=args.replace,
+    )  # fmt: skip
+    print("\n".join(told(args.name, imported)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--name", required=True, help="what the graph will be called")
+    parser.add_argument("--triples", required=True, nargs="+", metavar="FILE",
+                        help="TSV, CSV, Parquet, N-Triples (.nt), Turtle (.ttl), or OpenKE's folder")  # fmt: skip
+    parser.add_argument("--valid", nargs="+", metavar="FILE", help="validation triples; left out: carved out")
+    parser.add_argument("--test", nargs="+", metavar="FILE", help="test triples; left out: carved out")
+    parser.add_argument("--texts", metavar="FILE", help="a table of key, label, description, aliases")
+    parser.add_argument("--pictures", metavar="FOLDER", help="a folder, zip or tar of <entity>/<file>")
+    parser.add_argument("--features", metavar="FILE", help=".npz, .parquet, .pth with keys, or .npy with --order")
+    parser.add_argument("--order", metavar="FILE", help="the keys of the features, one a line, where they have none")
+    parser.add_argument(
+        "--modality", choices=list(MODALITIES), default="image", help="what the features are of (image)"
+    )
+    parser.add_argument("--delimiter", help=f"what parts the fields: a character, or {', '.join(NAMES)}")
+    parser.add_argument("--header", choices=("yes", "no"), help="whether the first line names the columns")
+    parser.add_argument("--columns", help="what the columns are, such as head,tail,relation")
+    parser.add_argument("--replace", action="store_true", help="replace what was imported under this name before")
+    return parser
+
+
+def told(name: str, imported: Imported) -> list[str]:
+    """What is printed: what was understood, what matched, the splits, warnings, and what to do next."""
+    rows = imported.audit["used"]["rows"]
+    table = [("entities", imported.entities), ("relations", imported.relations)]
+    table += [(f"triples of {split}", rows[split]) for split in SPLITS]
+    lines = [*imported.notes, "", f"{'':30}{name:>10}"]
+    lines += [f"{what:30}{number:>10,}" for what, number in table]
+    for what, found in imported.matched.items():
+        share = found.entities / imported.entities
+        lines.append(f"{'entities with ' + what:30}{found.entities:>10,}  {share:.1%}")
+    for what, found in imported.matched.items():
+        lines += _strangers(what, found)
+    lines += ["", *_warnings(imported.audit)]
+    lines += [
+        f"Written: {imported.source}, {imported.config}",
+        f"Next: put `- {name}` under `graphs` in params.yaml, then `dvc repro` (or first `dvc repro ingest@{name}`).",
+    ]
+    return lines
+
+
+def _strangers(what: str, found: Found) -> list[str]:
+    lines = []
+    if found.unmatched:
+        lines.append(f"{what}: {counted(found.unmatched, 'name')} without an entity, such as")
+        lines += [
+            f"    {name[:60]!r}" + (f"; the nearest entity is {near[:60]!r}" if near else "; no entity is like it")
+            for name, near in found.strangers
+        ]
+    if found.ambiguous:
+        lines.append(f"{what}: {counted(found.ambiguous, 'name')} could mean several entities and were left out.")
+    return lines
+
+
+def _warnings(audit: dict) -> list[str]:
+    """What the audit finds fault with, a sentence each."""
+    was = audit["released"]
+    said = [
+        f"{counted(number, 'row')} of {key.replace('_in_', ' stand in ')}"
+        for key, number in was["overlaps"].items() if number
+    ]  # fmt: skip
+    said += [
+        f"{counted(number, 'row')} of {split} repeat another" for split, number in was["duplicates"].items() if number
+    ]
+    unseen = was["unseen"]
+    said += [f"{counted(unseen['entities'], 'entity', 'entities')} in no triple of train"] if unseen["entities"] else []
+    said += [
+        f"{one['relation']} is {kind} of {one['other']} ({one['share']:.0%} of its facts)"
+        for kind in ("reverse", "duplicate") for one in was["similar_relations"][kind] if "other" in one
+    ]  # fmt: skip
+    return [f"Warning: {one}." for one in said]
+
+
+if __name__ == "__main__":
+    main()
