@@ -1,14 +1,17 @@
 """A tiny graph, settings that suit it, and a model trained on it."""
 
 import dataclasses
+from pathlib import Path
 
 import torch
+from ruamel.yaml import YAML
 
 from trainers.evaluation import ranking
 from trainers.training import loop
 from trainers.training.data import Data, Features, Tokens
 from trainers.training.train import filter_index
 
+CONFIGS = Path(__file__).parents[2] / "configs/models"
 ENTITIES, RELATIONS, CODES = 23, 3, 19
 
 
@@ -46,10 +49,17 @@ OWN = {"mosaic": {"learning_rate": 0.1, **RANKS}}
 
 
 def plain(module, **changes):
-    """The model's settings, as `PLAIN` has them (or the model itself) where nothing is said."""
+    """The model's settings, as `PLAIN` has them (or the model itself, or its config) where nothing is said."""
     fields = {field.name for field in dataclasses.fields(module.Settings)}
-    base = {name: value for name, value in PLAIN.get(name_of(module), {}).items() if name in fields}
+    given = PLAIN.get(name_of(module)) or configured(name_of(module))
+    base = {name: value for name, value in given.items() if name in fields}
     return module.Settings(**{**base, **changes})
+
+
+def configured(model: str) -> dict:
+    """`common` of the model's file in configs/models/."""
+    values = YAML(typ="safe").load(CONFIGS / f"{model}.yaml")["common"]
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 def name_of(module) -> str:

@@ -27,11 +27,11 @@ ABOUT = About(name="ToY", papers=("toy2026",), reads=("features",), memorises=0.
 
 @dataclass(frozen=True)
 class Settings:
-    epochs: int = 5
-    batch_size: int = 64
-    learning_rate: float = 0.01
-    dimension: int = 16
-    modalities: tuple[Literal["structure", "text", "image"], ...] = ("structure", "text", "image")
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    dimension: int
+    modalities: tuple[Literal["structure", "text", "image"], ...]
 
 
 class Toy(ScoringModel):

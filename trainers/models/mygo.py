@@ -126,7 +126,7 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> "MyGO":
     Raises UserError if the settings contradict one another or the data.
     """
     counts = {"image": settings.image_tokens, "text": settings.text_tokens}
-    selections = {
+    selections: dict[str, Selection] = {
         which: select(data.tokens[which], data.entities, counts[which])
         for which in TOKENS
         if which in settings.modalities

@@ -4,7 +4,6 @@ A checkpoint is a folder `epoch-<n>` that appears whole, by one rename; one that
 set aside and the one before it is used. Nothing in it can run code.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -77,37 +77,32 @@ def unflatten_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Ten
 
 
 @contextmanager
-def alone(folder: Path, writes: bool = True) -> Iterator[None]:
+def file_lock(folder: Path, writes: bool = True) -> Iterator[None]:
     """Keep a second process from training into `folder` (a dvc that was killed may have left its stage at work).
 
-    A process that writes nothing there (`writes` False) is let through. Raises UserError if another one is at it.
+    A process that writes nothing there (`writes` False) is let through. Raises UserError if another one is at it. The
+    lock file stays, since unlinking it would let two in.
     """
     if not writes:
         yield
         return
-    path = folder.with_name(f"{folder.name}.lock")
+    path, holder = (folder.with_name(f"{folder.name}.{end}") for end in ("lock", "pid"))
+    lock = FileLock(path, timeout=0)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (the lock lasts as long as it is open)
+        lock.acquire()
+        holder.write_text(str(os.getpid()), encoding="utf-8")
+    except Timeout as error:
+        pid = holder.read_text(encoding="utf-8") if holder.exists() else "?"
+        raise UserError(f"Process {pid} is training this run already ({path}); let it end, or stop it.") from error
+    except NotImplementedError:
+        log.info("%s: this file system knows no locks.", path)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); free space or rights there.") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            handle.seek(0)
-            raise UserError(
-                f"Process {handle.read().strip() or '?'} is training this run already ({path}); let it end, or stop it."
-            ) from error
-        except OSError:
-            log.info("%s: this file system knows no locks.", path)
-        try:
-            handle.truncate(0)
-            handle.write(str(os.getpid()))
-            handle.flush()
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Checkpoints:

@@ -64,7 +64,7 @@ def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
             f"{path} was made by an older version ({', '.join(unknown)} are no settings now); train it again."
         )
     try:
-        settings = build(module.Settings, about["settings"])
+        settings: Any = build(module.Settings, about["settings"])
     except Misfit as error:
         raise UserError(f"{path} was made by an older version ({error.said().rstrip('.')}); train it again.") from error
     data = blank(about["shapes"], memmaps_again(about.get("memmap", {}), path))

@@ -23,7 +23,7 @@ from trainers.evaluation.metrics import MRR
 from trainers.evaluation.protocols import TestProbe
 from trainers.training import data as reading
 from trainers.training import loop, processes, runs
-from trainers.training.checkpoint import alone
+from trainers.training.checkpoint import file_lock
 from trainers.training.data import Data, Features, Tokens
 from trainers.training.memmap import digest
 from trainers.training.perturb import Change
@@ -90,7 +90,7 @@ def train(
     built = module.build(data, settings, torch.Generator().manual_seed(seed))
     learner = module.Learner(built.to(device), data, settings, device=device, precision=precision, seed=seed)
     look = TestProbe(protocol, test_ranks(given, device), settings.epochs, evaluate_every) if protocol else None
-    with alone(folder, processes.is_first()):
+    with file_lock(folder, processes.is_first()):
         progress = loop.fit(
             learner,
             dev_measure(given, device, schedule.dev_sample, seed),

@@ -1,5 +1,6 @@
 """The training loop: choice on dev, early stopping, what it says when a run cannot go on, checkpoints."""
 
+import os
 import re
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 
 from pipeline.errors import UserError
 from trainers.training import loop
-from trainers.training.checkpoint import Checkpoints, load_tensors
+from trainers.training.checkpoint import Checkpoints, file_lock, load_tensors
 
 
 class Counter:
@@ -114,3 +115,14 @@ def test_a_checkpoint_whose_best_weights_are_gone_is_not_gone_on_from(tmp_path, 
     assert fit(learner, tmp_path, epochs=4).epoch == 4
     assert "best weights" in caplog.text
     assert learner.steps == 2 * (4 - 3)
+
+
+def test_a_run_that_another_is_training_is_refused_until_that_one_ends(tmp_path):
+    folder = tmp_path / "runs" / "abc"
+    with file_lock(folder):
+        with pytest.raises(UserError, match=f"Process {os.getpid()} is training this run already"), file_lock(folder):
+            pass
+        with file_lock(folder, writes=False):
+            pass
+    with file_lock(folder):
+        pass
