@@ -15,10 +15,10 @@ import resource
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from importlib import metadata
+from importlib import import_module, metadata
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,9 @@ from trainers.training.data import Data, Features, Tokens
 from trainers.training.memmap import reopen
 from trainers.training.version import run_version
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 
 @dataclass(frozen=True)
 class Run:
@@ -41,6 +44,11 @@ class Run:
     model: nn.Module
     about: dict
     score: Callable[[Tensor, Tensor, str], Tensor]  # (known (B,), relation (B,), "tail" | "head") -> (B, E)
+
+    def ask(self, *names: object, **options: object) -> "DataFrame":
+        """Names in, answers out: `ask("Red Hot Chili Peppers", "band member", k=10)`; see trainers/answers/ask.py."""
+        # Loaded by name: how answers are shown changes no run, so that code is none of what a run's version counts.
+        return import_module("trainers.answers.ask").ask(self, *names, **options)
 
 
 def save_run(path: Path, model: nn.Module, about: dict, history: list[dict]) -> None:

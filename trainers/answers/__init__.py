@@ -1,0 +1,1 @@
+"""Names in, answers out: questions to a trained run."""
