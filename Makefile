@@ -44,6 +44,7 @@ test: $(STAMP)-dev
 lint: $(STAMP)-dev
 	ruff check .
 	ruff format --check .
+	mypy
 
 verify: $(STAMP)
 	python -m stages.ops.verify
