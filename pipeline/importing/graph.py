@@ -183,8 +183,8 @@ def _write(folder: Path, read: Triples, keys: list[str], labels: list[str], text
             tables.write_text(folder / name, "".join("\t".join(row) + "\n" for row in (*first, *rows)))
     tables.write_text(folder / "entities.tsv", _lines(("key", "label"), zip(keys, labels, strict=True), plain=True))
     if texts is not None:
-        rows = ((keys[at], labels[at], *texts.rows[at][1:]) for at in sorted(texts.rows))
-        tables.write_text(folder / "text.tsv", _lines(("key", "label", "description", "aliases"), rows))
+        described = ((keys[at], labels[at], *texts.rows[at][1:]) for at in sorted(texts.rows))
+        tables.write_text(folder / "text.tsv", _lines(("key", "label", "description", "aliases"), described))
 
 
 def _lines(names: Sequence[str], rows, plain: bool = False) -> str:

@@ -104,7 +104,7 @@ def _of_table(table: Table, guess: Guess) -> Triples:
                 f"{table.name} has {width} columns and no header that names head, relation and tail; say which they "
                 "are with --columns, such as --columns head,relation,tail,other."
             )
-        found = other_order([tuple(fields) for _, fields in rows])
+        found = other_order([(fields[0], fields[1], fields[2]) for _, fields in rows])
         places = found[0] if found else (0, 1, 2)
     order = sorted(ORDER, key=lambda part: places[ORDER.index(part)])
     left_out = f" of {width} columns" if width > 3 else ""
