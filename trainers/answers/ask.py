@@ -58,6 +58,7 @@ def ask(
         raise UserError(f"k is how many answers are wanted, a whole number of at least 1, and not {k!r}.")
     world = world_of(run, graph)
     side, known = ("tail", head) if head is not None else ("head", tail)
+    assert known is not None
     several = _is_list(known) or _is_list(relation)
     names, relations = _paired(known, relation)
     ids = [world.entities.find(name) for name in names]
