@@ -60,7 +60,7 @@ def ask(
     side, known = ("tail", head) if head is not None else ("head", tail)
     assert known is not None
     several = _is_list(known) or _is_list(relation)
-    names, relations = _paired(known, relation)
+    names, relations = _paired(known, relation)  # type: ignore[arg-type]  # one of them is given, as checked above
     ids = [world.entities.find(name) for name in names]
     asked = [world.relations.find(name) for name in relations]
     parts = [_answers(run, world, *query, side, k) for query in zip(ids, asked, strict=True)]
