@@ -60,7 +60,6 @@ SCHEMAS = {
         ("fetched_at", pa.timestamp("us", tz="UTC"), True),
         ("licence", pa.string(), True),
         ("author", pa.string(), True),
-        ("source_sha256", pa.string(), True),  # of the bytes as they came; `sha256` is of the clean `bytes`
     ),
     "web": _schema(
         ("kind", pa.string()),

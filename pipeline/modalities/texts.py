@@ -20,7 +20,6 @@ from pipeline.graph.labels import readable
 from pipeline.graph.name_triples import plain_name
 from pipeline.graph.text_files import check_name, lines, one_file
 
-STATUSES = ("found", "no_description", "label_only", "absent")
 FIELDS = ("label", "description", "aliases")
 LONGEST_DESCRIPTION = 20_000  # characters; Wikidata's own limit is 250
 _LONGEST_LINE = 8 * LONGEST_DESCRIPTION  # bytes

@@ -88,7 +88,6 @@ def _write_pictures(path: Path, data: Data) -> None:
         "width": np.full(n, 32, np.int32), "height": np.full(n, 32, np.int32), "bytes": content,
         "status": ["ok"] * n, "error": [None] * n, "attempts": np.ones(n, np.int32),
         "fetched_at": pa.nulls(n, pa.timestamp("us", tz="UTC")), "licence": [None] * n, "author": [None] * n,
-        "source_sha256": [None] * n,
     }  # fmt: skip
     tables.write(path, "images", columns, {})
 

@@ -140,7 +140,7 @@ def breakdown(
 
     Columns: group (what is grouped by), value (which group), direction ("both", "tail", "head"), queries, every metric
     of `METRICS`, and `<metric>_low`, `<metric>_high` of the headline metrics: bootstrap intervals, null where a group
-    has one query only, which tells nothing of its spread.
+    has one query only, which says nothing about the spread.
 
     Raises UserError if a table is missing or damaged.
     """

@@ -94,10 +94,10 @@ def in_report() -> list[Metric]:
 def per_query(rank: np.ndarray, metric: str) -> np.ndarray:
     """What each query adds to a metric that is a mean over queries. (N,) float64.
 
-    Raises ValueError if there is no such metric, or it is no plain mean over queries.
+    Raises ValueError if there is no such metric, or it is not a plain mean over queries.
     """
     if metric not in means_over_queries():
-        raise ValueError(f"{metric!r} is no mean over queries; known are {', '.join(means_over_queries())}")
+        raise ValueError(f"{metric!r} is not a mean over queries; known are {', '.join(means_over_queries())}")
     return METRICS[metric].of_a_rank(np.asarray(rank, dtype=np.float64))
 
 

@@ -13,7 +13,7 @@ validation figures to choose. They differ in three things:
 
 These figures answer one question: how much of the distance to a printed figure is due to the measuring. Nothing else
 may be concluded from them, and no model is chosen by them. Asked for, they are the one reason to look at test while a
-model trains (`TestProbe`); the weights are chosen on dev all the same.
+model trains (`TestProbe`); the weights are still chosen on dev.
 """
 
 from collections.abc import Callable, Mapping, Sequence

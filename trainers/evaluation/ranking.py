@@ -36,7 +36,7 @@ DIRECTIONS = ("tail", "head")  # the side that is asked for
 RANKS = ("optimistic", "pessimistic", "realistic")
 
 Score = Callable[[Tensor, Tensor, str], Tensor]  # known (B,), relation (B,), direction -> (B, E) float32
-Ranks = dict[str, np.ndarray]  # one row a query: the columns of ranks.parquet but `split`
+Ranks = dict[str, np.ndarray]  # one row per query: the columns of ranks.parquet except `split`
 
 # Compared numbers visited at once. On a CPU they stay in cache between gathering, comparing and summing, which makes
 # counting five times faster than whole (B, E) passes; a GPU wants enough of them to be busy.
@@ -81,7 +81,7 @@ def rank(
     device: torch.device | str = "cpu",
     directions: tuple[str, ...] = DIRECTIONS,
 ) -> Ranks:
-    """Filtered ranks of `triples` (n, 3) int64 in each of `directions`: one row a query, the first direction first.
+    """Filtered ranks of `triples` (n, 3) int64 in each of `directions`: one row per query, the first direction first.
 
     Each distinct query is scored once, however many of the triples ask it. `memory_bytes` bounds what a batch of
     scores and the counting may hold on `device`; the ranks do not depend on it.
@@ -226,7 +226,7 @@ def metrics(ranks: Mapping[str, np.ndarray]) -> dict[str, Any]:
     Raises ValueError if there is no query at all.
     """
     if not len(ranks["realistic"]):
-        raise ValueError("there are no queries, hence no metrics")
+        raise ValueError("without queries there are no metrics")
     found: dict[str, object] = {
         "queries": len(ranks["realistic"]),
         "not_finite": int((~np.isfinite(ranks["score"])).sum()),

@@ -39,7 +39,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def loaded() -> ctypes.CDLL:
-    """The kernels, for whoever has seen that they are there. Raises RuntimeError if they are not."""
+    """The kernels, for callers that have checked that they are there. Raises RuntimeError if they are not."""
     found = library()
     if found is None:
         raise RuntimeError("the C kernels are not built, or TESSERA_KERNELS is off")

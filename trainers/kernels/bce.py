@@ -12,7 +12,7 @@ from trainers.kernels import address, library
 def cost_and_slope_(logits: Tensor, row: Tensor, column: Tensor, target: float) -> Tensor:
     """Σ_bc row_b · column_c · (softplus(x_bc) − target · x_bc), 0-d; `logits` (B, C) float32 become its gradient.
 
-    That is the cross entropy of σ(x) against a label `target` that all pairs share, and its slope
+    That is the cross entropy of σ(x) against one label `target` for all pairs, and its slope
     row_b · column_c · (σ(x_bc) − target). Weights `row` (B,), `column` (C,) float32. The sum is float64 on the CPU.
     """
     kernels = library() if logits.device.type == "cpu" else None

@@ -14,7 +14,7 @@ BLOCK = 1 << 22  # scores made at a time: 16 MB
 def linear_cross_entropy(query: Tensor, candidates: Tensor, target: Tensor) -> Tensor:
     """Mean cross entropy of `target` (B,) int64 under the scores query (B, D) · candidates (E, D)ᵀ, a 0-d float32.
 
-    The scores are made block by block, and become their own gradient while they are at hand.
+    The scores are made block by block, and each block becomes its own gradient while it is in cache.
     """
     return _LinearCrossEntropy.apply(query, candidates, target)
 

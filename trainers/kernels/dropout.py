@@ -1,7 +1,7 @@
 """Dropout whose mask is a function of a seed: drawn again in the backward pass, never stored.
 
-The C kernel takes 16 random bits a number, so it drops with the probability round(p · 65536) / 65536 and scales by the
-exact inverse of what that keeps. Elsewhere torch's own dropout follows the same law with other draws.
+The C kernel takes 16 random bits per number, so it drops with the probability round(p · 65536) / 65536 and scales by
+the exact inverse of what that keeps. Elsewhere torch's own dropout follows the same law with other draws.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ def threshold(p: float) -> tuple[int, float]:
 
 
 def fresh_seed() -> int:
-    """A seed out of torch's global CPU generator, so that reseeding that one repeats every mask."""
+    """A seed from torch's global CPU generator, so that seeding that generator repeats every mask."""
     return int(torch.randint(1 << 62, ()))
 
 

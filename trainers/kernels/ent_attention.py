@@ -17,7 +17,7 @@ from torch import Tensor
 from trainers.kernels import address, library
 from trainers.kernels.dropout import dropout, fresh_seed
 
-BLOCK = 64  # sequences a work item of the C kernel takes; as there
+BLOCK = 64  # sequences per work item of the C kernel; the same number as there
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def mix(segments: list[Segment], direction: Tensor, offset: Tensor, p: float) ->
     """Weighted sums of the sequences' rows: (N, H, D), and how much weight each segment has: (N, H, 1 + segments).
 
     `direction` (H, D) gives a row's logit by its dot product, `offset` (H, 1 + segments) is added for the segment it
-    stands in; column 0 is the logit of the query's own place, which no row stands for. `p` drops weights.
+    stands in; column 0 is the logit of the query's own place, which has no row. `p` drops weights.
     """
     table = segments[0].table
     if table.device.type == "cpu" and library() is not None:
@@ -169,7 +169,7 @@ class _Mix(torch.autograd.Function):
 
 
 def _made(tensor: Tensor) -> ctypes.c_void_p:
-    """The address of a tensor that was made, or checked, here to the shape that the kernel takes it to have."""
+    """The address of a tensor that was made, or checked, in this file to have the shape that the kernel expects."""
     return address(tensor, tensor.dtype, *tensor.shape)
 
 

@@ -1,4 +1,4 @@
-"""TuckER's product x_b · dropout(Σ_k r_k W_k), with a dropout mask (D, D) a query that is drawn, never stored."""
+"""TuckER's product x_b · dropout(Σ_k r_k W_k), with a dropout mask (D, D) per query that is drawn, never stored."""
 
 import ctypes
 
@@ -10,7 +10,7 @@ from trainers.kernels import address, library, loaded
 from trainers.kernels.dropout import fresh_seed, threshold
 
 BLOCK = 1 << 22  # numbers of the relations' matrices made at a time: 16 MB, read again while they are in cache
-KEEP = 1 << 27  # bytes of them kept for the backward pass; more is made again there, which costs a tenth of a step
+KEEP = 1 << 27  # bytes of them kept for the backward pass; the rest is made again there, a tenth of a step more
 
 
 def contract(x: Tensor, relation: Tensor, core: Tensor, index: Tensor | None, p: float) -> Tensor:

@@ -61,9 +61,9 @@ class Settings:
     """Hyperparameters; the defaults are the paper's for DB15K where it gives them."""
 
     epochs: AtLeastOne = 1000
-    batch_size: AtLeastOne = 1024  # positives a step
+    batch_size: AtLeastOne = 1024  # positives per step
     negatives: AtLeastOne = 128  # corrupted triples for each positive
-    negative_sides: Literal["bernoulli", "uniform"] = "bernoulli"  # how often the head is replaced, how often the tail
+    negative_sides: Literal["bernoulli", "uniform"] = "bernoulli"  # how often the head or the tail is replaced
     dimension: AtLeastOne = 250  # D: complex width of an entity, phases of a relation
     margin: NotNegative = 12.0  # score = margin − distance
     epsilon: NotNegative = 2.0  # the tables start uniform in ±(margin + epsilon) / width
@@ -71,13 +71,13 @@ class Settings:
     learning_rate: NotNegative = 2e-5
     generator_learning_rate: NotNegative = 1e-4
     adversarial_weight: NotNegative = 0.1  # weight of the modality adversarial loss; 0: none, and no generators
-    adversarial_weighting: Literal["reference", "per_triple"] = "reference"  # fakes weighted over the batch, or alike
+    adversarial_weighting: Literal["reference", "per_triple"] = "reference"  # fakes weighted over the batch, or equally
     modalities: tuple[Literal["structure", "text", "image"], ...] = ("structure", "text", "image")
-    missing: Literal["mean", "zero", "mask", "learned"] = "mean"  # what stands for a modality that an entity lacks
+    missing: Literal["mean", "zero", "mask", "learned"] = "mean"  # what replaces a modality that an entity lacks
     feature_table: Literal["trained", "frozen"] = "trained"  # whether the encoders' features are learned further
     # adam: every row of the tables moves each step, as Adam is defined; lazy_adam: only the rows of the step's
-    # entities, whose moments rest in between, so a step costs the same however many entities there are. The numbers
-    # differ: a row that is not drawn neither coasts on its momentum nor lets its moments fade.
+    # entities, whose moments are kept in between, so a step costs the same however many entities there are. The numbers
+    # differ: a row that is not drawn is not moved by its momentum, nor do its moments decay.
     optimizer: Literal["adam", "lazy_adam"] = "adam"
     negative_pool: Count = 0  # draw each step's negatives from so many entities, for large graphs; 0: from all
 
@@ -181,7 +181,7 @@ class AdaMF(ScoringModel):
         return Fused(joint, structure, weights, present)
 
     def attend(self, parts: list[Tensor], present: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The fusion (n, 2D) of `parts`, one (n, 2D) a modality, and its weights (n, modalities).
+        """The fusion (n, 2D) of `parts`, one (n, 2D) per modality, and its weights (n, modalities).
 
         Where `present` (n, modalities) is False the weight is 0; an entity with nothing at all becomes the zero vector.
         """
@@ -274,14 +274,14 @@ class AdaMF(ScoringModel):
     # ---------------------------------------------------------------------------------------- modality adversaries
 
     def noise(self, rows: int, device: torch.device) -> dict[str, tuple[Tensor, Tensor]]:
-        """Noise z (rows, 64) of the head and of the tail, a pair for each generator, from torch's own generator."""
+        """Noise z (rows, 64) of the head and of the tail, a pair per generator, from torch's own generator."""
         return {
             name: (torch.randn(rows, NOISE, device=device), torch.randn(rows, NOISE, device=device))
             for name in self.generators
         }
 
     def fakes(self, structure: Tensor | None, noise: list[Tensor]) -> list[Tensor]:
-        """Imitated vectors (B, 2D), one a generator, for entities of `structure` (B, 2D)."""
+        """Imitated vectors (B, 2D), one per generator, for entities of `structure` (B, 2D)."""
         return [make(z, structure) for make, z in zip(self.generators.values(), noise, strict=True)]
 
     def fake_scores(

@@ -1,7 +1,7 @@
-"""MoMoK (Zhang et al., 2024, arXiv 2405.16869): mixtures of relation-guided experts, one a modality, and a joint one.
+"""MoMoK (Zhang et al., 2024, arXiv 2405.16869): mixtures of relation-guided experts, one per modality, and a joint one.
 
 Read top to bottom: experts (section 3.2 of the paper), fusion into the joint modality (3.3), mutual information between
-experts (3.4), the model with its four TuckER scorers, its training. Sizes are called as in the docstrings of
+experts (3.4), the model with its four TuckER scorers, its training. Sizes are named as in the docstrings of
 trainers.training.kvsall; K is the number of experts, M that of modalities.
 """
 
@@ -68,7 +68,7 @@ class Settings:
     feature_dimension: Count = 256  # features wider than this are pooled to it (trainers/parts/features.py); 0: never
     experts: AtLeastOne = 3  # 1: no mixture, and no mutual information
     information_weight: NotNegative = 1e-4  # weight of the mutual information between experts; 0: off
-    missing: Literal["mean", "zero", "mask", "learned"] = "mean"  # what stands for a missing image or text
+    missing: Literal["mean", "zero", "mask", "learned"] = "mean"  # what replaces a missing image or text
     candidates: AtLeastOne | None = None  # entities that a training query is compared with, drawn each step; None: all
     dropout: tuple[Dropout, Dropout, Dropout] = DROPOUT  # of TuckER: input, matrix, output
     fusion_dropout: Dropout = 0.2
@@ -190,7 +190,7 @@ class MoMoK(ScoringModel):
         )
 
     def present(self, entities: Tensor | None) -> Tensor | None:
-        """Who has which modality, (B, M) bool; None where a missing modality has a vector that stands for it."""
+        """Who has which modality, (B, M) bool; None where a missing modality has a vector in its place."""
         if self.settings.missing != "mask":
             return None
         return torch.stack([table.present(entities) for table in self.tables.values()], dim=1)
@@ -248,13 +248,13 @@ class MoMoK(ScoringModel):
         return added(losses), outputs
 
     def counted(self, name: str, batch: Batch, among: Candidates) -> dict[str, Any]:
-        """With missing = "mask", a modality is trained on those who have it: what link_loss must leave out."""
+        """With missing = "mask", a modality is trained on the entities that have it: what link_loss must leave out."""
         drawn = among.drawn
         if self.settings.missing != "mask" or name == JOINT:
             return {"entities": self.entities, "drawn": None if drawn is None else len(drawn)}
         table = self.tables[name]
         return {
-            "entities": table.present(None).sum().clamp(min=1),  # nobody may have it: then nothing is counted
+            "entities": table.present(None).sum().clamp(min=1),  # perhaps no entity has it: then nothing is counted
             "drawn": None if drawn is None else table.present(drawn).sum().clamp(min=1),
             "rows": table.present(batch.known),
             "columns": table.present(among.entity),
@@ -357,7 +357,7 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> MoMoK:
 
 
 class Learner(QueryLearner):
-    """Takes turns: the model's step against the link loss and μ · MI, then the estimators' own step."""
+    """Alternates: the model's step against the link loss and μ · MI, then the estimators' own step."""
 
     def __init__(self, model: MoMoK, data: Data, settings: Settings, **run: Any):
         super().__init__(model, data, settings, **run)

@@ -73,7 +73,7 @@ class Settings:
     hidden_dimension: AtLeastOne = 1024  # width of the feed-forward networks
     heads: AtLeastOne = 2
     decoder_layers: AtLeastOne = 1
-    image_tokens: AtLeastOne = 8  # tokens an entity, most frequent first
+    image_tokens: AtLeastOne = 8  # tokens per entity, most frequent first
     text_tokens: AtLeastOne = 4
     dropout: Dropout = 0.01  # inside the Transformers
     structure_dropout: Dropout = 0.6
@@ -111,7 +111,7 @@ class Batch:
     relation: Tensor  # (B,) int64
     target: Tensor  # (B,) int64, the hidden entity
     hides_tail: Tensor  # (B,) bool; else the head is hidden
-    contrasted: Tensor | None  # (n,) int64; the number of entities stands for the unknown-vector
+    contrasted: Tensor | None  # (n,) int64; the number of entities means the unknown-vector
     entities: Tensor | None  # (N,) int64 ids, ascending
     negatives: Tensor | None  # (n,) int64, sampled candidates
 
@@ -396,7 +396,7 @@ class Learner(learner.Learner):
         return len(self._sizes())
 
     def _sizes(self) -> list[int]:
-        """Batch sizes of an epoch. A last batch of one joins the one before: one row has no batch statistics."""
+        """Batch sizes of an epoch. A last batch of one joins the one before: one row has no statistics of its own."""
         full, rest = divmod(len(self.triples), self.settings.batch_size)
         sizes = [self.settings.batch_size] * full + [rest] * (rest > 0)
         if len(sizes) > 1 and sizes[-1] == 1:

@@ -52,7 +52,7 @@ class Pooled(nn.Module):
 
     `missing` says what an entity without the feature gets: "mean" (of those there are) or "zero", a row of its own
     that starts there, as the reference code has it; "learned", one trained vector for all of them; "mask", a zero
-    vector that whoever reads `present` leaves out.
+    vector that readers of `present` leave out.
     """
 
     slot: Tensor  # (E,) int64: the row of each entity in `table`, the one beyond its last for those without
@@ -82,7 +82,7 @@ class Pooled(nn.Module):
         return self.table if entities is None else self.table[entities]
 
     def present(self, entities: Tensor | None) -> Tensor:
-        """(B,) bool: who has the feature; with "mean" and "zero", whoever has a row, that is everyone."""
+        """(B,) bool: which entities have the feature; with "mean" and "zero" every entity has a row."""
         if self.shared:
             return (self.slot if entities is None else self.slot[entities]) < len(self.table)
         rows = len(self.table) if entities is None else len(entities)

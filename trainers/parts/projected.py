@@ -12,7 +12,7 @@ from trainers.training.sampling import linear_
 class ProjectedFeatures(nn.Module):
     """The features of one modality and their projection x ↦ W x + b into the space of the entities.
 
-    What stands for a missing row is decided here once: `mean` and `zero` give each entity that lacks the modality a
+    What replaces a missing row is decided here once: `mean` and `zero` give each entity that lacks the modality a
     row of its own that starts so (the reference's way), `learned` one row that all of them share, `mask` none (weight 0
     in the fusion). Features that are not trained are not copied, so a memory-mapped table stays one.
     """
@@ -60,7 +60,7 @@ class ProjectedFeatures(nn.Module):
         if trained:
             self.table = nn.Parameter(table)
         else:
-            # A memory-mapped table is in no checkpoint: whoever loads the run maps it again.
+            # A memory-mapped table is in no checkpoint: it is mapped again when the run is loaded.
             self.register_buffer("table", table, persistent=features.memmap is None)
         if missing == "learned" and absent is not None:
             self.absent = nn.Parameter(absent)

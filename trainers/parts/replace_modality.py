@@ -1,11 +1,11 @@
 """A trained model, asked as if its entities had other modalities than those it was trained with.
 
-For studies: what happens to a trained model when an entity turns out to have no picture, or gets one at last. A part of
+For studies: what happens to a trained model when an entity turns out to have no picture, or gets one later. A part of
 a model that holds a modality stands under that modality's name and has a method `replace_modality(before, after)`. All
 follow one rule for what is trained per entity:
 
     it had the modality, and has it      its trained row
-    it had it, and has it no more        what the model takes for a missing row (`missing` in its settings): the mean of
+    it had it, and has it no longer      what the model takes for a missing row (`missing` in its settings): the mean of
                                          the trained rows, zeros, the one vector learned for all, or nothing (mask)
     it had none, and has one now         the encoder's row, as at the start of training
     it had none, and has none            its row as trained

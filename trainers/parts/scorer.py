@@ -1,4 +1,4 @@
-"""A trained model that answers queries: it scores all entities, and refuses what is no query."""
+"""A trained model that answers queries: it scores all entities, and refuses what is not a query."""
 
 import contextlib
 from collections.abc import Iterator

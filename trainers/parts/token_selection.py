@@ -1,4 +1,4 @@
-"""Which few tokens stand for an entity: the most frequent ones over all its pictures, or in all its text.
+"""Which few tokens represent an entity: the most frequent ones over all its pictures, or in all its text.
 
 Source: MyGO (arXiv 2404.09468), modality tokenization, with the rules of its code: of equally frequent tokens the first
 to occur is taken, and those taken stand in ascending order of id.
@@ -48,7 +48,7 @@ def most_frequent(tokens: Tokens, entities: int, m: int) -> Tensor:
     codes, longest = len(tokens.codebook), int(position.max()) + 1
     if entities * codes * longest >= 2**63:
         raise OverflowError(f"{entities} entities x {codes} tokens x {longest} places do not fit 63 bits")
-    # One number a token, sorted once: by entity, then token, then place. The first of each run is its first occurrence.
+    # One number per token, sorted once: by entity, token, place. The first of each run is its first occurrence.
     place = np.sort((owner * codes + tokens.values.numpy()) * longest + position)
     pair = place // longest
     start = np.flatnonzero(np.diff(pair, prepend=-1))

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from trainers.kernels.tucker import contract
 
 DROPOUT = (0.3, 0.4, 0.5)  # on the input, on the relation's matrix, on the output: the papers' values
-TOGETHER = 64  # relations whose matrices are made at a time in evaluation
+TOGETHER = 64  # relations whose matrices are held at a time in evaluation
 
 
 class TuckERScorer(nn.Module):
     """A known entity and a relation to a query vector, to be compared with every candidate by a dot product.
 
     q = dropout(BN1(dropout(BN0(x)) · dropout(M_r))) with M_r = Σ_k r_k W_k (Eq. 3 of the paper, with its
-    regularisation). The dropout on M_r falls on each query separately, also where queries share a relation.
+    regularisation). The dropout on M_r is drawn for each query separately, also where queries share a relation.
 
     Names of the weights: `W` (D_r, D, D), `bn0`, `bn1`.
     """
@@ -47,7 +47,7 @@ class TuckERScorer(nn.Module):
     def ask(self, x: Tensor, table: Tensor, relation: Tensor) -> Tensor:
         """Query vectors (B, D) for evaluation, of entities `x` (B, D) under `relation` (B,), rows of `table` (R, D_r).
 
-        Each distinct relation's matrix is made once and is gone before the next few are.
+        Each distinct relation's matrix is made once, and freed before the next few are made.
         """
         x = self.bn0(x)
         out = torch.empty_like(x)

@@ -1,7 +1,7 @@
 """Checkpoints: everything a training run needs to go on as if it had never stopped, in safetensors and JSON.
 
 A checkpoint is a folder `epoch-<n>` that appears whole, by one rename; one that a crash or a full disk cut short is
-set aside and the one before it is used. Nothing in it can run code.
+dropped, and the one before it is used. Nothing in it can run code.
 """
 
 import json
@@ -23,13 +23,13 @@ from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 
-KEPT = 2  # the newest and, should that turn out torn, the one before it
+KEPT = 2  # the newest and, in case it turns out damaged, the one before it
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors to one safetensors file, whole or not at all.
 
-    Raises UserError when there is no room or no right to write.
+    Raises UserError where the disk is full or writing is not allowed.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -68,7 +68,7 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
 
 
 def unflatten_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], rest: dict) -> None:
-    """Put back what `flatten_optimizer` took apart."""
+    """The inverse of `flatten_optimizer`."""
     state: dict[int, dict] = {}
     for name, value in {**tensors, **rest["state"]}.items():
         parameter, key = name.split(".", 1)
@@ -143,11 +143,11 @@ class Checkpoints:
                     json.loads((self.folder / f"epoch-{epoch}" / "rest.json").read_text(encoding="utf-8"))["progress"]
                 )
             except (OSError, ValueError, KeyError):
-                continue  # `restore` sets it aside when it comes to it
+                continue  # `restore` drops it when it comes to it
         return found
 
     def restore(self, learner, usable: Callable[[dict], bool] = lambda progress: True) -> dict | None:
-        """Bring the learner back to the newest checkpoint that can be read and whose progress is `usable`.
+        """Restore the learner from the newest checkpoint that can be read and whose progress is `usable`.
 
         Returns that progress, or None if there is no such checkpoint; then the learner is as it was.
         """
@@ -157,10 +157,10 @@ class Checkpoints:
                 tensors = load_tensors(folder / "tensors.safetensors")
                 rest = json.loads((folder / "rest.json").read_text(encoding="utf-8"))
                 if not usable(rest["progress"]):
-                    raise ValueError("the best weights it speaks of are gone")
+                    raise ValueError("the best weights that it names are gone")
             except (UserError, OSError, ValueError) as error:
                 log.warning(
-                    "The checkpoint %s cannot be read (%s): set aside; going on from the one before.", folder, error
+                    "The checkpoint %s cannot be read (%s): dropped; going on from the one before.", folder, error
                 )
                 shutil.rmtree(folder, ignore_errors=True)
                 continue

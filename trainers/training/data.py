@@ -36,7 +36,7 @@ class Tokens:
     `values[offsets[i] : offsets[i + 1]]`. `values` index rows of `codebook`, whose row k is the token `token_id[k]`.
     """
 
-    entity: Tensor  # (L,) int64, ascending, one a list
+    entity: Tensor  # (L,) int64, ascending, one per list
     offsets: Tensor  # (L + 1,) int64
     values: Tensor  # (sum of lengths,) int64
     token_id: Tensor  # (C,) int64, ascending

@@ -118,7 +118,7 @@ class Candidates:
 
 
 def draw_candidates(batch: Batch, entities: int, size: int | None) -> Candidates:
-    """All entities, or `size` of them drawn anew; each process takes a part, and the parts' losses add up to the loss.
+    """All entities, or `size` of them drawn anew; of these each process takes a part, and their losses add up.
 
     The queries are the same in all processes, so that what normalises over the batch sees the whole batch.
     """
@@ -165,7 +165,7 @@ def link_loss(
     Shapes: `query` (B, D), `candidates` (C, D), known pairs `row` (M,), `answer` (M,), a row of `candidates` each.
     `entities` is E, the number of candidates there are. `sampled` n: the first n rows of `candidates` are a uniform
     sample of them without repetition; E/n times the sum over the sample then estimates the sum over all, without bias.
-    `drawn` stands for n if these rows are but a part of the sample.
+    `drawn` stands for n if these rows are only a part of the sample.
     `rows` (B,), `columns` (C,) bool leave queries and candidates out; `entities` must not count those.
     """
     rows = torch.ones(len(query), device=query.device) if rows is None else rows.float()
@@ -213,7 +213,7 @@ class _LinkLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         slopes = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        # In place: nobody else holds them, and a second backward pass would raise, since they were changed.
+        # In place: nothing else holds them, and a second backward pass would raise, since they were changed.
         return *(slope.mul_(gradient).to(dtype) for slope, dtype in slopes), *[None] * 8
 
 

@@ -1,6 +1,6 @@
 """The training loop that all models share: epochs, choice on dev, early stopping, checkpoints, progress.
 
-It knows nothing of any model: a `Learner` brings the batches and takes the steps. Everything random in an epoch is a
+It knows nothing about any model: a `Learner` makes the batches and takes the steps. Everything random in an epoch is a
 function of (seed, epoch), so that a run which was stopped and resumed ends with the weights of one that was not.
 """
 

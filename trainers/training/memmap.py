@@ -5,7 +5,7 @@ sha256 of the Parquet file:
 
     <folder>/<sha256>/matrix.npy    (N, D) float32, in ascending order of entity
     <folder>/<sha256>/entity.npy    (N,) int64
-    <folder>/<sha256>/mean.npy      (D,) float32, so that nobody need read the matrix for it
+    <folder>/<sha256>/mean.npy      (D,) float32, so that the matrix need not be read for it
 
 The folder may be deleted at any time; it is made again. A table appears there whole or not at all.
 """
@@ -107,7 +107,7 @@ def _unpack(table: Path, folder: Path, sha256: str) -> None:
         if not (folder / sha256).is_dir():  # else another process has just made the same
             raise UserError(
                 f"{table} cannot be unpacked into {folder} ({error.strerror or error}); its features need "
-                "4 bytes a number there: free space or rights, then run again."
+                "4 bytes per number there: free space or rights, then run again."
             ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -127,7 +127,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         slopes = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        # In place: nobody else holds them, and a second backward pass would raise, since they were changed.
+        # In place: nothing else holds them, and a second backward pass would raise, since they were changed.
         return *(slope.mul_(gradient).to(dtype) for slope, dtype in slopes), *[None] * 6
 
 

@@ -1,4 +1,4 @@
-"""Harm done to a graph on purpose, for studies: pure functions Data -> Data, each drawn from a seed alone.
+"""Perturbations of a graph, for studies: pure functions Data -> Data, each drawn from a seed alone.
 
 A `Change` names one of them with its arguments, so that a run's fingerprint can carry it. All are nested where they
 have a strength: with one seed, what a share of 0.2 takes away a share of 0.4 takes away too, so that a curve over the
@@ -79,7 +79,7 @@ def token_noise(data: Data, change: Change) -> Data:
 def swapped(data: Data, change: Change) -> Data:
     """Give a share of the entities that have the modality what belongs to another of them, in a circle.
 
-    Features and tokens move alike. Which entities are wrong is nested; whose pictures they get is not.
+    Features and tokens move together. Which entities are wrong is nested; whose pictures they get is not.
     """
     _check(change)
 

@@ -16,7 +16,7 @@ from torch import distributed
 
 
 def join(device: torch.device) -> torch.device:
-    """Meet the other processes that torchrun started; the device that is this one's. Alone, nothing happens."""
+    """Join the other processes that torchrun started, if there are any; returns the device of this one."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return device
     if device.type == "cuda" and device.index is None:
@@ -28,7 +28,7 @@ def join(device: torch.device) -> torch.device:
 
 
 def together() -> bool:
-    """Whether there are other processes."""
+    """Whether other processes train with this one."""
     return distributed.is_available() and distributed.is_initialized()
 
 
@@ -61,7 +61,7 @@ def total(value: torch.Tensor) -> torch.Tensor:
 
 @contextlib.contextmanager
 def own_draws(device: torch.device) -> Iterator[None]:
-    """Within, each process draws random numbers of its own; after it, all go on drawing alike. Alone: no change."""
+    """Within the block each process draws its own random numbers; after it all draw the same ones again."""
     if not together():
         yield
         return
@@ -71,12 +71,12 @@ def own_draws(device: torch.device) -> Iterator[None]:
 
 
 def wait() -> None:
-    """Go on when all processes have come this far, so that what the first has written is there for the others."""
+    """Wait until all processes have come this far, so that what the first has written is there for the others."""
     if together():
         distributed.barrier()
 
 
 def leave() -> None:
-    """Part from the other processes."""
+    """Leave the other processes."""
     if together():
         distributed.destroy_process_group()

@@ -3,7 +3,7 @@
 weights.safetensors   the weights that were best on dev, with every table they need, but for frozen features that stay
                       on disk (trainers/training/memmap.py): run.json names their tables
 run.json              settings, inputs, seed, epochs, chosen epoch, seconds, peak memory, device, code version
-history.csv           one row an epoch
+history.csv           one row per epoch
 dev.json, test.json, ranks.parquet     from the evaluate stage
 """
 

@@ -39,7 +39,7 @@ def local_slice(number: int) -> tuple[slice, float]:
 
 
 @dataclass(frozen=True)
-class FilterIndex:
+class NegativeIndex:
     """For one side: the known answers of each query, and draws from all other entities.
 
     A query's answers a_0 < a_1 < … leave E − m entities free, and the u-th free one is u + j where j counts the
@@ -54,7 +54,7 @@ class FilterIndex:
     entities: int
 
     @classmethod
-    def build(cls, key: Tensor, answer: Tensor, entities: int) -> "FilterIndex":
+    def build(cls, key: Tensor, answer: Tensor, entities: int) -> "NegativeIndex":
         """`key` (n,) int64 names the query of each known `answer` (n,) int64; repetitions are allowed."""
         fact = torch.unique(key * entities + answer)  # sorted
         queries, query, count = torch.unique_consecutive(fact // entities, return_inverse=True, return_counts=True)
@@ -104,8 +104,8 @@ class NegativeSampler:
 
     The head is replaced with probability tph / (tph + hpt) of the relation (tph: mean tails per head, hpt: mean heads
     per tail, counted on the known triples; TransH, Wang et al. 2014, section 3.2), so that the side with many right
-    answers is replaced less often. `sides` "uniform" replaces both equally often. A relation without triples counts as
-    even. Among the entities that make no known triple each is equally likely.
+    answers is replaced less often. `sides` "uniform" replaces both equally often, as is done for a relation without
+    triples. Among the entities that make no known triple each is equally likely.
     """
 
     def __init__(
@@ -115,15 +115,14 @@ class NegativeSampler:
         entities: int,
         relations: int,
         sides: str = "bernoulli",
-        filtered: bool = True,
     ):
         """`triples` (n, 3) int64 are the known ones; they, and so all draws, may lie on any device."""
         if entities * relations >= 2**63 // max(entities, 1):
             raise ValueError("too many entities and relations for keys of 63 bits")
         head, relation, tail = triples.unbind(1)
-        self.entities, self.relations, self.filtered = entities, relations, filtered
-        self.tails = FilterIndex.build(head * relations + relation, tail, entities)
-        self.heads = FilterIndex.build(tail * relations + relation, head, entities)
+        self.entities, self.relations = entities, relations
+        self.tails = NegativeIndex.build(head * relations + relation, tail, entities)
+        self.heads = NegativeIndex.build(tail * relations + relation, head, entities)
         if sides == "bernoulli":
             self.head_probability = bernoulli(triples, relations)
         elif sides == "uniform":
@@ -146,12 +145,8 @@ class NegativeSampler:
         # 62 random bits: the remainder by a number of entities is even to 2^-31 at two billion of them.
         number = torch.randint(1 << 62, shape, generator=generator, device=device)
         answers_head, answers_tail = tail * self.relations + relation, head * self.relations + relation
-        if not pool and not self.filtered:
-            return Negatives(number % self.entities, side)
         if pool:
             pooled = torch.randint(self.entities, (pool,), generator=generator, device=device)[number % pool]
-            if not self.filtered:
-                return Negatives(pooled, side)
             number = number // pool  # bits that the pool has not used
         free = torch.where(side, self.heads.draw(answers_head, number), self.tails.draw(answers_tail, number))
         if pool:
@@ -176,7 +171,7 @@ def self_adversarial_loss(positive: Tensor, negative: Tensor, temperature: float
     """The two halves of the link loss, each a 0-d tensor: −½⟨log σ(f⁺)⟩ and −½⟨Σ_k softmax_k(τ f⁻_k) log σ(−f⁻_k)⟩.
 
     `positive` (B,) or (B, 1), `negative` (B, K) or (K,) scores; the softmax runs over the last axis and carries no
-    gradient (RotatE, arXiv 1902.10197, equations 5 and 6). Temperature 0 weighs all negatives alike.
+    gradient (RotatE, arXiv 1902.10197, equations 5 and 6). With temperature 0 all negatives count equally.
     """
     weight = torch.softmax(negative.detach() * temperature, dim=-1)
     hits = -torch.nn.functional.logsigmoid(positive).mean() / 2

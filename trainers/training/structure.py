@@ -60,7 +60,7 @@ class Settings:
     dimension: AtLeastOne  # D: numbers of an entity; complex numbers in ComplEx and RotatE
     reciprocal: bool  # heads are asked through relations of their own (arXiv 1806.07297)
     margin: NotNegative  # distance models: score = margin − distance
-    adversarial_temperature: NotNegative  # how much harder negatives count more; 0: all alike
+    adversarial_temperature: NotNegative  # how much more the harder negatives count; 0: all equally
     label_smoothing: Dropout  # share of a label that all entities get: 1-vs-all, k-vs-all
     optimizer: Optimizers
     learning_rate: NotNegative

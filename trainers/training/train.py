@@ -64,11 +64,10 @@ def train(
 ) -> dict:
     """Train `model` on the tables in `graph` and `encoded`, write the run folder `run`, return its run.json.
 
-    `settings` is the trainer's own `Settings`. What an interrupted run goes on from lies in `work`, in a folder named
-    by everything that the run depends on; it is deleted when the run is complete. `protocol`, if given, is measured by
-    beside ours: what it would report is kept in run.json under "reference_protocol". `change`, a frozen dataclass of
-    plain fields (see perturb.py), is made to what is trained on; the facts that ranking filters by stay the
-    graph's.
+    `settings` is the trainer's own `Settings`. What an interrupted run resumes from lies in `work`, in a folder named
+    after everything that the run depends on; it is deleted when the run is complete. What `protocol` would report, if
+    one is given, is kept in run.json under "reference_protocol". `change` (see perturb.py) is made to what is trained
+    on; the facts that ranking filters by stay the graph's.
 
     Raises UserError if a table cannot be used, the loss stops being finite, or memory or disk run out.
     """

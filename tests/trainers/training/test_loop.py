@@ -85,7 +85,7 @@ def test_a_torn_checkpoint_is_set_aside_and_the_one_before_it_used(tmp_path, cap
     torn.write_bytes(torn.read_bytes()[:-2])
     learner = Counter()
     progress = fit(learner, tmp_path, epochs=5)
-    assert "set aside" in caplog.text
+    assert "dropped" in caplog.text
     assert learner.steps == 2 * (5 - 3)
     assert progress.epoch == 5
     assert learner.model.weight.item() == 10

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from trainers.training.sampling import (
-    FilterIndex,
+    NegativeIndex,
     NegativeSampler,
     bernoulli,
     local_slice,
@@ -75,14 +75,6 @@ def test_no_negative_is_a_known_triple_and_the_others_are_equally_likely():
         assert (((seen - expected) ** 2) / expected).sum() < (21.1 if len(seen) == 4 else 33.7)
 
 
-def test_without_the_filter_known_triples_come_up():
-    positive = graph()[:1]
-    negatives = sampler(filtered=False)(positive, 500, draw())
-    known = {tuple(row) for row in graph().tolist()}
-    assert known & {tuple(row) for row in corrupted(positive, negatives).flatten(0, 1).tolist()}
-    assert set(negatives.entity.flatten().tolist()) == set(range(ENTITIES))
-
-
 def test_a_query_that_every_entity_answers_still_gets_a_draw():
     triples = torch.tensor([(0, 0, tail) for tail in range(ENTITIES)])
     negatives = NegativeSampler(triples, entities=ENTITIES, relations=1)(triples[:2], 50, draw())
@@ -93,7 +85,7 @@ def test_a_query_that_every_entity_answers_still_gets_a_draw():
 def test_free_entities_agree_with_an_obvious_count():
     generator = draw(1)
     key, answer = (torch.randint(size, (400,), generator=generator) for size in (30, 50))
-    free = FilterIndex.build(key, answer, 50)
+    free = NegativeIndex.build(key, answer, 50)
     for query in range(32):  # two of them have no answers at all
         known = set(answer[key == query].tolist())
         expected = [entity for entity in range(50) if entity not in known]
