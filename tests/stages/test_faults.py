@@ -124,7 +124,7 @@ def test_a_disk_that_fills_with_the_last_byte(write, tmp_path, monkeypatch):
 
     put("first")
     before = (tmp_path / "out").read_bytes()
-    monkeypatch.setattr(tables, "_flush_to_disk", full)
+    monkeypatch.setattr(tables, "flush_to_disk", full)
     with pytest.raises(UserError, match=r"out cannot be written .No space left"):
         put("second")
     assert (tmp_path / "out").read_bytes() == before
@@ -300,7 +300,7 @@ def test_what_params_cannot_be(world, file, path, value, words, monkeypatch, cap
         ("text", ("--graph", "mini"), ("entities.parquet is not there", "dvc repro")),
         ("train", ("--graph", "mini", "--model", "transe"), ("is not there", "dvc repro")),
         ("evaluate", ("--graph", "mini", "--model", "transe"), ("holds no run.json", "dvc repro")),
-        ("summary", (), ("test.json is not there", "dvc repro")),
+        ("ops.summary", (), ("test.json is not there", "dvc repro")),
     ],
 )
 def test_a_missing_file_or_block_is_named(world, name, arguments, words):
