@@ -29,7 +29,8 @@ def main() -> None:
     step = learner.step
 
     def counted(batch):
-        rows.append(len(batch) if isinstance(batch, torch.Tensor) else len(batch.known))
+        positives = batch[0] if type(batch) is tuple else batch  # with its negatives
+        rows.append(len(positives) if isinstance(positives, torch.Tensor) else len(positives.known))
         terms = step(batch)
         if not slopes:  # Adam forgives a wrong factor; the gradients themselves do not
             slopes.append(
