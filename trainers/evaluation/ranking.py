@@ -48,14 +48,14 @@ _MOST_COLUMNS = 1 << 20
 _BYTES_A_SCORE = 8
 
 
-class Known(Protocol):
+class Filter(Protocol):
     """What the filter asks of `pipeline.graph.filter_index.FilterIndex`."""
 
     def answers(self, known: Tensor, relation: Tensor, side: str) -> tuple[Tensor, Tensor]:
         """Known answers of queries (B,): (row (M,) int64 ascending, entity (M,) int64)."""
         ...
 
-    def to(self, device: torch.device | str) -> "Known":
+    def to(self, device: torch.device | str) -> "Filter":
         """The same facts on another device."""
         ...
 
@@ -74,7 +74,7 @@ class _Queries:
 def rank(
     score: Score,
     triples: Tensor | np.ndarray,
-    known: Known,
+    known: Filter,
     *,
     entities: int,
     memory_bytes: int = 512 << 20,
@@ -136,7 +136,7 @@ def _spans(queries: _Queries, batch: int) -> Iterator[tuple[int, int, int, int]]
 
 
 def _batch(
-    score: Score, queries: _Queries, span: tuple[int, int, int, int], side: str, known: Known, entities: int
+    score: Score, queries: _Queries, span: tuple[int, int, int, int], side: str, known: Filter, entities: int
 ) -> Tensor:
     """(4, triples of this batch) float64: optimistic, pessimistic, candidates, the truth's score."""
     first, end, start, stop = (int(bound) for bound in span)
@@ -226,7 +226,7 @@ def metrics(ranks: Mapping[str, np.ndarray]) -> dict[str, Any]:
     Raises ValueError if there is no query at all.
     """
     if not len(ranks["realistic"]):
-        raise ValueError("without queries there are no metrics")
+        raise ValueError("there are no queries, so there are no metrics")
     found: dict[str, object] = {
         "queries": len(ranks["realistic"]),
         "not_finite": int((~np.isfinite(ranks["score"])).sum()),

@@ -51,14 +51,14 @@ def fit(
     seed: int,
     work: Path,
     show: bool | None = None,
-    look: Callable[[nn.Module, int], dict] | None = None,
+    probe: Callable[[nn.Module, int], dict] | None = None,
 ) -> Progress:
     """Train, and leave the learner's model with the weights that were best on dev.
 
     `triples` is how many an epoch sees. `measure(model)` gives the MRR on dev; it is asked every `evaluate_every`
     epochs and after the last. After `patience` measurements without gain training stops (0: never). `work` holds what
     an interrupted run goes on from; it is found there by the next call with the same arguments, and is the caller's to
-    delete. `show` draws a progress bar; None: if stderr is a terminal. `look(model, epoch)` gives further columns of
+    delete. `show` draws a progress bar; None: if stderr is a terminal. `probe(model, epoch)` gives further columns of
     the history after each epoch; nothing is chosen by them.
 
     Raises UserError if a loss term stops being finite or memory runs out; the last checkpoint stays.
@@ -87,7 +87,7 @@ def fit(
                 found = measure(learner.model) if processes.is_first() else 0.0
                 row["dev_mrr"] = processes.agree(found, next(learner.model.parameters()).device)
                 _note_best(learner, progress, row["dev_mrr"], work)
-            row |= look(learner.model, progress.epoch) if look else {}
+            row |= probe(learner.model, progress.epoch) if probe else {}
             progress.seconds += time.perf_counter() - began
             row["seconds"] = progress.seconds
             progress.history.append(row)

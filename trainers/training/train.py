@@ -88,7 +88,7 @@ def train(
 
     built = module.build(data, settings, torch.Generator().manual_seed(seed))
     learner = module.Learner(built.to(device), data, settings, device=device, precision=precision, seed=seed)
-    look = TestProbe(protocol, test_ranks(given, device), settings.epochs, evaluate_every) if protocol else None
+    probe = TestProbe(protocol, test_ranks(given, device), settings.epochs, evaluate_every) if protocol else None
     with file_lock(folder, processes.is_first()):
         progress = loop.fit(
             learner,
@@ -100,7 +100,7 @@ def train(
             checkpoint_every=min(schedule.checkpoint_every, evaluate_every),
             seed=seed,
             work=folder,
-            look=look,
+            probe=probe,
         )
     about = runs.describe(
         data,
@@ -119,8 +119,8 @@ def train(
         "fingerprint": mark,
         **({"change": asdict(change)} if change else {}),
     }
-    if look:
-        about["reference_protocol"] = look.summary(progress.history)
+    if probe:
+        about["reference_protocol"] = probe.summary(progress.history)
     about["processes"] = processes.count()
     if processes.is_first():
         runs.save_run(run, learner.model, about, progress.history)

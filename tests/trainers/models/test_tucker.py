@@ -1,4 +1,4 @@
-"""TuckER's contraction and what 1-N training shares: kernels against plain torch, the law of the masks, the loss."""
+"""TuckER's contraction and what KvsAll training shares: kernels against plain torch, the law of the masks, the loss."""
 
 import itertools
 
