@@ -101,9 +101,13 @@ def run(graph: str, model: str, seed: int, variant: str) -> dict:
     encoded, folder = Path("data") / graph / "encoded", run_folder(graph, model, seed, variant)
     schedule = training.Schedule(**params.train.model_dump())
     schedule = replace(schedule, train_on="train+dev" if variant == "retrained" else "train")
-    about = training.train(
-        model, settings, schedule, graph=tables_, encoded=encoded, run=folder, work=WORK / "unfinished", seed=seed
-    )
+    inputs = training.inputs_of(model, settings, graph=tables_, encoded=encoded)
+    mark = training.fingerprint(model, settings, schedule, seed=seed, inputs=inputs)
+    about = runs.read_about(folder) if (folder / "run.json").exists() else {}
+    if about.get("fingerprint") != mark:  # else it was interrupted after training
+        about = training.train(
+            model, settings, schedule, graph=tables_, encoded=encoded, run=folder, work=WORK / "unfinished", seed=seed
+        )
     began = time.perf_counter()
     data = training.read(model, settings, graph=tables_, encoded=encoded)
     ranks = ranking.rank(
