@@ -3,7 +3,7 @@
     python -m benchmarks.evaluate                      all models and the evaluator alone, each in its own process
     python -m benchmarks.evaluate --model mygo --repeat 3
 
-Real triples are taken from the pinned files if TESSERA_MIRROR (or ../shared/mirror) has them, else triples of the same
+Real triples are taken from the pinned files if TESSERA_MIRROR has them, else triples of the same
 counts and about the same skew are drawn. Features and tokens are random, of the papers' widths; weights are the
 initial ones: neither changes the work. Seconds are wall-clock from the trained model to the metrics, with what a scorer
 prepares once; the best and the median of the repeats are shown, and the processor seconds of all threads in the

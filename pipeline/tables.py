@@ -350,6 +350,16 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         raise _cannot_write(path, error) from error
 
 
+def read_json(path: Path) -> dict:
+    """A JSON object. Raises UserError if the file is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there; run the stage that writes it (dvc repro).") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); delete it and run the stage that writes it again.") from error
+
+
 def write_json(path: str | Path, value: object) -> None:
     """Write indented, sorted, UTF-8 JSON whole or not at all (see write_text)."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

@@ -38,7 +38,7 @@ class PaperProtocol:
 
     @property
     def split(self) -> str:
-        """The split it was run on: `split: released` in params.yaml."""
+        """The split it was run on: `split: released` in the graph's file."""
         return "released"
 
 

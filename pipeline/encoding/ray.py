@@ -27,7 +27,7 @@ from pipeline.errors import UserError
 class Recipe:
     """What an actor needs to build its encoder: names and plain values, and arrays it has learned (`extra`)."""
 
-    name: str  # of the block in params.yaml
+    name: str  # of its file in configs/encoders
     block: Mapping[str, object]
     kind: str  # "text" or "image"
     precision: str  # "float32" or "bfloat16"

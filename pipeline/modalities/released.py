@@ -82,7 +82,7 @@ def _about(path: Path) -> dict:
         with open(path, "rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); correct the path in params.yaml.") from error
+        raise UserError(f"{path} cannot be read ({error.strerror}); correct the path in the graph's file.") from error
     return {"path": str(path), "sha256": digest, "bytes": path.stat().st_size}
 
 

@@ -123,7 +123,9 @@ def _text(path: Path) -> str:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}); correct the path in params.yaml.") from error
+            raise UserError(
+                f"{path} cannot be read ({error.strerror}); correct the path in the graph's file."
+            ) from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

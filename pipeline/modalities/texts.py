@@ -102,7 +102,7 @@ def by_table(keys: Sequence[str], folder: Path) -> tuple[list[Described | None],
     if path is None:
         raise UserError(
             f"{folder} holds no text.tsv; put a table of key, label, description, aliases beside the triples, or "
-            "choose another text source in params.yaml (none: no texts)."
+            "choose another `text: source` in the graph's file below configs/graphs (none: no texts)."
         )
     rows = _table_rows(path)
     _, header = next(rows, (1, []))

@@ -1,11 +1,10 @@
 """Prints what `make repro` built: one line per run, and where the report lies."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.tables import read_json
 from stages.cli import arguments, stage
 from stages.params import load_params
 from trainers.evaluation.metrics import METRICS, headline
@@ -22,7 +21,7 @@ def table(root: Path, graphs: Sequence[str], models: Sequence[str]) -> str:
     rows = [("graph", "model", *(metric.label for metric in shown), "seconds")]
     for graph in graphs:
         for model in models:
-            test, about = (_read(root / "runs" / graph / model / name) for name in ("test.json", "run.json"))
+            test, about = (read_json(root / "runs" / graph / model / name) for name in ("test.json", "run.json"))
             figures = [metric.text(test[metric.name]) for metric in shown]
             rows.append((graph, model, *figures, f"{about['seconds']:.1f}"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -33,15 +32,6 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     names = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
     figures = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
     return "  ".join(names + figures)
-
-
-def _read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not there; run the stage that writes it (dvc repro).") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); delete it and run dvc repro.") from error
 
 
 @stage

@@ -5,7 +5,6 @@ beats no report. A run that `params.yaml` names must be there, since DVC orders 
 """
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.modalities import MODALITIES, Modality
+from pipeline.tables import read_json
 from trainers.evaluation import ranking
 
 
@@ -107,16 +107,6 @@ def read_run(folder: Path, graph: str, model: str) -> Run:
         history=read_history(folder / "history.csv"),
         ranks=ranking.read(folder / "ranks.parquet", "test"),
     )
-
-
-def read_json(path: Path) -> dict:
-    """A JSON object. Raises UserError if the file is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not there; run the stage that writes it (dvc repro).") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); delete it and run the stage that writes it again.") from error
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:

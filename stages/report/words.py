@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+from pipeline.errors import counted
 from pipeline.graph.vocabulary import EVALUATED
 from stages.report.content import Counts, Finding, Leak
 
@@ -118,7 +119,8 @@ def _unseen_relations(part: Mapping) -> list[Finding]:
     if not unseen["relations"]:
         return []
     touching = unseen["test_with_unseen_relation"]
-    text = f"{unseen['relations']:,} relations have no fact in train; {touching:,} of {rows['test']:,} test triples "
+    relations = counted(unseen["relations"], "relation")
+    text = f"{relations} without a fact in train; {touching:,} of {rows['test']:,} test triples "
     return [_say(text + "name one. They are ranked like all others, in the category “unseen”.")]
 
 

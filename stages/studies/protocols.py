@@ -118,14 +118,15 @@ def modalities(of: Subject) -> list[Point]:
 
 
 def adversary(of: Subject) -> list[Point]:
-    weight = of.settings.adversarial_weight or 0.1
+    return _with_and_without(of, "adversarial_weight", 0.1, "adversaries")
+
+
+def _with_and_without(of: Subject, key: str, usual: float, what: str) -> list[Point]:
+    """A term of the loss at its weight, or at the usual one where the settings switch it off; and without it."""
+    weight = getattr(of.settings, key) or usual
     return [
-        Point(
-            {"training": f"with adversaries (μ = {weight:g})"},
-            replace(of.settings, adversarial_weight=weight),
-            reference=True,
-        ),
-        Point({"training": "without (μ = 0)"}, replace(of.settings, adversarial_weight=0.0)),
+        Point({"training": f"with {what} (μ = {weight:g})"}, replace(of.settings, **{key: weight}), reference=True),
+        Point({"training": "without (μ = 0)"}, replace(of.settings, **{key: 0.0})),
     ]
 
 
@@ -156,15 +157,7 @@ def tokens(of: Subject) -> list[Point]:
 
 
 def contrast(of: Subject) -> list[Point]:
-    weight = of.settings.contrastive_weight or 0.01
-    return [
-        Point(
-            {"training": f"with contrast (μ = {weight:g})"},
-            replace(of.settings, contrastive_weight=weight),
-            reference=True,
-        ),
-        Point({"training": "without (μ = 0)"}, replace(of.settings, contrastive_weight=0.0)),
-    ]
+    return _with_and_without(of, "contrastive_weight", 0.01, "contrast")
 
 
 def pictures(of: Subject) -> list[Point]:

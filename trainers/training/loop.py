@@ -193,5 +193,5 @@ def _explain_memory(error: RuntimeError, learner: Learner) -> None:
     size = getattr(getattr(learner, "settings", None), "batch_size", None)
     advice = f"set batch_size from {size} to {max(1, size // 2)}" if size else "lower batch_size by half"
     raise UserError(
-        f"Training ran out of memory; {advice} in the model's block of params.yaml and run again."
+        f"Training ran out of memory; {advice} in the model's file below configs/models and run again."
     ) from error

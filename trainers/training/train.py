@@ -244,7 +244,9 @@ def check(data: Data) -> None:
     """Raise UserError if there is nothing to learn from or to choose on."""
     for name in ("train", "dev"):
         if not len(getattr(data, name)):
-            raise UserError(f"The graph {data.name} has no {name} triples; look at its split in params.yaml.")
+            raise UserError(
+                f"The graph {data.name} has no {name} triples; look at `split` in its file below configs/graphs."
+            )
 
 
 def filter_index(data: Data) -> FilterIndex:

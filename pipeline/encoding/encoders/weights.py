@@ -13,7 +13,7 @@ RECORD = "sha256.json"  # checksums of files for which none is published, taken 
 
 
 def fetched(block: Mapping[str, Any], folder: str | Path, *, mirror: str | None, retry: RetryPolicy) -> dict[str, Any]:
-    """An encoder's block of params.yaml with the address under `weights` replaced by the path of the fetched file.
+    """An encoder's settings with the address under `weights` replaced by the path of the fetched file.
 
     `sha256` in the block is demanded of the file; without one, the first fetch records it in `<folder>/sha256.json` and
     later ones must agree. Raises UserError if the file cannot be had or is another.
