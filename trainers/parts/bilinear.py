@@ -5,6 +5,7 @@ back (`turn_back`): q(h, r) · t = h · q*(t, r). From the two come queries in b
 relations (arXiv 1806.07297, section 3), and the regularisers.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -45,17 +46,17 @@ class Bilinear(ScoringModel):
         """(E, D): what queries are compared with."""
         return self.entity
 
+    @abstractmethod
     def turn(self, x: Tensor, r: Tensor) -> Tensor:
         """q: entities (B, D) under relations (B, D_r) to queries (B, D)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def turn_back(self, x: Tensor, r: Tensor) -> Tensor:
         """q*, the adjoint of `turn`: answers (B, D) under relations (B, D_r) to (B, D)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pair(self, x: Tensor, answer: Tensor) -> Tensor:
         """(B, D_r), whose product with a relation is the score of x, that relation, and the answer (both (B, D))."""
-        raise NotImplementedError
 
     def modulus(self, rows: Tensor) -> Tensor:
         """(B, ·) moduli of the numbers that rows (B, D) or (B, D_r) consist of."""

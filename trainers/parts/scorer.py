@@ -1,6 +1,7 @@
 """A trained model that answers queries: it scores all entities, and refuses what is not a query."""
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ class Score(Protocol):
     def __call__(self, known: Any, relation: Any, side: str) -> Tensor: ...
 
 
-class ScoringModel(nn.Module):
+class ScoringModel(nn.Module, ABC):
     """A model that scores all entities as answers. What does not depend on the query is computed once per scorer."""
 
     entity: Any
@@ -35,9 +36,9 @@ class ScoringModel(nn.Module):
         """What all queries share (say, all entities' embeddings), computed in evaluation mode without gradients."""
         return None
 
+    @abstractmethod
     def score(self, prepared: Any, known: Tensor, relation: Tensor, side: str) -> Tensor:
         """(B, E) float32, of queries that were checked, in evaluation mode without gradients."""
-        raise NotImplementedError
 
     def scorer(self) -> "Scorer":
         """`score(known (B,), relation (B,), "tail" | "head") -> (B, E)` with the weights as they now are."""
