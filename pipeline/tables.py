@@ -86,6 +86,12 @@ SCHEMAS = {
         ("candidates", pa.int32()),
         ("score", pa.float32()),
     ),
+    "completions": _schema(
+        *((name, pa.int32()) for name in ("head", "relation", "tail", "rank")),
+        ("score", pa.float32()),
+        ("probability", pa.float64(), True),  # null: dev was too small, or learnt
+        *((f"{name}_{kind}", pa.string()) for name in ("head", "relation", "tail") for kind in ("key", "label")),
+    ),
     # What a trained model pays attention to (the study `case`).
     "modality_weights": _schema(
         ("entity_id", pa.int32()), ("label", pa.string()), ("modality", pa.string()), ("weight", pa.float32())

@@ -44,6 +44,10 @@ def check(params: Params) -> None:
         except UserError as error:
             way = ("evaluate", "reference_protocol")
             raise File(params.path).refusal(way, f"{'.'.join(way)}: {error}") from error
+    for place, model in enumerate(params.complete.models):
+        if model not in params.models:
+            said = f"complete.models: {model!r} is not among the `models` that are trained; add it there, or remove it."
+            raise File(params.path).refusal(("complete", "models", place), said)
     for model, blocks in params.model_blocks.items():
         for graph in dict.fromkeys((*params.graphs, *blocks)):
             model_settings(params, model, graph)

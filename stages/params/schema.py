@@ -137,6 +137,14 @@ class Evaluate(Block):
     reference_protocol: str | None  # the model whose authors' way of measuring it is; stages/settings.py checks it
 
 
+class Complete(Block):
+    per_relation: AtLeastOne
+    smallest_probability: Share
+    types: Literal["seen", "any"]
+    models: list[str]
+    relations: list[str]
+
+
 class Studies(Block):
     seeds: AtLeastOne
     shares: Annotated[list[Share], Field(min_length=1)]
@@ -162,6 +170,7 @@ class Choices(Block):
     encode: Encode
     train: Train
     evaluate: Evaluate
+    complete: Complete
     studies: Studies
 
     @model_validator(mode="after")

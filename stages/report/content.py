@@ -208,6 +208,29 @@ class Query:
 
 
 @dataclass(frozen=True)
+class MissingFact:
+    """A fact that a model holds for probable and the graph does not have."""
+
+    head: str
+    relation: str
+    tail: str
+    probability: float | None
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What the page shows of one model's completions; `errors` are the calibration errors by the side asked for."""
+
+    model: str
+    number: int
+    errors: dict[str, float]
+    chosen: int
+    of_test: int
+    precision: float | None
+    best: list[MissingFact]
+
+
+@dataclass(frozen=True)
 class Study:
     """A study that was run: its figures as SVG, its pictures as data URIs, its table as text."""
 
@@ -229,6 +252,8 @@ class Trained:
     wins: list[Wins]
     heat: list[Markup]
     by_group: list[GroupRow]
+    completed: list[Completed]
+    reliability: Markup
     queries: list[Query]
     thumbnails: dict[int, str]
 

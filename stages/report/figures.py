@@ -71,6 +71,23 @@ def dev_curves(runs: Sequence[Mapping], name: str) -> str:
     return _svg(figure, name)
 
 
+def reliability(runs: Sequence[Mapping], name: str) -> str:
+    """How often the best answer was right where it was held for so probable; a mark as large as its bin has queries.
+
+    A row has `label`, `place`, and `bins`, each with `probability`, `share_right` and `queries`.
+    """
+    figure, axes = _figure(2.9)
+    axes.plot([0, 100], [0, 100], color=STAND_INS.muted, linestyle=DASHES[1], linewidth=1)
+    for run in runs:
+        look = series(run["place"])
+        x, y = ([100 * one[key] for one in run["bins"]] for key in ("probability", "share_right"))
+        size = [8 + min(110, one["queries"] / 2) for one in run["bins"]]
+        axes.scatter(x, y, size, color=look["color"], marker=look["marker"], alpha=0.7, label=run["label"])
+    axes.set(xlabel="probability (%)", ylabel="share right on dev (%)", xlim=(0, 100), ylim=(0, 100))
+    _legend(figure, axes, least=1)
+    return _svg(figure, name)
+
+
 def loss_curves(title: str, place: int, epoch: np.ndarray, terms: Mapping[str, np.ndarray], name: str) -> str:
     """One model's loss and its terms over epochs, each the mean of an epoch's steps."""
     figure, axes = _figure(2.5)

@@ -31,6 +31,8 @@ class Run:
     test: dict
     history: dict[str, np.ndarray]  # column -> float64, NaN where the file is empty
     ranks: dict[str, np.ndarray]  # the test rows of ranks.parquet
+    completed: dict  # completions.json; empty where `complete` has not run since the training
+    completions: list[dict]  # the rows of completions.parquet, the most probable first
 
     @property
     def seconds(self) -> float:
@@ -97,16 +99,31 @@ def read_runs(root: Path, graphs: Sequence[str], models: Sequence[str]) -> list[
 
 
 def read_run(folder: Path, graph: str, model: str) -> Run:
+    about = read_json(folder / "run.json")
+    completed, completions = read_completions(folder, about)
     return Run(
         graph=graph,
         model=model,
         folder=folder,
-        about=read_json(folder / "run.json"),
+        about=about,
         dev=read_json(folder / "dev.json"),
         test=read_json(folder / "test.json"),
         history=read_history(folder / "history.csv"),
         ranks=ranking.read(folder / "ranks.parquet", "test"),
+        completed=completed,
+        completions=completions,
     )
+
+
+def read_completions(folder: Path, about: dict) -> tuple[dict, list[dict]]:
+    """What `complete` left of this training, nothing if it has not run since. Raises UserError if it is damaged."""
+    if not (folder / "completions.json").exists():
+        return {}, []
+    completed = read_json(folder / "completions.json")
+    if completed["provenance"].get("fingerprint") != about.get("fingerprint"):
+        return {}, []
+    rows = tables.read(folder / "completions.parquet", "completions").to_pylist()
+    return completed, sorted(rows, key=lambda row: -(row["probability"] or 0.0))
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:

@@ -92,6 +92,8 @@ def _trained(graph: Graph, runs: Sequence[Run], load: Callable[[Path], Scoring])
         wins=wins,
         heat=[Markup(svg) for svg in _heat_maps(graph, runs, wins)],
         by_group=report.by_group(graph, runs),
+        completed=report.completed(runs),
+        reliability=Markup(_reliability(graph.name, runs)),
         queries=queries,
         thumbnails=thumbnails.uris,
     )
@@ -119,6 +121,17 @@ def _curves(graph: str, runs: Sequence[Run]) -> list[str]:
             figures.loss_curves(f"Loss of {label}", place, run.history["epoch"], terms, f"loss of {label} on {graph}")
         )
     return drawn
+
+
+def _reliability(graph: str, runs: Sequence[Run]) -> str:
+    """The reliability of all models' probabilities in one figure, if there are such."""
+    drawn = [
+        {"label": report.display(run.model), "place": place,
+         "bins": [one for side in run.completed["calibrated_on_dev"].values() for one in side["reliability"]]}
+        for place, run in enumerate(runs) if run.completed
+    ]  # fmt: skip
+    drawn = [one for one in drawn if one["bins"]]
+    return figures.reliability(drawn, f"reliability of probabilities on {graph}") if drawn else ""
 
 
 def _looked(column: str) -> bool:

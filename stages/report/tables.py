@@ -17,10 +17,12 @@ from stages.report.content import (
     Cell,
     Citation,
     Column,
+    Completed,
     GroupRow,
     Lead,
     Measured,
     Missing,
+    MissingFact,
     Published,
     Result,
     Results,
@@ -283,6 +285,22 @@ def group_names() -> dict[str, str]:
         for modality in MODALITIES.values()
     }
     return {"unseen": "seen in train", **covered, "answer_degree": "answer's train triples"}
+
+
+def completed(runs: Sequence[Run], most: int = 8) -> list[Completed]:
+    """What `complete` found for each run that it was run for, with the `most` probable facts."""
+    found = []
+    for run in runs:
+        if not run.completed:
+            continue
+        trial = run.completed["test_as_if_unknown"]
+        sides = run.completed["calibrated_on_dev"]
+        best = [MissingFact(row["head_label"], row["relation_label"], row["tail_label"], row["probability"])
+                for row in run.completions[:most]]  # fmt: skip
+        errors = {side: one["expected_calibration_error"] for side, one in sides.items()}
+        found.append(Completed(run.model, run.completed["completions"], errors, trial["chosen"], trial["of_test"],
+                               trial["precision"], best))  # fmt: skip
+    return found
 
 
 def by_group(graph: Graph, runs: Sequence[Run]) -> list[GroupRow]:

@@ -147,6 +147,8 @@ def write_run(folder: Path, graph: str, model: str, scorer: Scorer, used: dict, 
     tables.write_text(folder / "history.csv", "\n".join(lines) + "\n")
     tables.write_json(folder / "run.json", about)
     evaluate(folder, scorer, used, known)
+    if model == MODELS[0]:
+        write_completions(folder)
     if model == "mygo":  # params.yaml asked for the paper's way of measuring, too
         looks = {name: {"value": 0.4321, "epoch": 50} for name in ("mrr", "hits_at_1", "hits_at_3", "hits_at_10", "mr")}
         test = json.loads((folder / "test.json").read_text())
@@ -160,6 +162,19 @@ def evaluate(folder: Path, scorer: object, triples: dict, known: FilterIndex) ->
     ranking.write(folder / "ranks.parquet", ranks, {})
     for split, one in ranks.items():
         tables.write_json(folder / f"{split}.json", {**ranking.metrics(one), "intervals": significance.intervals(one)})
+
+
+def write_completions(folder: Path) -> None:
+    """What the stage complete adds to a run folder: a fact whose names are not to be trusted."""
+    reliability = [{"probability": 0.1 + 0.2 * i, "share_right": 0.15 + 0.18 * i, "queries": 90 - i} for i in range(5)]
+    side = {"expected_calibration_error": 0.0321, "queries": 440, "reliability": reliability}
+    trial = {"chosen": 40, "of_test": 9, "precision": 9 / 40, "mean_probability": 0.3}
+    about = {"completions": 1, "calibrated_on_dev": {"tail": side}, "test_as_if_unknown": trial, "calibration": {}}
+    tables.write_json(folder / "completions.json", {**about, "provenance": {}})
+    names = {"head_key": "e1", "head_label": "<b>Head</b>", "relation_key": "r", "relation_label": "part of",
+             "tail_key": "e2", "tail_label": "Tail"}  # fmt: skip
+    row = {"head": 1, "relation": 0, "tail": 2, "rank": 1, "score": 1.0, "probability": 0.8125, **names}
+    tables.write(folder / "completions.parquet", "completions", {name: [one] for name, one in row.items()}, {})
 
 
 def write_study(root: Path) -> None:

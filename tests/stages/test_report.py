@@ -14,7 +14,7 @@ from stages.ops.summary import table
 from stages.report import page as report_page
 from stages.report import tables as report_tables
 from stages.report import words
-from stages.report.inputs import read_graph, read_history, read_json, read_run, read_runs
+from stages.report.inputs import read_completions, read_graph, read_history, read_json, read_run, read_runs
 from stages.report.page import page
 from stages.report.predictions import Thumbnails, choose
 from tests.helpers import browser
@@ -396,3 +396,18 @@ def test_a_real_run_is_loaded_and_answers(tmp_path):
     best = [labels[one] for one in scores.topk(5).indices.tolist()]
     shown = re.search(r'<details class="query".*?</details>', text, flags=re.DOTALL)[0]
     assert re.findall(r"<strong>(.*?)</strong>", shown) == best
+
+
+def test_missing_facts_are_shown_with_what_is_known_of_their_probabilities(html, project):
+    section = html.split('id="completions-')[1].split("</section>")[0]
+    assert "0.032" in section
+    assert "22.5 %" in section
+    assert "9 of 40" in section
+    assert "&lt;b&gt;Head&lt;/b&gt;" in section
+    assert "0.81" in section
+    assert "<svg" in section
+    root, _ = project
+    folder = root / "runs/DB15K" / world.MODELS[0]
+    stale = json.loads((folder / "run.json").read_text()) | {"fingerprint": "of a later training"}
+    assert report_tables.completed([read_run(folder, "DB15K", world.MODELS[0])]) != []
+    assert read_completions(folder, stale) == ({}, [])

@@ -5,12 +5,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
 from pipeline.errors import UserError
 from pipeline.graph.filter_index import FilterIndex
 from pipeline.graph.vocabulary import SPLITS
+from trainers.answers.calibration import Calibration, log_shares, read_calibration
 from trainers.answers.names import Names, read_entities, read_relations
 from trainers.training import data
 from trainers.training.runs import Run
@@ -44,8 +46,9 @@ def ask(
     and a single name beside a list holds for all of them; the answers then have a first column `query`, the place in
     the list. `graph` is the folder of the graph's tables; by default the one that the run was trained on.
 
-    Columns: rank (from 1, over all entities, known answers too), key, label, description, score,
-    known_in_train, known_in_dev, right_in_test.
+    Columns: rank (from 1, over all entities, known answers too), key, label, description, score, probability (only of
+    a run that `python -m stages.complete` has calibrated; NaN of known answers), known_in_train, known_in_dev,
+    right_in_test.
 
     Raises UserError if a name is unknown or means several, if not exactly one of head and tail is given, or if the
     graph's tables are missing or others than those the run was trained on.
@@ -63,7 +66,8 @@ def ask(
     names, relations = _paired(known, relation)  # type: ignore[arg-type]  # one of them is given, as checked above
     ids = [world.entities.find(name) for name in names]
     asked = [world.relations.find(name) for name in relations]
-    parts = [_answers(run, world, *query, side, k) for query in zip(ids, asked, strict=True)]
+    calibration = read_calibration(run.path, run.about).get(side)
+    parts = [_answers(run, world, calibration, *query, side, k) for query in zip(ids, asked, strict=True)]
     if not several:
         return parts[0]
     return pd.concat([part.assign(query=i) for i, part in enumerate(parts)], ignore_index=True)[["query", *parts[0]]]
@@ -123,16 +127,25 @@ def _paired(known: str | Sequence[str], relation: str | Sequence[str]) -> tuple[
     return names, relations
 
 
-def _answers(run: Run, world: World, known: int, relation: int, side: str, k: int) -> pd.DataFrame:
-    scores = run.score(torch.tensor([known]), torch.tensor([relation]), side).cpu()
+def _answers(
+    run: Run, world: World, calibration: Calibration | None, known: int, relation: int, side: str, k: int
+) -> pd.DataFrame:
+    query = torch.tensor([known]), torch.tensor([relation])
+    scores = run.score(*query, side).cpu()
     order = torch.sort(scores[0].nan_to_num(nan=-torch.inf), descending=True, stable=True).indices[:k]
     ids = order.tolist()
+    facts = {split: one.answers(*query, side)[1] for split, one in world.facts.items()}
     columns: dict[str, object] = {
         "rank": range(1, len(ids) + 1),
         **{name: [getattr(world.entities, name)[i] for i in ids] for name in ("key", "label", "description")},
         "score": scores[0, order].numpy(),
     }
+    if calibration is not None:
+        # What is known is no rival for the answer that the graph lacks, and needs no probability.
+        rivals = torch.ones(scores.shape, dtype=torch.bool)
+        rivals[0, torch.cat([facts["train"], facts["dev"]])] = False
+        probability = calibration.probability(log_shares(scores, rivals, calibration.temperature)[0, order])
+        columns["probability"] = np.where(rivals[0, order].numpy(), probability, np.nan)
     for split, flag in FLAGS.items():
-        _, facts = world.facts[split].answers(torch.tensor([known]), torch.tensor([relation]), side)
-        columns[flag] = torch.isin(order, facts).numpy()
+        columns[flag] = torch.isin(order, facts[split]).numpy()
     return pd.DataFrame(columns)
