@@ -5,19 +5,20 @@ import dataclasses
 import json
 import logging
 import time
+from functools import cached_property
 from pathlib import Path
 
 from tqdm import tqdm
 
 from pipeline import tables
-from pipeline.encoding import encoders
+from pipeline.encoding import encoders, records
 from pipeline.encoding import ray as encode_ray
 from pipeline.encoding.encoders import learned
-from pipeline.encoding.encoders.weights import fetched
+from pipeline.encoding.encoders.weights import fetched, recorded
 from pipeline.encoding.inputs import Inputs, read_inputs
 from pipeline.encoding.publish import publish_nothing
 from pipeline.encoding.run import Counts, encode_modality, pick_streams
-from pipeline.encoding.store import Stores, statuses
+from pipeline.encoding.store import StoreFailure, Stores, statuses
 from pipeline.errors import UserError
 from pipeline.modalities import MODALITIES, Modality
 from pipeline.retry import RetryPolicy
@@ -88,15 +89,16 @@ def encode_graph(
         if shard is None:
             publish_nothing(out, {"stage": modality.stage, "encoder": choice.encoder})
         return Counts(missing=inputs.missing)
-    kind = modality.name
-    encoder, recipe, settings = _encoder(params, choice, kind, inputs)
-    stores = Stores(params.store, SCRATCH / f"{graph}-{kind}", kind, encoder.fingerprint, params.encode.store_failure)
-    if params.encode.executor == "ray":
-        _on_ray(params, inputs, recipe)
+    maker = _Maker(params, choice, modality.name, inputs)
+    encoder = maker.encoder()
+    scratch = SCRATCH / f"{graph}-{modality.name}"
+    stores = Stores(params.store, scratch, modality.name, encoder.fingerprint, params.encode.store_failure)
+    if params.encode.executor == "ray" and not stores.hold(inputs.keys):
+        _on_ray(params, inputs, maker.for_others())
     provenance: dict[str, object] = {
         "stage": modality.stage,
         "encoder": choice.encoder,
-        "settings": settings,
+        "settings": dataclasses.asdict(maker.settings),
         **encoder.fingerprint,
     }
     with tqdm(unit=" rows", desc=f"encode {modality.plural} of {graph}", disable=None) as bar:
@@ -132,22 +134,68 @@ def _shard(option: str | None) -> tuple[int, int] | None:
     return int(index), int(shards)
 
 
-def _encoder(
-    params: Params, choice: Choice, kind: str, inputs: Inputs
-) -> tuple[encoders.Encoder, encode_ray.Recipe, dict]:
-    """The encoder, how others may build the same one, and its settings as the tables' metadata tell them."""
-    encoder_settings(params, choice.encoder, kind)  # before anything is fetched
-    retry = RetryPolicy(timeout=params.sources.timeout, retries=params.sources.retries)
-    block = fetched(choice.block, WEIGHTS, mirror=params.sources.mirror, retry=retry)
-    family, settings = encoders.settings(block, kind)
-    device = encoders.pick_device(params.encode.device)
-    precision = encoders.pick_precision(choice.precision, device)
-    address = params.store or str(SCRATCH / "learned")
-    extra = learned.learned(family, settings, inputs, address, params.encode.store_failure)
-    encoder = family.load(settings, device=device, precision=precision, **extra)
-    name = str(precision).removeprefix("torch.")
-    recipe = encode_ray.Recipe(choice.encoder, block, kind, name, encoder.fingerprint, extra)
-    return encoder, recipe, dataclasses.asdict(settings)
+class _Maker:
+    """How the encoder of a choice is made: from its weights, or from what the store remembers of it.
+
+    Raises UserError, before anything is fetched, if the encoder's block cannot be used.
+    """
+
+    def __init__(self, params: Params, choice: Choice, kind: str, inputs: Inputs):
+        self._params, self._choice, self._kind, self._inputs = params, choice, kind, inputs
+        self._family, self.settings = encoder_settings(params, choice.encoder, kind)
+        self._device = encoders.pick_device(params.encode.device)
+        self._precision = encoders.pick_precision(choice.precision, self._device)
+
+    def encoder(self) -> encoders.Encoder:
+        """The encoder, whose weights are opened only when a row is missing if the store knows its fingerprint."""
+        store, made_of = self._params.store, self._recipe(self._sha256())
+        if store is None or made_of is None:
+            return self._loaded
+        try:
+            fingerprint = records.recall(store, made_of)
+        except StoreFailure:
+            if self._params.encode.store_failure != "continue":
+                raise
+            return self._loaded
+        if fingerprint is not None:
+            return records.Deferred(self._choice.encoder, fingerprint, lambda: self._loaded)
+        encoder = self._loaded
+        for sha256 in {self._choice.block.get("sha256"), self._sha256()}:
+            if made_of := self._recipe(sha256):
+                records.remember(store, made_of, encoder.fingerprint)
+        return encoder
+
+    def for_others(self) -> encode_ray.Recipe:
+        """How the workers of a cluster make the same encoder."""
+        encoder = self._loaded
+        name = str(self._precision).removeprefix("torch.")
+        return encode_ray.Recipe(
+            self._choice.encoder, self._with_weights, self._kind, name, encoder.fingerprint, self._learned
+        )
+
+    def _recipe(self, sha256: str | None) -> dict | None:
+        return records.recipe(self._family, self._choice.block, str(self._precision), sha256)
+
+    def _sha256(self) -> str | None:
+        """What is demanded of weights that are an address: what the block says, or what the first fetch recorded."""
+        block = self._choice.block
+        return block.get("sha256") or recorded(block.get("weights"), WEIGHTS)
+
+    @cached_property
+    def _with_weights(self) -> dict:
+        sources = self._params.sources
+        retry = RetryPolicy(timeout=sources.timeout, retries=sources.retries)
+        return fetched(self._choice.block, WEIGHTS, mirror=sources.mirror, retry=retry)
+
+    @cached_property
+    def _learned(self) -> dict:
+        address = self._params.store or str(SCRATCH / "learned")
+        return learned.learned(self._family, self.settings, self._inputs, address, self._params.encode.store_failure)
+
+    @cached_property
+    def _loaded(self) -> encoders.Encoder:
+        _, settings = encoders.settings(self._with_weights, self._kind)
+        return self._family.load(settings, device=self._device, precision=self._precision, **self._learned)
 
 
 def _on_ray(params: Params, inputs: Inputs, recipe: encode_ray.Recipe) -> None:

@@ -7,11 +7,13 @@ The stages have these files as their params, so that a change runs again only th
 a difference: a block for one graph trains no other, and `common` none that overrides the key.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from pipeline import tables
+from pipeline.encoding import encoders
 from pipeline.errors import UserError
 from pipeline.modalities import MODALITIES
 from pipeline.wikimedia.client import check_contact
@@ -19,7 +21,7 @@ from stages.params import Params
 from stages.params.encoders import encoder_settings
 from stages.params.files import File
 from stages.params.models import model_settings
-from trainers.about import protocol_of
+from trainers.about import about_model, protocol_of
 
 GRAPHS, SETTINGS = Path("data/.checked/graphs"), Path("data/.checked/settings")
 
@@ -38,6 +40,9 @@ def check(params: Params) -> None:
             key = ".".join(map(str, way))
             said = f"{key} cannot be {name!r}: it encodes {reads}, not {kind}; choose another encoder."
             raise File(params.path).refusal(way, said)
+        if hint := encoders.unpinned(params.encoders[name]):
+            raise params.encoders.file(name).refusal(("revision",), hint)
+    _check_what_models_read(params)
     if params.evaluate.reference_protocol is not None:
         try:
             protocol_of(params.evaluate.reference_protocol)
@@ -63,6 +68,25 @@ def _check_contact(params: Params) -> None:
                 check_contact(params.web.contact)
             except UserError as error:
                 raise File(params.path).refusal(("web", "contact"), f"{graph}: {error}") from error
+
+
+def _check_what_models_read(params: Params) -> None:
+    """A model that reads tokens alone, or features alone, needs an encoder that gives them.
+
+    What an encoder does not give would be missing for all entities, and the model trained without the modality.
+    """
+    for graph, model in itertools.product(params.graphs, params.models):
+        reads = about_model(model).reads
+        chosen = getattr(model_settings(params, model, graph), "modalities", ())
+        for modality in (one for one in MODALITIES.values() if one.name in chosen and len(reads) == 1):
+            block = getattr(params, modality.key, None)
+            if block is None or params.graph[graph].encoded == "released":
+                continue
+            if reads[0] not in encoders.gives(*encoder_settings(params, block.encoder)):
+                way = (modality.key, "encoder")
+                said = f"it gives no {reads[0]}, which {model} reads of the {modality.plural} of {graph}"
+                out = f"choose another, or take {modality.name} out of modalities in configs/models/{model}.yaml."
+                raise File(params.path).refusal(way, f"{'.'.join(way)} cannot be {block.encoder!r}: {said}; {out}")
 
 
 def write(params: Params) -> None:

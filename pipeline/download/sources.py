@@ -96,7 +96,7 @@ def fetch(
             folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(address.encode()).hexdigest()[:20]
     with _locked(work / f"{name}.lock", str(into)):
-        expected = sha256 or (_recorded(record).get(address) if record else None)
+        expected = sha256 or (recorded(record).get(address) if record else None)
         if expected and into.is_file() and _sha256(into) == expected:
             return Fetched(into, into.stat().st_size, expected, "where it was already")
         part_path = work / f"{name}.part"
@@ -115,7 +115,7 @@ def _note(record: Path, work: Path, address: str, sha256: str) -> None:
     """Add a checksum to the record, which several addresses share."""
     lock = hashlib.sha256(os.fspath(record.resolve()).encode()).hexdigest()[:20]
     with _locked(work / f"{lock}.lock", str(record)):
-        tables.write_json(record, {**_recorded(record), address: sha256})
+        tables.write_json(record, {**recorded(record), address: sha256})
 
 
 def copy_folder(folder: str | Path, into: str | Path) -> int:
@@ -349,7 +349,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _recorded(record: str | Path) -> dict[str, str]:
+def recorded(record: str | Path) -> dict[str, str]:
     """Checksums by address; empty if none was written yet. Raises UserError if the file is no such table."""
     try:
         table = json.loads(Path(record).read_text(encoding="utf-8"))

@@ -7,7 +7,9 @@ is read once, its rows are written to their places in a temporary file, and that
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
@@ -112,7 +114,8 @@ def publish(
         with Spool(len(keep), out) as spool:
             if not _gather(spool, inputs.keys[keep], stores):
                 return None
-            return _write(out, inputs.entity[keep], inputs.image_ix[keep], spool, encoder, provenance)
+            codebook = partial(stores.codebook, make=encoder.codebook)
+            return _write(out, inputs.entity[keep], inputs.image_ix[keep], spool, codebook, provenance)
     except OSError as error:
         raise UserError(
             f"{out} cannot be written ({error.strerror or error}); free space or rights, then run again."
@@ -149,14 +152,19 @@ def _gather(spool: Spool, keys: np.ndarray, stores: Stores) -> bool:
 
 
 def _write(
-    out: Path, entity: np.ndarray, image_ix: np.ndarray, spool: Spool, encoder: Encoder, provenance: dict[str, object]
+    out: Path,
+    entity: np.ndarray,
+    image_ix: np.ndarray,
+    spool: Spool,
+    codebook_of: Callable[[np.ndarray], np.ndarray],
+    provenance: dict[str, object],
 ) -> tuple[int, int, int]:
     used = _used(spool)
     with ExitStack() as stack:
         tokens = stack.enter_context(tables.TableWriter(out / "tokens.parquet", "tokens", provenance))
         width = spool.width or None
         features = stack.enter_context(tables.TableWriter(out / "features.parquet", "features", provenance, width))
-        codebook = encoder.codebook(used) if len(used) else None
+        codebook = codebook_of(used) if len(used) else None
         width = None if codebook is None else codebook.shape[1]
         codes = stack.enter_context(tables.TableWriter(out / "codebook.parquet", "codebook", provenance, width))
         if codebook is not None:

@@ -18,7 +18,7 @@ from pipeline import tables
 from pipeline.encoding import encoders
 from pipeline.encoding.encoders import InvalidInput
 from pipeline.encoding.inputs import Inputs
-from pipeline.encoding.run import PART_ROWS, in_batches, rows_of
+from pipeline.encoding.run import PART_ROWS, finite, in_batches, rows_of
 from pipeline.encoding.store import Store, key_of, ragged_column
 from pipeline.errors import UserError
 
@@ -61,10 +61,7 @@ class Worker:
         window = [pair for pair in zip(keys, items, strict=True) if not isinstance(pair[1], InvalidInput)]
         made: list[tuple[list[bytes], encoders.Rows]] = []
         for some, batch in in_batches(window, self._encoder, self._batch_size):
-            rows = rows_of(self._encoder, batch)
-            if not np.isfinite(rows.features).all():
-                raise UserError("The encoder gives a feature that is not a finite number; its weights are damaged.")
-            made.append((some, rows))
+            made.append(finite(some, rows_of(self._encoder, batch)))  # who publishes says of which there is none
         return _table(made)
 
 

@@ -8,7 +8,7 @@ shard, and the tables depend on the inputs and the encoder only, byte for byte.
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 PART_ROWS = 2048  # rows of a part: what a kill can cost
 PART_SECONDS = 60  # a slow encoder writes its parts earlier
 MOST_STREAMS = 8
+NOT_FINITE = (
+    "the encoder gives a feature that is not a finite number; its weights are damaged, or it needs "
+    "`encode.precision: float32`."
+)
 AHEAD = 4  # batches that are read and prepared while one is encoded
 
 Progress = Callable[[int, int], None]  # rows done, rows to do
@@ -66,12 +70,15 @@ def encode_modality(
     `streams` batches are encoded at once, each on its own part of the cores (see `pick_streams`).
     With `shard` = (i, n), encodes only the i-th of n shards of the inputs (split by their keys) and publishes nothing;
     without `out` it encodes all and publishes nothing.
-    Raises UserError if an input table is damaged, the encoder gives a NaN, or nothing at all could be encoded.
+    An input that cannot be read, or of which the encoder makes no finite feature, is left out and said.
+    Raises UserError if an input table is damaged, or nothing at all could be encoded.
     """
     counts = Counts(inputs=len(inputs.keys), missing=inputs.missing)
     if shard is not None and not 0 <= shard[0] < shard[1]:
         raise UserError(f"--shard {shard[0]}/{shard[1]}: shards count from 0 to n - 1.")
-    refused: dict[bytes, str] = {}
+    held = set(map(_full, inputs.keys))
+    refused = {key: InvalidInput(why) for key, why in stores.refused().items() if key in held}
+    before = set(refused)
     for attempt in range(3):  # a damaged part sends its rows through once more
         known = np.zeros(len(inputs.keys), dtype=bool)
         for _, found in stores.find(inputs.keys):
@@ -79,14 +86,14 @@ def encode_modality(
         if attempt == 0:
             counts.found = int(known.sum())
         wanted = ~known & _in_shard(inputs.keys, shard)
-        if refused:
-            wanted &= ~np.isin(inputs.keys, np.array(list(refused), dtype=KEY))
+        wanted &= ~_among(inputs, refused)
         _encode(inputs, wanted, encoder, stores, batch_size, streams, counts, refused, progress)
         if shard is not None or out is None:
             break
         started = time.perf_counter()
-        usable = ~np.isin(inputs.keys, np.array(list(refused), dtype=KEY))
-        published = publish(out, inputs, usable, stores, encoder, provenance)
+        usable = ~_among(inputs, refused)
+        nothing = len(usable) and not usable.any()  # said below, and no table is written
+        published = (0, 0, 0) if nothing else publish(out, inputs, usable, stores, encoder, provenance)
         counts.seconds["write"] += time.perf_counter() - started
         if published is not None:
             counts.rows, counts.entities, counts.codes = published
@@ -94,8 +101,16 @@ def encode_modality(
             break
     else:
         raise UserError("The store loses parts as fast as they are written; check its disk with --verify.")
+    fresh = {key: why for key, why in refused.items() if key not in before}
+    stores.refuse({key: str(why) for key, why in fresh.items() if why.lasting})
+    counts.encoded -= int(_among(inputs, fresh).sum())
     _tell(counts, inputs, refused)
     return counts
+
+
+def _among(inputs: Inputs, keys: Collection[bytes]) -> np.ndarray:
+    """(N,) bool: the rows of some keys."""
+    return np.isin(inputs.keys, np.array(list(keys), dtype=KEY))
 
 
 def _in_shard(keys: np.ndarray, shard: tuple[int, int] | None) -> np.ndarray:
@@ -106,11 +121,10 @@ def _in_shard(keys: np.ndarray, shard: tuple[int, int] | None) -> np.ndarray:
     return head % np.uint64(shard[1]) == np.uint64(shard[0])
 
 
-def _tell(counts: Counts, inputs: Inputs, refused: dict[bytes, str]) -> None:
+def _tell(counts: Counts, inputs: Inputs, refused: dict[bytes, InvalidInput]) -> None:
     if refused:
-        lost = np.isin(inputs.keys, np.array(list(refused), dtype=KEY))
+        lost = _among(inputs, refused)
         counts.refused = int(lost.sum())
-        counts.encoded -= counts.refused
         reasons = [f"{inputs.name(row)}: {refused[_full(inputs.keys[row])]}" for row in np.flatnonzero(lost)[:5]]
         counts.refusals = reasons
         for reason in reasons:
@@ -132,7 +146,7 @@ def _encode(
     batch_size: int,
     streams: int,
     counts: Counts,
-    refused: dict[bytes, str],
+    refused: dict[bytes, InvalidInput],
     progress: Progress | None,
 ) -> None:
     """Encode the wanted rows, each distinct input once, and write them part by part."""
@@ -144,13 +158,14 @@ def _encode(
     pending = Pending(stores)
     done = 0
     batches = _ahead(_batches(inputs, wanted, encoder, batch_size, refused), counts)
-    for keys, rows in _encoded(batches, encoder, streams, counts):
-        _check(rows, keys, inputs)
+    for every, made in _encoded(batches, encoder, streams, counts):
+        keys, rows = finite(every, made)
+        refused |= {key: InvalidInput(NOT_FINITE, lasting=False) for key in set(every).difference(keys)}
         started = time.perf_counter()
         pending.add(keys, rows)
         counts.seconds["write"] += time.perf_counter() - started
         counts.distinct += len(keys)
-        done += sum(multiplicity[key] for key in keys)
+        done += sum(multiplicity[key] for key in every)
         if progress:
             progress(done, total)
     started = time.perf_counter()
@@ -234,19 +249,16 @@ class Pending:
         self._clear()
 
 
-def _check(rows: Rows, keys: Sequence[bytes], inputs: Inputs) -> None:
-    finite = np.isfinite(rows.features).all(axis=1)
-    if not finite.all():
-        key = keys[int(np.flatnonzero(~finite)[0])]
-        row = int(np.flatnonzero(inputs.keys == np.array(key, dtype=KEY))[0])
-        raise UserError(
-            f"The encoder gives a feature that is not a finite number for {inputs.name(row)}; "
-            "its weights are damaged, or need `encode.precision: float32`."
-        )
+def finite(keys: list[bytes], rows: Rows) -> tuple[list[bytes], Rows]:
+    """The keys and rows whose features are finite numbers."""
+    good = np.flatnonzero(np.isfinite(rows.features).all(axis=1)).tolist()
+    if len(good) == len(keys):
+        return keys, rows
+    return [keys[at] for at in good], Rows([rows.tokens[at] for at in good], rows.features[good], rows.count[good])
 
 
 def _batches(
-    inputs: Inputs, wanted: np.ndarray, encoder: Encoder, batch_size: int, refused: dict[bytes, str]
+    inputs: Inputs, wanted: np.ndarray, encoder: Encoder, batch_size: int, refused: dict[bytes, InvalidInput]
 ) -> Iterator[tuple[list[bytes], list[object]]]:
     """Prepared batches of equal size, a window's inputs sorted by size; each distinct input once."""
     window: list[tuple[bytes, object]] = []
@@ -254,7 +266,7 @@ def _batches(
         items = encoder.prepare([raw for _, raw in raws])
         for (key, _), item in zip(raws, items, strict=True):
             if isinstance(item, InvalidInput):
-                refused[key] = str(item)
+                refused[key] = item
             else:
                 window.append((key, item))
         if len(window) >= encoder.window:

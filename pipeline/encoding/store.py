@@ -6,7 +6,10 @@ Layout below the address, one folder for each encoder's fingerprint::
         fingerprint.json                 what the rows depend on, for people to read
         parts/<sha256>.parquet           rows: key, token_ids, embedding, count; named by the sha256 of the file
         parts/<sha256>.json              the manifest of that part, written after it: rows, bytes, version
+        refused/<sha256>.json            inputs that the encoder cannot read: key -> why
         quarantine/                      parts that were found cut short or changed
+    <kind>-codebook/<the same digits>/   the codebook's rows, in parts of the same form, keyed by `code_key`
+    recipes/                             which fingerprint a recipe led to (pipeline/encoding/records.py)
 
 Nothing is ever edited. A part counts from the moment its manifest is there, so readers never see half a part; writers
 never share a file, so any number of them may write at once. What a reader takes out of a part it has checked against
@@ -18,7 +21,7 @@ import io
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +38,7 @@ log = logging.getLogger(__name__)
 
 KEY = np.dtype("S32")  # a sha256; numpy pads with zero bytes, which is harmless at a fixed length
 VERSION = 1
+CODES_ROWS = 2048  # rows of the codebook in a part
 
 
 class StoreFailure(UserError):
@@ -52,6 +56,11 @@ class CorruptPart(Exception):
 def key_of(raw: bytes | str) -> bytes:
     """The key of an input: its sha256, 32 bytes."""
     return hashlib.sha256(raw.encode() if isinstance(raw, str) else raw).digest()
+
+
+def code_key(token: int) -> bytes:
+    """The key of a row of the codebook."""
+    return key_of(f"token {token}")
 
 
 def fingerprint_id(fingerprint: Mapping[str, object]) -> str:
@@ -184,6 +193,23 @@ class Store:
             self._put("fingerprint.json", content)
             self._described = True
 
+    # ------------------------------------------------------------------------------------------------- refusals
+    def refused(self) -> dict[bytes, str]:
+        """Inputs that the encoder cannot read, by their keys, and why."""
+        found: dict[bytes, str] = {}
+        for name in self._list("refused"):
+            with suppress(FileNotFoundError):
+                content = self._cat(f"refused/{name}")
+                if hashlib.sha256(content).hexdigest() == name.removesuffix(".json"):
+                    found |= {bytes.fromhex(key): why for key, why in json.loads(content).items()}
+        return found
+
+    def refuse(self, reasons: Mapping[bytes, str]) -> None:
+        """Keep why some inputs have no row, so that nobody asks again."""
+        content = json.dumps({key.hex(): why for key, why in sorted(reasons.items())}).encode()
+        self._describe()
+        self._put(f"refused/{hashlib.sha256(content).hexdigest()}.json", content)
+
     # ------------------------------------------------------------------------------------------------- artifacts
     def artifact(self, name: str) -> bytes | None:
         """Bytes kept beside the parts (a learned codebook), or None."""
@@ -284,10 +310,12 @@ class Stores:
         self._continue = on_failure == "continue"
         self._local = Store(str(scratch), kind, fingerprint)
         self._shared: Store | None = None
+        self._codes: Store | None = None
         self._writable = True
         if address is not None:
             try:
                 self._shared = Store(address, kind, fingerprint)
+                self._codes = Store(address, f"{kind}-codebook", fingerprint)
             except StoreFailure as failure:
                 self._give_up(failure)
 
@@ -300,6 +328,13 @@ class Stores:
             except StoreFailure as failure:
                 self._give_up(failure)
         return [*found, (self._local, self._local.find(keys))]
+
+    def hold(self, keys: np.ndarray) -> bool:
+        """Whether all the keys (N,) are there."""
+        known = np.zeros(len(keys), dtype=bool)
+        for _, found in self.find(keys):
+            known |= found.known
+        return bool(known.all())
 
     def read(self, store: Store, part: str) -> pa.Table:
         """A part of one of the stores. Raises CorruptPart if it must be made again."""
@@ -326,6 +361,59 @@ class Stores:
                 self._writable = False
         self._local.write(keys, tokens, features, count)
 
+    def refused(self) -> dict[bytes, str]:
+        """Inputs that the encoder is known not to read, by their keys, and why."""
+        if self._shared is None:
+            return {}
+        try:
+            return self._shared.refused()
+        except StoreFailure as failure:
+            self._give_up(failure)
+            return {}
+
+    def refuse(self, reasons: Mapping[bytes, str]) -> None:
+        """Keep in the shared store why some inputs have no row."""
+        if self._shared is not None and self._writable and reasons:
+            try:
+                self._shared.refuse(reasons)
+            except StoreFailure as failure:
+                if not self._continue:
+                    raise
+                log.warning("%s Going on without a note of what cannot be read.", failure)
+
+    def codebook(self, used: np.ndarray, make: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """The vectors (N, W) float32 of the token ids `used` (N,) int32, ascending.
+
+        What the shared store lacks comes from `make`, the encoder's own `codebook`, and is kept there.
+        """
+        if self._codes is None or self._shared is None:
+            return make(used)
+        keys = np.array([code_key(int(token)) for token in used], dtype=KEY)
+        try:
+            held = _vectors(self._codes, keys)
+        except StoreFailure as failure:
+            self._give_up(failure)
+            return make(used)
+        lacking = np.array([at for at in range(len(used)) if at not in held], dtype=np.int64)
+        if len(lacking):
+            made = make(used[lacking])
+            held |= dict(zip(lacking.tolist(), made, strict=True))
+            self._keep_codes(keys[lacking], used[lacking], made)
+        return np.stack([held[at] for at in range(len(used))])
+
+    def _keep_codes(self, keys: np.ndarray, tokens: np.ndarray, vectors: np.ndarray) -> None:
+        """Add rows of the codebook to the shared store. They can be had again, so a store that is only read is fine."""
+        assert self._codes is not None
+        for first in range(0, len(keys) if vectors.shape[1] else 0, CODES_ROWS):
+            some = slice(first, first + CODES_ROWS)
+            whole = [bytes(key).ljust(KEY.itemsize, b"\0") for key in keys[some]]
+            count = np.ones(len(whole), dtype=np.int32)
+            try:
+                self._codes.write(whole, list(tokens[some, None].astype(np.int32)), vectors[some], count)
+            except StoreFailure as failure:
+                log.info("%s The codebook's rows stay with the weights.", failure)
+                return
+
     def close(self) -> None:
         """Forget the local store: everything is published."""
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -335,6 +423,19 @@ class Stores:
             raise failure
         log.warning("%s Going on without it.", failure)
         self._shared = None
+
+
+def _vectors(store: Store, keys: np.ndarray) -> dict[int, np.ndarray]:
+    """Those of the keys (N,) that the store holds: place among them -> vector (W,) float32."""
+    held: dict[int, np.ndarray] = {}
+    found = store.find(keys)
+    for index, name in enumerate(found.names):
+        try:
+            matrix = tables.matrix(store.read(name)["embedding"])
+        except CorruptPart:
+            continue
+        held |= {int(at): matrix[found.row[at]] for at in np.flatnonzero(found.part == index)}
+    return held
 
 
 def statuses(address: str, kind: str) -> Iterator[tuple[dict, "Store"]]:

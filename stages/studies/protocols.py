@@ -90,7 +90,9 @@ def token_noise(of: Subject) -> list[Point]:
 
 def wrong_pictures(of: Subject) -> list[Point]:
     if "image" not in of.modalities:
-        raise UserError(f"{of.model} on {of.graph} uses no pictures; add image to its modalities in params.yaml.")
+        raise UserError(
+            f"{of.model} on {of.graph} uses no pictures; add image to modalities in configs/models/{of.model}.yaml."
+        )
     points = []
     for share in _shares(of.values.shares):
         change = Change("swapped", share, of=("image",))
@@ -163,7 +165,9 @@ def contrast(of: Subject) -> list[Point]:
 def pictures(of: Subject) -> list[Point]:
     """1, 2, 4, … pictures of an entity, up to the most that any has."""
     if "image" not in of.modalities:
-        raise UserError(f"{of.model} on {of.graph} uses no pictures; add image to its modalities in params.yaml.")
+        raise UserError(
+            f"{of.model} on {of.graph} uses no pictures; add image to modalities in configs/models/{of.model}.yaml."
+        )
     have = torch.unique(of.data().tokens["image"].entity, return_counts=True)[1]
     most = int(have.max()) if len(have) else 0
     if most < 2:
@@ -281,7 +285,7 @@ STUDIES = {
     "tokens": Study(
         "Tokens a modality",
         "The model with more and fewer tokens of one modality an entity, the most frequent first; the other modality's "
-        "number is as in params.yaml.",
+        "number is as the model's file says.",
         tokens, TOKENS, "tokens", "tokens an entity (number)", "of", setting="text_tokens",
     ),
     "contrast": Study(

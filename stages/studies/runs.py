@@ -6,7 +6,6 @@ data/.work/studies/runs/<fingerprint>/    a run folder (trainers/training/runs.p
 A run that the train stage left in runs/<graph>/<model>/ is taken as it is when its fingerprint is the wanted one.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from pipeline import tables
 from pipeline.errors import UserError
@@ -208,8 +208,7 @@ def finish(row: dict, every: Sequence[dict]) -> dict:
 def _alone(path: Path) -> Iterator[None]:
     """Hold a lock on this machine until the end of the block, or of the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with FileLock(path):
         yield
 
 

@@ -59,7 +59,7 @@ def one_sentence(error: pytest.ExceptionInfo, path: Path) -> None:
 READERS = {
     "descriptions": (text.read_wikidata, '{"/m/1": %s}'),
     "tokens": (released_files.read_tokens, '{"Q42": %s}'),
-    "checksums": (sources._recorded, "%s"),
+    "checksums": (sources.recorded, "%s"),
 }
 
 

@@ -149,6 +149,33 @@ def test_who_asks_wikimedia_says_who_they_are_before_anything_is_downloaded(worl
     settings.check(load_params())
 
 
+def test_a_hub_model_without_a_revision_is_refused_before_any_stage(world):
+    line = edit(BERT, "revision: 86b5e0934494bd15c9632b12f734a8a67f723594", "revision:")
+    settings.check(load_params())  # nobody chose it
+    edit(PARAMS, "  encoder: minilm", "  encoder: bert")
+    refused(BERT, line, "revision is empty, and google-bert/bert-base-uncased is no folder here")
+
+
+@pytest.mark.parametrize(
+    ("model", "encoder", "said"),
+    [
+        (
+            "mygo",
+            ("  encoder: patches", "  encoder: timm_vit"),
+            "images.encoder cannot be 'timm_vit': it gives no",
+        ),
+        ("momok", ("  encoder: minilm", "  encoder: bert"), "text.encoder cannot be 'bert': it gives no features"),
+    ],
+)
+def test_a_model_whose_encoder_does_not_give_what_it_reads(world, model, encoder, said):
+    edit(PARAMS, "models:\n- adamf_mat\n", "models:\n")
+    edit(BERT, "pooling: mean", "pooling: none")
+    line = edit(PARAMS, *encoder)
+    settings.check(load_params())  # rotate reads neither
+    edit(PARAMS, "- rotate", f"- {model}")
+    refused(PARAMS, line, said, f"modalities in configs/models/{model}.yaml")
+
+
 def test_models_may_be_none(world):
     edit(PARAMS, "models:\n- adamf_mat\n- rotate", "models: []")
     params = load_params()

@@ -40,7 +40,14 @@ FAMILIES = ("language", "beit", "vqgan", "timm", "patches")
 
 
 class InvalidInput(UserError):
-    """This one input cannot be encoded (no picture, nothing to read). Its row is left out, and the log says why."""
+    """This one input cannot be encoded (no picture, nothing to read). Its row is left out, and the log says why.
+
+    `lasting`: it is so for everybody, not for want of memory here, and the store may keep it.
+    """
+
+    def __init__(self, why: str, lasting: bool = True):
+        super().__init__(why)
+        self.lasting = lasting
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,10 @@ class Encoder(Protocol):
     """One encoder with its weights at hand. Weights are read when they are first needed, not before."""
 
     fingerprint: dict[str, str | int | float | bool | None]  # whatever the rows depend on; JSON types
-    window: int  # how many prepared inputs may be sorted by `size` together; 0: order does not matter
+
+    @property
+    def window(self) -> int:
+        """How many prepared inputs may be sorted by `size` together; 0: order does not matter."""
 
     def prepare(self, raw: Sequence[str | bytes]) -> list[object]:
         """Raw inputs as what the model reads, on the CPU. An input that cannot be used becomes an InvalidInput."""
@@ -97,6 +107,25 @@ def settings(block: Mapping[str, object], kind: str | None = None) -> tuple[Modu
     if isinstance(given.get("weights"), str):
         check(_Checksum, {"sha256": given.pop("sha256", None), "weights": given["weights"]})
     return module, build(module.Settings, given)
+
+
+def gives(family: ModuleType, settings: Any) -> set[str]:
+    """What an encoder makes of its inputs: "tokens", "features" or both. One without tokens says `TOKENS = False`."""
+    found = {"tokens"} if getattr(family, "TOKENS", True) else set()
+    return found if getattr(settings, "pooling", "") == "none" else {*found, "features"}
+
+
+def unpinned(block: Mapping[str, object]) -> str | None:
+    """What is wrong with a block whose `model` is a name on the hub without a commit; None if nothing is."""
+    model = block.get("model")
+    if not isinstance(model, str) or block.get("revision") or isinstance(block.get("weights"), str):
+        return None
+    if model.startswith(("package:", ".", "/", "~")) or Path(model).is_dir():
+        return None
+    return (
+        f"revision is empty, and {model} is no folder here; a model on the hub needs one of its commits (40 "
+        "hexadecimal digits, on its hub page under Files), so that rows can be reused."
+    )
 
 
 class _Checksum(BaseModel):

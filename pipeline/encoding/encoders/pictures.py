@@ -36,7 +36,7 @@ def decode(raw: bytes) -> Image.Image | InvalidInput:
             picture = Image.alpha_composite(white, picture)
         return _middle(picture.convert("RGB"))
     except MemoryError:
-        return InvalidInput("the picture is too large for this machine's memory.")
+        return InvalidInput("the picture is too large for this machine's memory.", lasting=False)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return InvalidInput(f"the bytes are no picture that can be read ({error}).")
 

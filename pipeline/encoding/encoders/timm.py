@@ -19,6 +19,7 @@ from pipeline.settings import Commit
 from pipeline.versions import code_version
 
 KIND = "image"
+TOKENS = False
 FILES = ("model.safetensors", "pytorch_model.bin")
 
 

@@ -12,6 +12,11 @@ from pipeline.retry import RetryPolicy
 RECORD = "sha256.json"  # checksums of files for which none is published, taken at the first fetch
 
 
+def recorded(address: object, folder: str | Path) -> str | None:
+    """The sha256 that the first fetch of an address into `folder` left there; None if nothing was fetched."""
+    return sources.recorded(Path(folder) / RECORD).get(address) if isinstance(address, str) else None
+
+
 def fetched(block: Mapping[str, Any], folder: str | Path, *, mirror: str | None, retry: RetryPolicy) -> dict[str, Any]:
     """An encoder's settings with the address under `weights` replaced by the path of the fetched file.
 

@@ -223,12 +223,53 @@ def test_a_picture_that_cannot_be_used_gets_no_row(content, reason, tmp_path, ca
     assert tables.read(tmp_path / "out" / "tokens.parquet", "tokens")["entity_id"].to_pylist() == [8]
 
 
-def test_a_nan_stops_before_anything_is_written(go, tmp_path):
+def test_a_nan_is_one_row_with_a_reason_and_the_others_go_on(go, tmp_path, caplog):
     given = texts(0, 20)
-    with pytest.raises(UserError, match="not a finite number for the text of entity 11"):
-        go(given, Letters(poison=given[11]))
+    out, counts = go(given, Letters(poison=given[11]))
+    assert (counts.encoded, counts.refused) == (19, 1)
+    assert "the text of entity 11" in counts.refusals[0]
+    assert "not a finite number" in caplog.text
+    for table in ("tokens", "features"):
+        ids = tables.read(out / f"{table}.parquet", table)["entity_id"].to_pylist()
+        assert ids == [n for n in range(20) if n != 11]
+    _, counts = go(given, out="sound")  # weights that were mended: nothing of the NaN was kept
+    assert (counts.found, counts.encoded, counts.refused) == (19, 1, 0)
+
+
+def test_nothing_but_nans_writes_nothing(go, tmp_path):
+    with pytest.raises(UserError, match=r"None of the 3 inputs .*not a finite number"):
+        go(dict.fromkeys(range(3), "the same"), Letters(poison="the same"))
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
-    assert not list((tmp_path / "store").rglob("*.json"))
+    assert not list((tmp_path / "store").rglob("*.parquet"))
+
+
+def test_what_cannot_be_read_is_asked_once(go, tmp_path):
+    """Its reason stands in the store, so whoever has the store needs no encoder for it either."""
+    given = {**texts(0, 5), 5: " ", 6: ""}
+    _, counts = go(given)
+    assert (counts.encoded, counts.refused) == (5, 2)
+    encoder = Letters()
+    encoder.prepare = None
+    _, counts = go(given, encoder, out="again")
+    assert (counts.found, counts.encoded, counts.refused) == (5, 0, 2)
+    assert "the text is empty" in counts.refusals[0]
+    assert contents(tmp_path / "again") == contents(tmp_path / "out")
+
+
+def test_the_codebook_is_kept_in_the_store(go, tmp_path):
+    out, _ = go(texts(0, 30))
+    encoder = Letters()
+    asked = []
+    encoder.codebook = lambda used: asked.extend(used) or Letters().codebook(used)
+    again, _ = go(texts(0, 30), encoder, out="again")
+    assert asked == []
+    assert contents(again) == contents(out)
+    go({0: "Ω", 1: "a"}, encoder, out="more")
+    assert asked == [ord("Ω")], "what the store lacks, and nothing else"
+    part = next((tmp_path / "store/text-codebook").rglob("parts/*.parquet"))
+    part.write_bytes(b"torn")
+    again, _ = go(texts(0, 30), encoder, out="third")
+    assert contents(again) == contents(out)
 
 
 def test_two_rows_of_one_name_are_refused(tmp_path):
