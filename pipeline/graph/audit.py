@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from pipeline.graph.categories import categories
 from pipeline.graph.graph import Graph
-from pipeline.graph.splits import distinct, within
+from pipeline.graph.rows import ordered, repeated, within
 from pipeline.graph.vocabulary import CATEGORIES, EVALUATED, OVERLAPS, SPLITS
 
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
@@ -41,11 +41,12 @@ def measure(graph: Graph) -> dict:
     used = np.zeros(entities, dtype=bool)
     for rows in splits.values():
         used[rows[:, [0, 2]]] = True
+    different = {split: ordered(splits[split]) for split in SPLITS}
     return {
         "rows": {split: len(splits[split]) for split in SPLITS},
-        "distinct": {split: len(distinct(splits[split])) for split in SPLITS},
-        "duplicates": {split: len(splits[split]) - len(distinct(splits[split])) for split in SPLITS},
-        "overlaps": {f"{one}_in_{other}": int(within(splits[one], splits[other]).sum()) for one, other in OVERLAPS},
+        "distinct": {split: len(different[split]) for split in SPLITS},
+        "duplicates": {split: len(splits[split]) - len(different[split]) for split in SPLITS},
+        "overlaps": {f"{one}_in_{other}": int(within(splits[one], different[other]).sum()) for one, other in OVERLAPS},
         "unseen": {
             "entities": int((~seen).sum()),
             "relations": int((~named).sum()),
@@ -58,9 +59,9 @@ def measure(graph: Graph) -> dict:
             "relations_in_train": _share(named),
         },
         "degree": _degrees(train, entities, relations),
-        "categories": _categories(graph),
-        "similar_relations": similar_relations(train, graph.relation_keys),
-        "test_pairs": _pairs(splits["test"], train, entities),
+        "categories": _categories(splits["test"], different["train"], relations),
+        "similar_relations": similar_relations(different["train"], graph.relation_keys),
+        "test_pairs": _pairs(splits["test"], different["train"]),
     }
 
 
@@ -71,14 +72,15 @@ def similar_relations(train: np.ndarray, keys: list[str], least: float = 0.5, fa
     comes with (t, r, h). `share` is how many of r's facts do so, `share_of_other` how many of s's; both must reach
     `least`, and r must have `facts` facts.
     """
-    rows = distinct(train)
+    rows = ordered(train)
     frequency = np.bincount(rows[:, 1], minlength=len(keys))
-    forward = pa.table({"a": rows[:, 0], "b": rows[:, 2], "r": rows[:, 1]})
     found: dict[str, list[dict]] = {"reverse": [], "duplicate": [], "symmetric": []}
-    for kind, other in (
-        ("duplicate", pa.table({"a": rows[:, 0], "b": rows[:, 2], "s": rows[:, 1]})),
-        ("reverse", pa.table({"a": rows[:, 2], "b": rows[:, 0], "s": rows[:, 1]})),
-    ):
+    for kind, (first, last) in (("duplicate", (0, 2)), ("reverse", (2, 0))):
+        # Only rows that meet another one are joined: most pairs of entities have one relation, and stay out.
+        pairs = rows[:, [0, 2]]
+        some = rows[repeated(pairs) if kind == "duplicate" else within(pairs, pairs[:, ::-1])]
+        forward = pa.table({"a": some[:, 0], "b": some[:, 2], "r": some[:, 1]})
+        other = pa.table({"a": some[:, first], "b": some[:, last], "s": some[:, 1]})
         met = forward.join(other, keys=["a", "b"], join_type="inner")
         counted = met.group_by(["r", "s"]).aggregate([([], "count_all")]).filter(pc.field("r") <= pc.field("s"))
         for one in counted.sort_by([("r", "ascending"), ("s", "ascending")]).to_pylist():
@@ -114,17 +116,17 @@ def _degrees(train: np.ndarray, entities: int, relations: int) -> dict[str, dict
     }
 
 
-def _categories(graph: Graph) -> dict[str, dict[str, int]]:
+def _categories(test: np.ndarray, train: np.ndarray, relations: int) -> dict[str, dict[str, int]]:
     """Relations, and test rows, a category."""
-    each = categories(graph.splits["train"], len(graph.relation_keys))
-    relations, rows = Counter(each), Counter(each[relation] for relation in graph.splits["test"][:, 1].tolist())
-    return {name: {"relations": relations[name], "test": rows[name]} for name in CATEGORIES}
+    each = categories(train, relations)
+    counts, rows = Counter(each), Counter(each[relation] for relation in test[:, 1].tolist())
+    return {name: {"relations": counts[name], "test": rows[name]} for name in CATEGORIES}
 
 
-def _pairs(test: np.ndarray, train: np.ndarray, entities: int) -> dict[str, int]:
+def _pairs(test: np.ndarray, train: np.ndarray) -> dict[str, int]:
     """Test rows whose pair of entities train joins already, as (head, tail) or turned round, by whatever relation."""
-    joined = train[:, 0] * entities + train[:, 2]
+    joined = ordered(train[:, [0, 2]])
     return {
-        "joined_in_train": int(np.isin(test[:, 0] * entities + test[:, 2], joined).sum()),
-        "joined_in_train_reversed": int(np.isin(test[:, 2] * entities + test[:, 0], joined).sum()),
+        "joined_in_train": int(within(test[:, [0, 2]], joined).sum()),
+        "joined_in_train_reversed": int(within(test[:, [2, 0]], joined).sum()),
     }

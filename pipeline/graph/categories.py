@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pipeline.graph.rows import ordered
 from pipeline.graph.vocabulary import UNSEEN
 
 
@@ -11,10 +12,10 @@ def categories(train: np.ndarray, relations: int, threshold: float = 1.5) -> lis
     A side is N if a query has on average `threshold` answers there or more (Bordes et al. 2013, section 4.2: "below
     1.5" is 1). A relation without a triple in train is "unseen".
     """
-    rows = np.unique(train, axis=0)
+    rows = ordered(train)
     facts = np.bincount(rows[:, 1], minlength=relations)
-    heads = np.bincount(np.unique(rows[:, :2], axis=0)[:, 1], minlength=relations)
-    tails = np.bincount(np.unique(rows[:, 1:], axis=0)[:, 0], minlength=relations)
+    heads = np.bincount(ordered(rows[:, :2])[:, 1], minlength=relations)
+    tails = np.bincount(ordered(rows[:, 1:])[:, 0], minlength=relations)
     found = []
     for count, head, tail in zip(facts.tolist(), heads.tolist(), tails.tolist(), strict=True):
         if not count:

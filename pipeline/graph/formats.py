@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.graph import whole_files
 from pipeline.graph.graph import Graph
 from pipeline.graph.labels import readable, table_key
 from pipeline.graph.name_triples import TripleLines, plain_name
@@ -124,6 +125,9 @@ def _read_ids(path: Path) -> list[str]:
 def _read_id_triples(path: Path, entities: int, relations: int) -> np.ndarray:
     """(n, 3) int64 head, relation, tail out of rows of head, tail, relation."""
     count, rows = _counted(path)
+    quick = whole_files.ids(path, 3)
+    if quick is not None and len(quick) == count and (quick < (entities, entities, relations)).all():
+        return np.ascontiguousarray(quick[:, [0, 2, 1]])
     found = array("q")
     for number, line in rows:
         parts = line.split()

@@ -4,6 +4,9 @@ import re
 from urllib.parse import unquote
 
 _WIKIDATA = "http://www.wikidata.org/entity/"
+_CAMEL = re.compile(r"[a-z]+([A-Z][a-z]+)+")
+_CAPITAL = re.compile(r"([A-Z])")
+_PARTS = re.compile(r"[/#]")
 
 
 def table_key(name: str) -> str:
@@ -18,8 +21,8 @@ def readable(key: str) -> str:
     name = key
     if "://" in key:
         rest = key.split("://", 1)[1]
-        name = rest.split("/resource/", 1)[1] if "/resource/" in rest else re.split(r"[/#]", rest.rstrip("/#"))[-1]
+        name = rest.split("/resource/", 1)[1] if "/resource/" in rest else _PARTS.split(rest.rstrip("/#"))[-1]
         name = unquote(name)
-    if re.fullmatch(r"[a-z]+([A-Z][a-z]+)+", name):
-        name = re.sub(r"([A-Z])", lambda found: " " + found.group(1).lower(), name)
+    if _CAMEL.fullmatch(name):
+        name = _CAPITAL.sub(lambda found: " " + found.group(1).lower(), name)
     return name.replace("_", " ").strip() or key

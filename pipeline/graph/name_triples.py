@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UserError, counted
-from pipeline.graph.text_files import check_name, lines
+from pipeline.graph import whole_files
+from pipeline.graph.text_files import check_name, first_lines, lines
 
 PARTS = {
     "head": ("head", "h", "subject", "subj", "s", "source", "src", "from", "head_entity", "entity1"),
@@ -45,6 +46,9 @@ class TripleLines:
         Raises UserError, with the line, if a line has not three names, is an N-Triples statement of a literal, or if
         the columns are plainly in another order than head, relation, tail and no header says so.
         """
+        quick = self._at_once(path)
+        if quick is not None:
+            return quick
         rows: list[tuple[str, str, str]] = []
         order, statements, named = (0, 1, 2), 0, False
         for number, line in lines(path):
@@ -61,8 +65,38 @@ class TripleLines:
             self.notes.append(
                 f"{path}: {counted(statements, 'line')} of N-Triples; their brackets and ` .` were left out."
             )
-        _refuse_other_order(path, rows)
+        _refuse_other_order(path, len(rows), [set(column) for column in zip(*rows, strict=True)])
         return self._numbered(rows)
+
+    def _at_once(self, path: Path) -> np.ndarray | None:
+        """What `read` returns, of a file without an odd line; None of any other."""
+        start = first_lines(path)
+        order = header(start[0]) if start else None
+        columns = start and whole_files.names(path, 1 if order else 0)
+        if not columns:
+            return None
+        if start and order:
+            self.notes.append(f"{path}, line 1 is a header ({start[0][:80]!r}) and was left out.")
+        (heads, relations, tails) = (columns[place] for place in order or (0, 1, 2))
+        _refuse_other_order(path, len(heads[0]), [set(column[1]) for column in (heads, relations, tails)])
+        head, tail = self._numbers(self._entities, heads, tails)
+        (relation,) = self._numbers(self._relations, relations)
+        return np.stack([head, relation, tail], axis=1)
+
+    @staticmethod
+    def _numbers(known: dict[str, int], *columns: tuple[np.ndarray, list[str]]) -> list[np.ndarray]:
+        """Each column's (n,) int64 ids. New names are added in the order of their places, row by row."""
+        first = []
+        for at, (places, names) in enumerate(columns):
+            row = np.full(len(names), len(places))
+            np.minimum.at(row, places, np.arange(len(places)))
+            first.append(row * len(columns) + at)
+        every = [name for _, names in columns for name in names]
+        id_of = np.empty(len(every), dtype=np.int64)
+        for place in np.argsort(np.concatenate(first)).tolist():
+            id_of[place] = known.setdefault(every[place], len(known))
+        ends = np.cumsum([0, *(len(names) for _, names in columns)])
+        return [id_of[start:][places] for start, (places, _) in zip(ends, columns, strict=False)]
 
     def _numbered(self, rows: list[tuple[str, str, str]]) -> np.ndarray:
         entities, relations, found = self._entities, self._relations, array("q")
@@ -110,9 +144,13 @@ def other_order(rows: Sequence[tuple[str, str, str]]) -> tuple[tuple[int, int, i
     Entities are heads and tails, so the columns of both have names in common, and that of relations, which are fewer,
     has none with either. None if that does not show.
     """
-    if len(rows) < 3:
+    return _order_told(len(rows), [set(column) for column in zip(*rows, strict=True)])
+
+
+def _order_told(rows: int, columns: Sequence[set[str]]) -> tuple[tuple[int, int, int], str] | None:
+    if rows < 3:
         return None
-    first, second, third = (set(column) for column in zip(*rows, strict=True))
+    first, second, third = columns
     for places, entities, relations in (((0, 2, 1), (first, second), third), ((1, 0, 2), (second, third), first)):
         shared = entities[0] & entities[1]
         if shared and len(relations) < min(map(len, entities)) and not relations & (entities[0] | entities[1]):
@@ -120,9 +158,9 @@ def other_order(rows: Sequence[tuple[str, str, str]]) -> tuple[tuple[int, int, i
     return None
 
 
-def _refuse_other_order(path: Path, rows: list[tuple[str, str, str]]) -> None:
-    """Refuse a file whose relations plainly stand in the first or the last column."""
-    if found := other_order(rows):
+def _refuse_other_order(path: Path, rows: int, columns: Sequence[set[str]]) -> None:
+    """Refuse a file of so many rows whose relations plainly stand in the first or the last of its columns' names."""
+    if found := _order_told(rows, columns):
         places, shared = found
         order = ", ".join(sorted(ORDER, key=lambda part: places[ORDER.index(part)]))
         raise UserError(

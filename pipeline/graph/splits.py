@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.graph.rows import distinct, within
 
 
 def choose(
@@ -81,17 +82,3 @@ def carve(
             f"No {what} set can be carved out of {len(train):,} training triples: {why}, or give a {what} file."
         )
     return train[~out], train[out]
-
-
-def distinct(rows: np.ndarray) -> np.ndarray:
-    """The rows (n, 3) without repetitions, each where it first stood."""
-    _, first = np.unique(rows, axis=0, return_index=True)
-    return rows[np.sort(first)]
-
-
-def within(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(n,) bool: which of `rows` (n, 3) stand among `others` (m, 3)."""
-    both = np.concatenate([others, rows])
-    _, same = np.unique(both, axis=0, return_inverse=True)
-    same = same.reshape(-1)
-    return np.isin(same[len(others) :], same[: len(others)])

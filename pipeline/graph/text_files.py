@@ -9,7 +9,7 @@ from pipeline.errors import UserError
 LONGEST_NAME = 2000  # characters; the longest name in DB15K has 120
 _LONGEST_LINE = 6 * LONGEST_NAME  # bytes: enough for three names in UTF-8, whatever their script
 _MOST_DIGITS = 18
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def lines(path: Path, longest: int = _LONGEST_LINE) -> Iterator[tuple[int, str]]:
@@ -31,6 +31,18 @@ def lines(path: Path, longest: int = _LONGEST_LINE) -> Iterator[tuple[int, str]]
         raise UserError(f"{path} is not there; run the download, or check the graph's folder.") from error
 
 
+def first_lines(path: Path) -> tuple[str, str] | None:
+    """The first line and the second, if there are such, the first is not blank and both are short; else None."""
+    try:
+        with open(path, "rb") as handle:
+            found = [handle.readline(_LONGEST_LINE + 1) for _ in range(2)]
+            first, second = (line.decode() for line in found)
+    except (OSError, UnicodeDecodeError):
+        return None
+    usual = first.strip() and second.strip() and max(map(len, found)) <= _LONGEST_LINE and first[0] != "\ufeff"
+    return (first.rstrip("\r\n"), second.rstrip("\r\n")) if usual else None
+
+
 def check_name(name: str, path: Path, number: int) -> str:
     """The name without surrounding blanks.
 
@@ -43,7 +55,7 @@ def check_name(name: str, path: Path, number: int) -> str:
         raise UserError(
             f"{path}, line {number} holds a name of {len(name)} characters; the longest allowed is {LONGEST_NAME}."
         )
-    if _CONTROL.search(name):
+    if CONTROL.search(name):
         raise UserError(f"{path}, line {number} holds a control character within a name; clean the file.")
     return name
 
