@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
+NEWEST = "gathered_scores"  # what a library that was built before the last change of the C files does not have
 
 
 @functools.cache
@@ -30,7 +31,10 @@ def library() -> ctypes.CDLL | None:
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = folder / f"_kernels{suffix}"
         if path.exists():
-            return ctypes.CDLL(str(path))
+            found = ctypes.CDLL(str(path))
+            if hasattr(found, NEWEST):
+                return found
+            log.warning("the C kernels were built from older files and are not used: build them again as below")
     log.warning(
         "the C kernels are not built, training on the CPU will be slower: install a C compiler, then run "
         "`python setup.py build_ext --inplace` (or `pip install -e .`) in the project's folder"

@@ -3,6 +3,7 @@
 #define TESSERA_KERNELS_COMMON_H
 
 #include <stdint.h>
+#include <string.h>
 
 /* Compile a function for the vector units there are and choose at load time: one build runs everywhere.
    Only GNU compilers on x86-64 Linux can; elsewhere the plain function stands alone.
@@ -16,5 +17,14 @@
 
 /* Numbers below which starting threads costs more than they save. */
 #define SMALL (1 << 15)
+
+/* Sort the numbers of pairs by the candidate (pairs) of each, below n: those of candidate e, ascending, are
+   pair[offsets[e]] … pair[offsets[e + 1] - 1]. offsets (n + 1), pair (pairs). */
+static inline void group_pairs(const int64_t *candidate, int64_t pairs, int64_t n, int64_t *offsets, int64_t *pair) {
+    memset(offsets, 0, sizeof(int64_t) * (n + 1));
+    for (int64_t p = 0; p < pairs; p++) offsets[candidate[p]]++;
+    for (int64_t e = 1; e <= n; e++) offsets[e] += offsets[e - 1];         /* now the end of each list ... */
+    for (int64_t p = pairs - 1; p >= 0; p--) pair[--offsets[candidate[p]]] = p; /* ... which filling moves to its start */
+}
 
 #endif

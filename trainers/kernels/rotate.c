@@ -89,12 +89,7 @@ void rotate_distances(const float *query, const float *entity, const int64_t *ca
 void rotate_gradients(const float *query, const float *entity, const int64_t *candidate, const uint8_t *side,
                       const float *weight, int64_t rows, int64_t count, int64_t n, int64_t d, float *to_query,
                       float *to_entity, int64_t *offsets, int64_t *pair) {
-    int64_t pairs = rows * count;
-    memset(offsets, 0, sizeof(int64_t) * (n + 1));
-    for (int64_t p = 0; p < pairs; p++) offsets[candidate[p] + 1]++;
-    for (int64_t e = 0; e < n; e++) offsets[e + 1] += offsets[e];
-    for (int64_t p = pairs - 1; p >= 0; p--) pair[--offsets[candidate[p] + 1]] = p;
-    /* Filling moved each offset down by one place: the list of e now starts at offsets[e + 1]. */
+    group_pairs(candidate, rows * count, n, offsets, pair);
 #pragma omp parallel
     {
 #pragma omp for schedule(dynamic, 4) nowait
@@ -103,8 +98,8 @@ void rotate_gradients(const float *query, const float *entity, const int64_t *ca
                                count, d, to_query + b * 4 * d);
 #pragma omp for schedule(dynamic, 16)
         for (int64_t e = 0; e < n; e++) {
-            int64_t start = offsets[e + 1], end = e + 1 < n ? offsets[e + 2] : pairs;
-            entity_gradient(query, entity + e * 2 * d, side, weight, pair + start, end - start, count, d,
+            entity_gradient(query, entity + e * 2 * d, side, weight, pair + offsets[e],
+                            offsets[e + 1] - offsets[e], count, d,
                             to_entity + e * 2 * d);
         }
     }

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.about import About
+from trainers.kernels import gathered
 from trainers.parts.scorer import ScoringModel
 from trainers.training import structure
 from trainers.training.data import Data
@@ -78,9 +79,7 @@ class TransE(ScoringModel):
         head, relation, tail = positive.unbind(1)
         sides = self.ask(self.known(head), relation), self.ask(self.known(tail), relation + self.relations)
         query = torch.stack(sides, dim=1)
-        candidate, side = candidates(positive, negatives)
-        asked = query[torch.arange(len(positive), device=side.device)[:, None], side.long()]
-        score = self.margin - torch.linalg.vector_norm(asked - self.entity[candidate], self.norm, dim=-1)
+        score = self.margin - gathered.distances(query, self.entity, *candidates(positive, negatives), self.norm)
         return score[:, 0], score[:, 1:]
 
     def n3(self, known: Tensor, relation: Tensor, row: Tensor, answer: Tensor) -> Tensor:

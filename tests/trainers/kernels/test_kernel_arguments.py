@@ -3,7 +3,18 @@
 import pytest
 import torch
 
-from trainers.kernels import address, attention, bce, cross_entropy, dropout, ent_attention, library, rotate, tucker
+from trainers.kernels import (
+    address,
+    attention,
+    bce,
+    cross_entropy,
+    dropout,
+    ent_attention,
+    gathered,
+    library,
+    rotate,
+    tucker,
+)
 
 pytestmark = pytest.mark.skipif(library() is None, reason="the C kernels are not built")
 
@@ -37,6 +48,13 @@ WRONG = {
         zeros(2, 2, 8), zeros(5, 8), whole(3, 4), zeros(3, 4, dtype=NO)
     ),
     "rotate: sides as numbers": lambda: rotate.distances(zeros(3, 2, 8), zeros(5, 8), whole(3, 4), whole(3, 4)),
+    "gathered: candidates of int32": lambda: gathered.products(
+        zeros(3, 2, 8), zeros(5, 8), zeros(3, 4, dtype=torch.int32), zeros(3, 4, dtype=NO)
+    ),
+    "gathered: queries of another width": lambda: gathered.distances(
+        zeros(3, 2, 6), zeros(5, 8), whole(3, 4), zeros(3, 4, dtype=NO), 1
+    ),
+    "gathered: fewer sides": lambda: gathered.products(zeros(3, 2, 8), zeros(5, 8), whole(3, 4), zeros(3, 3, dtype=NO)),
     "attention: parts of two widths": lambda: attention.attend([zeros(3, 8), zeros(3, 7)], zeros(8)),
     "attention: a weight of another width": lambda: attention.attend([zeros(3, 8), zeros(3, 8)], zeros(7)),
     "attention: presence of fewer rows": lambda: attention.attend(
