@@ -22,7 +22,7 @@ def shown(answers: pd.DataFrame) -> str:
     table["description"] = [_short(text) for text in answers["description"]]
     known = [[name for flag, name in FLAGS.items() if row[flag]] for _, row in answers.iterrows()]
     table["known"] = [", ".join(names) for names in known]
-    return table.to_string(index=False, float_format=lambda value: f"{value:.3f}")
+    return table.to_string(index=False, float_format=lambda value: f"{value:.3f}", na_rep="")
 
 
 def _short(text: str | None) -> str:

@@ -50,6 +50,14 @@ class Run:
         # Loaded by name: how answers are shown changes no run, so that code is none of what a run's version counts.
         return import_module("trainers.answers.ask").ask(self, *names, **options)
 
+    def explain(self, *names: object, **options: object) -> Any:
+        """Why it answers so: `explain("Queen", "band member", "Brian May")`; see trainers/answers/explain.py."""
+        return import_module("trainers.answers.explain").explain(self, *names, **options)
+
+    def embeddings(self, **options: object) -> Any:
+        """Its vectors of entities and relations, with their keys; see trainers/answers/embeddings.py."""
+        return import_module("trainers.answers.embeddings").embeddings(self, **options)
+
 
 def save_run(path: Path, model: nn.Module, about: dict, history: list[dict]) -> None:
     """Write weights, history and, last, run.json: a folder with a run.json is complete."""

@@ -3,34 +3,13 @@
 import numpy as np
 import pytest
 
-from pipeline import tables
 from pipeline.errors import UserError
 from stages.ops.ask import shown
-from tests.helpers.tiny import ENTITIES, RELATIONS, settings_of, tiny
+from tests.helpers.asked import write_names
+from tests.helpers.tiny import ENTITIES, settings_of, tiny
 from trainers.models import rotate
 from trainers.training.runs import load_run
 from trainers.training.train import Schedule, train
-
-
-def write_names(graph, data) -> None:
-    """The tables of the tiny graph. Entities 4 and 5 share a label, 6 and 7 an alias; 8 has a key like 9's label."""
-    ids = np.arange(ENTITIES, dtype=np.int32)
-    labels = [f"Entity {i}" for i in ids]
-    labels[4] = labels[5] = "Mercury"
-    labels[9] = "e8"
-    columns = {"entity_id": ids, "key": [f"e{i}" for i in ids], "label": labels}
-    tables.write(graph / "entities.parquet", "entities", columns, {})
-    keys = ["dbo:bandMember", "http://x.org/genre", "r2"]
-    columns = {"relation_id": np.arange(RELATIONS, dtype=np.int32), "key": keys, "label": ["band member", "genre", "r"]}
-    tables.write(graph / "relations.parquet", "relations", columns | {"category": ["1-1"] * RELATIONS}, {})
-    rows = np.concatenate([data.train, data.dev, data.test]).astype(np.int32)
-    split = np.repeat(["train", "dev", "test"], [len(data.train), len(data.dev), len(data.test)])
-    columns = dict(zip(("head", "relation", "tail"), rows.T, strict=True))
-    tables.write(graph / "triples.parquet", "triples", columns | {"split": split}, {"split": "clean"})
-    aliases = [["Alpha"] if i == 3 else ["Twin"] if i in (6, 7) else [] for i in ids]
-    text = {"entity_id": ids, "label": labels, "description": [f"the {i}th" for i in ids], "aliases": aliases,
-            "text": labels, "source": ["test"] * ENTITIES, "status": ["ok"] * ENTITIES}  # fmt: skip
-    tables.write(graph.parent / "text.parquet", "text", text, {})
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,102 @@
+"""A run says why it answers so: ranks without a modality, weights, near facts; and gives its vectors with keys."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import tables
+from pipeline.errors import UserError
+from tests.helpers.asked import write_names
+from tests.helpers.tiny import ENTITIES, RELATIONS, settings_of, tiny
+from trainers.about import about_model, module_of
+from trainers.training.runs import load_run
+from trainers.training.train import Schedule, train
+
+MODELS = ("adamf_mat", "momok", "mygo", "rotate", "complex", "mosaic")
+
+
+def write_encoded(encoded, data) -> None:
+    for name, one in data.features.items():
+        embedding = one.matrix.numpy()
+        columns = {"entity_id": one.entity.int().numpy(), "embedding": embedding, "count": [1] * len(embedding)}
+        tables.write(encoded / name / "features.parquet", "features", columns, {})
+    for name, one in data.tokens.items():
+        lists = [one.values[a:b].int().tolist() for a, b in zip(one.offsets[:-1], one.offsets[1:], strict=True)]
+        columns = {"entity_id": one.entity.int().numpy(), "image_ix": [0] * len(lists), "token_ids": lists}
+        tables.write(encoded / name / "tokens.parquet", "tokens", columns, {})
+        columns = {"token_id": one.token_id.int().numpy(), "embedding": one.codebook.numpy()}
+        tables.write(encoded / name / "codebook.parquet", "codebook", columns, {})
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("explained")
+    data, graph = tiny(), root / "data/tiny/graph"
+    write_names(graph, data)
+    write_encoded(graph.parent / "encoded", data)
+    schedule = Schedule(device="cpu", precision="float32", evaluate_every=2, patience=0, checkpoint_every=0)
+    for model in MODELS:
+        train(model, settings_of(module_of(model), epochs=2, missing="mean"), schedule, graph=graph,
+              encoded=graph.parent / "encoded", run=root / "runs/tiny" / model, work=root / "work", seed=0)  # fmt: skip
+    return {model: load_run(root / "runs/tiny" / model) for model in MODELS}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_rank_is_that_among_what_is_not_known_with_and_without_each_modality(runs, model):
+    run, data = runs[model], tiny()
+    head, relation, tail = data.test[0].tolist()
+    found = run.explain(f"e{head}", ["band member", "genre", "r"][relation], f"e{tail}")
+    scores = run.score([head], [relation], "tail")[0]
+    every = torch.cat([data.train, data.dev, data.test])
+    known = every[(every[:, 0] == head) & (every[:, 1] == relation)][:, 2]
+    rivals = np.setdiff1d(np.arange(ENTITIES), known[known != tail].numpy())
+    assert found.rank == 1 + int((scores[rivals] > scores[tail]).sum())
+    assert found.rivals == len(rivals)
+    assert set(found.without) == ({"image", "text"} if model in ("adamf_mat", "momok", "mygo") else set())
+    assert str(found).startswith(f"Entity {head}" if head not in (4, 5, 9) else ("Mercury", "e8"))
+    for fact in found.facts:
+        assert -1.001 <= fact.likeness <= 1.001
+
+
+@pytest.mark.parametrize("model", ["adamf_mat", "momok", "mygo"])
+def test_what_counts_adds_up_to_one(runs, model):
+    found = runs[model].explain("e3", "genre", "e8", side="head")
+    assert found.weights
+    for parts in found.weights.values():
+        assert sum(parts.values()) == pytest.approx(1, abs=1e-4)
+    assert bool(found.tokens) == (model == "mygo")
+    assert about_model(model).explains
+
+
+def test_mosaic_names_its_evidence(runs):
+    assert any("structure" in line for line in runs["mosaic"].explain("e3", "genre", "e8").reasons)
+
+
+def test_near_facts_are_of_train_and_share_an_entity(runs):
+    train = {tuple(row) for row in tiny().train.tolist()}
+    labels = runs["rotate"].ask("e0", "r", k=ENTITIES).set_index("label")["key"]
+    head, relation, tail = next(row for row in sorted(train) if {row[0], row[2]}.isdisjoint({4, 5, 9}))
+    other = next(one for one in range(ENTITIES) if one not in (head, tail, 4, 5, 9))
+    facts = runs["rotate"].explain(f"e{head}", ["band member", "genre", "r"][relation], f"e{other}").facts
+    named = {(int(labels[one.head][1:]), relation, int(labels[one.tail][1:])) for one in facts}
+    assert (head, relation, tail) in named
+    assert named <= train
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_embeddings_are_arrays_with_keys(runs, model):
+    found = runs[model].embeddings()
+    assert found.entity_keys == [f"e{i}" for i in range(ENTITIES)]
+    assert found.entities
+    assert found.relations
+    assert all(one.shape[0] == ENTITIES for one in found.entities.values())
+    assert all(one.shape[0] in (RELATIONS, 2 * RELATIONS) for one in found.relations.values())
+    if model in ("adamf_mat", "momok"):
+        assert {"structure", "text", "image", "joint"} <= set(found.entities)
+    if model == "rotate":
+        assert np.array_equal(found.entities["structure"], runs[model].model.entity.detach().numpy())
+
+
+def test_another_side_is_refused(runs):
+    with pytest.raises(UserError, match="'head' or 'tail'"):
+        runs["rotate"].explain("e3", "genre", "e8", side="left")

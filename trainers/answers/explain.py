@@ -1,0 +1,281 @@
+"""Why a run gives an answer: `run.explain("Red Hot Chili Peppers", "band member", "Flea (musician)")`.
+
+Four things are told as far as the model has them: where the answer stands, and where it would stand had nobody a text
+or a picture; how much each modality, expert and token counts for the entities; the train facts nearest to this one; and
+the rules, walks and neighbours of mosaic.
+"""
+
+import copy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import UserError
+from trainers.about import about_model
+from trainers.answers.ask import World, graph_of, world_of
+from trainers.answers.calibration import log_shares, read_calibration
+from trainers.answers.embeddings import entity_vectors
+from trainers.parts.mosaic.explain import Words, reasons
+from trainers.parts.replace_modality import replace_modality
+from trainers.training import data
+from trainers.training.runs import Run
+from trainers.training.train import check_inputs
+
+PARTS = ("structure", "image", "text")
+_FACTS = 3  # of each kind that are told
+_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Support:
+    """A train fact like the one explained: it has the same relation and one of its entities; the other is like its own.
+
+    `likeness` is the cosine of the two entities' vectors, from -1 to 1.
+    """
+
+    head: str
+    relation: str
+    tail: str
+    likeness: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All is by labels. `rank` is from 1 among the `rivals` entities that are no known answer, `without` the same of a
+    model whose entities all lack a modality. `weights` is what counts -> part -> share; `tokens` entity -> the tokens
+    attended to most with their shares; `reasons` are sentences, of mosaic alone.
+    """
+
+    head: str
+    relation: str
+    tail: str
+    side: str
+    rank: int
+    rivals: int
+    score: float
+    probability: float | None
+    without: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, dict[str, float]] = field(default_factory=dict)
+    tokens: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
+    facts: list[Support] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """The explanation in words, a sentence a line."""
+        sure = "" if self.probability is None else f", probability {self.probability:.3f}"
+        lines = [
+            f"{self.head} · {self.relation} · {self.tail}: {self.rank:,} of {self.rivals:,} {self.side}s that are not "
+            f"known, score {self.score:.3f}{sure}"
+        ]
+        lines += [f"without {name}: {rank:,}" for name, rank in self.without.items()]
+        for entity, parts in self.weights.items():
+            lines.append(f"{entity}: " + ", ".join(f"{part} {share:.0%}" for part, share in parts.items()))
+        for entity, tokens in self.tokens.items():
+            lines.append(f"{entity} attends to " + ", ".join(f"{token} {share:.1%}" for token, share in tokens))
+        for one in self.facts:
+            lines.append(f"train: {one.head} · {one.relation} · {one.tail} (likeness {one.likeness:.2f})")
+        return lines + self.reasons
+
+
+@dataclass(frozen=True)
+class _Fact:
+    """Ids of the fact that is explained."""
+
+    head: int
+    relation: int
+    tail: int
+    side: str
+
+    @property
+    def known(self) -> int:
+        return self.head if self.side == "tail" else self.tail
+
+    @property
+    def answer(self) -> int:
+        return self.tail if self.side == "tail" else self.head
+
+    def query(self) -> tuple[Tensor, Tensor, str]:
+        return torch.tensor([self.known]), torch.tensor([self.relation]), self.side
+
+
+def explain(
+    run: Run, head: str, relation: str, tail: str, *, side: str = "tail", graph: str | Path | None = None
+) -> Explanation:
+    """Why `run` gives this answer, the `side` of the fact (head, relation, tail) that is asked for.
+
+    Names are keys, labels or aliases, as in `run.ask`. Raises UserError if one is unknown or means several, for another
+    side, or if the tables are missing or others than those that the run was trained on.
+    """
+    if side not in ("head", "tail"):
+        raise UserError(f"The side of an answer is 'head' or 'tail', and not {side!r}.")
+    world = world_of(run, graph)
+    folder = Path(graph) if graph is not None else graph_of(run)
+    fact = _Fact(world.entities.find(head), world.relations.find(relation), world.entities.find(tail), side)
+    scores = run.score(*fact.query()).cpu()
+    rivals = _rivals(world, fact)
+    calibration = read_calibration(run.path, run.about).get(side)
+    probability = None
+    if calibration is not None:
+        shares = log_shares(scores, rivals[None], calibration.temperature)
+        probability = float(calibration.probability(shares[0, fact.answer]))
+    label, named = world.entities.label, world.relations.label
+    return Explanation(
+        label[fact.head], named[fact.relation], label[fact.tail], side,
+        rank=_rank(scores[0], rivals, fact.answer), rivals=int(rivals.sum()),
+        score=float(scores[0, fact.answer]), probability=probability,
+        without={name: _rank(one(*fact.query())[0].cpu(), rivals, fact.answer)
+                 for name, one in _without(run, folder).items()},
+        weights=_weights(run, fact, label), tokens=_tokens(run, fact, label),
+        facts=_supports(run, world, fact), reasons=_reasons(run.model, fact, world),
+    )  # fmt: skip
+
+
+def _rivals(world: World, fact: _Fact) -> Tensor:
+    """(E,) bool: the entities that are no known answer of any split, and the answer itself."""
+    rivals = torch.ones(len(world.entities.key), dtype=torch.bool)
+    for facts in world.facts.values():
+        rivals[facts.answers(*fact.query())[1]] = False
+    rivals[fact.answer] = True
+    return rivals
+
+
+def _rank(scores: Tensor, rivals: Tensor, answer: int) -> int:
+    return int((scores[rivals] > scores[answer]).sum()) + 1
+
+
+# ------------------------------------------------------------------------------------------- without a modality
+_kept: dict[tuple[Path, str], dict[str, Any]] = {}  # of the run asked last: models without a modality are large
+
+
+def _without(run: Run, folder: Path) -> dict[str, Any]:
+    """By modality, what scores as the run would if no entity had it; empty for a model that holds none."""
+    key = (run.path.resolve(), str(run.about.get("fingerprint")))
+    if key not in _kept:
+        found = _emptied(run, folder)
+        _kept.clear()
+        _kept[key] = found
+    return _kept[key]
+
+
+def _emptied(run: Run, folder: Path) -> dict[str, Any]:
+    reads = about_model(run.about["model"]).reads
+    names = sorted({path.rpartition(".")[2] for path, part in run.model.named_modules()
+                    if hasattr(part, "replace_modality")})  # fmt: skip
+    if not names or len(reads) != 1:
+        return {}
+    (kind,) = reads
+    check_inputs(run.path, run.about, folder)
+    given: dict[str, Any] = {kind: names}
+    before = data.load(folder, folder.parent / "encoded", name=run.about["graph"], **given)
+    found = {}
+    for name in names:
+        tables = getattr(before, kind)
+        after = replace(before, **{kind: {**tables, name: _empty(tables[name])}})
+        found[name] = replace_modality(copy.deepcopy(run.model), before, after, kind).eval().scorer()
+    return found
+
+
+def _empty(table: Any) -> Any:
+    """Features or tokens of nobody."""
+    if isinstance(table, data.Features):
+        return data.Features(table.entity[:0], table.matrix[:0])
+    return replace(table, entity=table.entity[:0], offsets=table.offsets[:1], values=table.values[:0])
+
+
+# --------------------------------------------------------------------------------------------- what counts
+def _weights(run: Run, fact: _Fact, label: list[str]) -> dict[str, dict[str, float]]:
+    """How much each part counts, by what the model says that there is to see in it."""
+    model: Any = run.model
+    shows = about_model(run.about["model"]).explains
+    if shows == "gates":
+        return _of_experts(model, fact, label)
+    ends = dict.fromkeys((fact.head, fact.tail))
+    if shows == "attention":
+        attention, part = model.attention().numpy(), _places(model)
+        return {label[one]: {name: float(attention[one, [at == name for at in part]].sum())
+                             for name in dict.fromkeys(part)} for one in ends}  # fmt: skip
+    if shows == "modality_weights":
+        weights = model.modality_weights()
+        return {label[one]: {name: float(weight) for name, weight in zip(PARTS, weights[one], strict=True)}
+                for one in ends}  # fmt: skip
+    return {}
+
+
+def _of_experts(model: Any, fact: _Fact, label: list[str]) -> dict[str, dict[str, float]]:
+    """MoMoK: the fusion's weights of the known entity under the relation, and the gates of each modality's experts."""
+    known, relation, _ = fact.query()
+    directed = relation + (model.relations if fact.side == "head" else 0)
+    found = {}
+    if len(model.tables) > 1:
+        weights = model.modality_weights(known, directed)[0].mean(0)
+        found[label[fact.known]] = {name: float(one) for name, one in zip(model.tables, weights, strict=True)}
+    for name, gates in model.gates(directed, known).items():
+        found[f"experts of {name}"] = {str(at + 1): float(one) for at, one in enumerate(gates[0])}
+    return found
+
+
+def _places(model: Any) -> list[str]:
+    """The part that each place of MyGO's sequence belongs to."""
+    part = ["[ENT]"] + (["structure"] if model.has_structure else [])
+    for name, embedding in model.tokens.items():
+        part += [name] * embedding.index.shape[1]
+    return part
+
+
+def _tokens(run: Run, fact: _Fact, label: list[str]) -> dict[str, list[tuple[str, float]]]:
+    """MyGO: the tokens that the answer's and the known entity's [ENT] attend to most."""
+    if about_model(run.about["model"]).explains != "attention":
+        return {}
+    model: Any = run.model
+    attention, part = model.attention().numpy(), np.array(_places(model))
+    first = {name: int((part == name).argmax()) for name in model.tokens}
+    found = {}
+    for entity in dict.fromkeys((fact.head, fact.tail)):
+        row = np.where(np.isin(part, list(first)), attention[entity], 0.0)
+        order = [int(at) for at in np.argsort(-row, kind="stable")[:_TOKENS] if row[at] > 0]
+        found[label[entity]] = [(f"{part[at]} token {at - first[str(part[at])] + 1}", float(row[at])) for at in order]
+    return found
+
+
+# ----------------------------------------------------------------------------------------- facts that speak for it
+def _supports(run: Run, world: World, fact: _Fact) -> list[Support]:
+    """Train facts (like, relation, tail) and (head, relation, like), the most alike of each."""
+    vectors = entity_vectors(run, len(world.entities.key))
+    vector = vectors.get("joint", vectors.get("structure", next(iter(vectors.values()), None)))
+    if vector is None:
+        return []
+    unit = vector / np.maximum(np.linalg.norm(vector, axis=1, keepdims=True), 1e-12)
+    label, named = world.entities.label, world.relations.label[fact.relation]
+    found = []
+    for side, shared, own in (("head", fact.tail, fact.head), ("tail", fact.head, fact.tail)):
+        _, others = world.facts["train"].answers(torch.tensor([shared]), torch.tensor([fact.relation]), side)
+        others = others[others != own]
+        likeness = unit[others.numpy()] @ unit[own]
+        for at in np.argsort(-likeness, kind="stable")[:_FACTS]:
+            other = label[int(others[at])]
+            ends = (other, label[fact.tail]) if side == "head" else (label[fact.head], other)
+            found.append(Support(ends[0], named, ends[1], float(likeness[at])))
+    return sorted(found, key=lambda one: -one.likeness)
+
+
+def _reasons(model: Any, fact: _Fact, world: World) -> list[str]:
+    """Mosaic: what each kind of evidence adds to the score above the mean entity's, then the evidence itself."""
+    if not hasattr(model, "contributions"):
+        return []
+    number, named = len(world.relations.label), world.relations.label
+    directed = fact.relation + (number if fact.side == "head" else 0)
+    worth = sorted(model.contributions(fact.known, directed, fact.answer).items(), key=lambda one: -abs(one[1]))
+    words = Words(
+        world.entities.label.__getitem__, lambda one: named[one % number] + (" (backwards)" if one >= number else "")
+    )
+    lines = [f"{value:+8.2f}  {name}" for name, value in worth]
+    for one in reasons(model.evidence(), fact.known, directed, fact.answer, words):
+        lines.append(f"{one.kind}{'' if one.sure is None else f' {one.sure:.2f}'}: {one.says}")
+    return lines
