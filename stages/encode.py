@@ -148,11 +148,10 @@ class _Maker:
 
     def encoder(self) -> encoders.Encoder:
         """The encoder, whose weights are opened only when a row is missing if the store knows its fingerprint."""
-        store, made_of = self._params.store, self._recipe(self._sha256())
-        if store is None or made_of is None:
+        if self._params.store is None:
             return self._loaded
         try:
-            fingerprint = records.recall(store, made_of)
+            fingerprint = self._remembered(self._params.store)
         except StoreFailure:
             if self._params.encode.store_failure != "continue":
                 raise
@@ -161,9 +160,21 @@ class _Maker:
             return records.Deferred(self._choice.encoder, fingerprint, lambda: self._loaded)
         encoder = self._loaded
         for sha256 in {self._choice.block.get("sha256"), self._sha256()}:
-            if made_of := self._recipe(sha256):
-                records.remember(store, made_of, encoder.fingerprint)
+            if made_of := self._recipe(sha256, self._device.type):
+                records.remember(self._params.store, made_of, encoder.fingerprint)
         return encoder
+
+    def _remembered(self, store: str) -> dict | None:
+        """The fingerprint that the store knows: of this device, or of another all of whose rows are there."""
+        for device in dict.fromkeys((self._device.type, "cuda", "cpu")):
+            made_of = self._recipe(self._sha256(), device)
+            fingerprint = made_of and records.recall(store, made_of)
+            if fingerprint is None:
+                continue
+            kept = Stores(store, SCRATCH / "none", self._kind, fingerprint)
+            if device == self._device.type or kept.hold(self._inputs.keys):
+                return fingerprint
+        return None
 
     def for_others(self) -> encode_ray.Recipe:
         """How the workers of a cluster make the same encoder."""
@@ -173,8 +184,8 @@ class _Maker:
             self._choice.encoder, self._with_weights, self._kind, name, encoder.fingerprint, self._learned
         )
 
-    def _recipe(self, sha256: str | None) -> dict | None:
-        return records.recipe(self._family, self._choice.block, str(self._precision), sha256)
+    def _recipe(self, sha256: str | None, device: str) -> dict | None:
+        return records.recipe(self._family, self._choice.block, str(self._precision), device, sha256)
 
     def _sha256(self) -> str | None:
         """What is demanded of weights that are an address: what the block says, or what the first fetch recorded."""

@@ -28,7 +28,7 @@ NAME = "fingerprint.json"
 
 
 def recipe(
-    family: ModuleType, block: Mapping[str, object], precision: str, sha256: str | None
+    family: ModuleType, block: Mapping[str, object], precision: str, device: str, sha256: str | None
 ) -> dict[str, object] | None:
     """All that decides an encoder's fingerprint, by names; None if its weights have no name beyond this machine.
 
@@ -45,6 +45,7 @@ def recipe(
         "block": {key: block[key] for key in sorted(block) if key != "sha256"},
         "sha256": sha256,
         "precision": precision,
+        "device": device if family.KIND == "image" else None,  # see the fingerprints of the tokenizers of pictures
         "libraries": {name: version(name).partition(".")[0] for name in libraries},
         "code_version": code_version(family),
     }

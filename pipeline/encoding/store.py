@@ -330,8 +330,8 @@ class Stores:
         return [*found, (self._local, self._local.find(keys))]
 
     def hold(self, keys: np.ndarray) -> bool:
-        """Whether all the keys (N,) are there."""
-        known = np.zeros(len(keys), dtype=bool)
+        """Whether all the keys (N,) are there, or known to be unreadable."""
+        known = np.isin(keys, np.array(list(self.refused()), dtype=KEY))
         for _, found in self.find(keys):
             known |= found.known
         return bool(known.all())

@@ -98,6 +98,23 @@ def test_a_row_that_is_missing_is_said_with_the_weights(kind, clones, tmp_path, 
     assert not list((data / "encoded").rglob("*.parquet"))
 
 
+def test_rows_of_another_device_serve_where_all_are_there(clones, tmp_path, monkeypatch):
+    """Ids of pictures are a device's own, and so are fingerprints; who has no GPU still uses rows that one made."""
+    recipe = stages.encode.records.recipe
+
+    def elsewhere(family, block, precision, device, sha256):
+        return recipe(family, block, precision, {"cpu": "cuda", "cuda": "cpu"}[device], sha256)
+
+    with monkeypatch.context() as there:
+        there.setattr(stages.encode.records, "recipe", elsewhere)
+        tables = encode(clones[0], "image", there)
+    lose_the_weights(tmp_path)
+    assert encode(clones[1], "image", monkeypatch) == tables
+    zoo.write_pictures(clones[1] / "data/mini/images", [(0, 0, zoo.picture(77))])
+    with pytest.raises(SystemExit):
+        encode(clones[1], "image", monkeypatch)
+
+
 def test_other_weights_under_the_same_address_are_not_taken_for_them(clones, tmp_path, monkeypatch, capsys):
     encode(clones[0], "image", monkeypatch)
     content = bytearray((tmp_path / "served/127.0.0.1:9/weights/vqkd.pth").read_bytes())

@@ -149,6 +149,7 @@ class Beit:
             "weights": file_sha256(settings.weights),
             "preprocessing": f"{pictures.PREPROCESSING}, short side 8/7 bicubic, centre crop, -1…1",
             "precision": "float32",
+            "device": device.type,  # the last digits, and with them an id between two codes, are a device's own
             "code_version": code_version(__file__),
         }
 
@@ -168,7 +169,7 @@ class Beit:
     def encode(self, items: Sequence[Tensor]) -> Rows:
         """Token ids, and the mean of the patch features."""
         images = torch.stack(list(items)).to(self._device).float() / 255
-        with torch.inference_mode():
+        with torch.inference_mode(), pictures.exactly():
             features, _, tokens = self._model(images)
         return Rows(
             list(tokens.cpu().numpy().astype(np.int32)),

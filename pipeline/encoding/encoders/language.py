@@ -1,10 +1,10 @@
 """Language models of Hugging Face: BERT, RoBERTa, LLaMA, MiniLM and whatever else AutoModel knows.
 
-Tokens are the tokenizer's ids without special tokens, of the text without its stop words (dropped as words, before
-tokenising, so that byte-pair vocabularies work too). The codebook is the input embedding matrix, of which only the
-used rows are read, straight from the file that holds it: the model is not built. The feature is the mean of the last
-hidden states over the text's own positions (Reimers & Gurevych 2019, section 3), or the first or the last one's. Of
-models with an encoder and a decoder (T5, BART) the encoder is read, of those of text and pictures (CLIP) the text's.
+Tokens are the tokenizer's ids without special tokens, of the text without its stop words and its punctuation (dropped
+before tokenising, so that byte-pair vocabularies work too). The codebook is the input embedding matrix, of which only
+the used rows are read, straight from the file that holds it: the model is not built. The feature is the mean of the
+last hidden states over the text's own positions (Reimers & Gurevych 2019, section 3), or the first or the last one's.
+Of models with an encoder and a decoder (T5, BART) the encoder is read, of those of text and pictures (CLIP) the text's.
 """
 
 import hashlib
@@ -60,10 +60,13 @@ class Settings:
     model: str  # a name on the hub, a folder, or `package:<python package>/<folder in it>`
     revision: Commit | None = None  # commit of a hub name; must be pinned. Folders are known by their weights' sha256
     stop_words: Literal["none", "english"] = "english"  # dropped from the tokens, not from what the feature reads
+    punctuation: Literal["drop", "keep"] = "drop"  # of the tokens; the feature reads all of the text
     # first and last: the hidden state there, last for models that only look back; none: the model is never built
     pooling: Literal["mean", "first", "last", "none"] = "mean"
     # the feature reads at most so many tokens of a text; the tokens table keeps all
     max_tokens: AtLeastOne = 256
+    prompt: str = ""  # what stands before each text that the feature reads, as the model's authors say ("query: ")
+    dimension: AtLeastOne | None = None  # how many numbers of a feature are kept, of models trained for it (matryoshka)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,9 @@ class Language:
             if pinned
             else _files_sha256(self._folder, ("config.json", "merges.txt", *VOCABULARIES)),
             "stop_words": settings.stop_words,
+            "punctuation": settings.punctuation,
+            "prompt": settings.prompt,
+            "dimension": settings.dimension,
             "pooling": settings.pooling,
             "max_tokens": settings.max_tokens,
             "padding": f"multiples of {STEP}",
@@ -124,12 +130,15 @@ class Language:
             return []
         raw = [unicodedata.normalize("NFC", text) for text in raw]
         kept = [stop_words.without(text, self._stop_words) for text in raw]
+        if self._settings.punctuation == "drop":
+            kept = [stop_words.without_punctuation(text) for text in kept]
         if not self._blanks:
             kept = [text.strip() for text in kept]
         tokens = self._tokenizer(kept, add_special_tokens=False, **IDS_ONLY)["input_ids"]
         ids: list[list[int]] = [[]] * len(raw)
         if self._settings.pooling != "none":
-            ids = self._tokenizer(list(raw), truncation=True, max_length=self._max_tokens, **IDS_ONLY)["input_ids"]
+            prompted = [self._settings.prompt + text for text in raw]
+            ids = self._tokenizer(prompted, truncation=True, max_length=self._max_tokens, **IDS_ONLY)["input_ids"]
         return [
             Item(np.asarray(t, dtype=np.int32), i, stop_words.words(text))
             if text.strip()
@@ -158,7 +167,15 @@ class Language:
         # Nothing attends to the padding; its id must only be one that the model has a row for.
         padding, known = self._tokenizer.pad_token_id or 0, self._model.get_input_embeddings().weight.shape[0]
         ids, mask = padded([item.ids for item in items], padding if padding < known else 0)
-        return Rows(tokens, self._pool(ids.to(self._device), mask.to(self._device)).cpu().numpy(), count)
+        features = self._pool(ids.to(self._device), mask.to(self._device)).cpu().numpy()
+        return Rows(tokens, self._narrowed(features), count)
+
+    def _narrowed(self, features: np.ndarray) -> np.ndarray:
+        """The first numbers of the features (B, D), as many as are wanted. Raises UserError if there are fewer."""
+        width, wanted = features.shape[1], self._settings.dimension
+        if wanted is not None and wanted > width:
+            raise UserError(f"dimension: {wanted} is more than the {width} numbers that {self._settings.model} gives.")
+        return np.ascontiguousarray(features[:, :wanted])
 
     def _pool(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(B, T) ids and mask -> (B, D) float32."""

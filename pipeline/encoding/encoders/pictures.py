@@ -1,9 +1,13 @@
 """What the picture families share: bytes to a decoded RGB picture, and how models want it cut."""
 
+import functools
 import io
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import PIL
@@ -18,6 +22,45 @@ PREPROCESSING = f"pillow {PIL.__version__.split('.')[0]}"  # decoders and resamp
 THREADS = min(16, usable_cores())
 MAX_PIXELS = 64_000_000  # more than any picture cleaned by the images stage has
 LONGEST = 16  # times its short side; a model that enlarges the short side would make gigabytes of a longer strip
+
+
+_EXACT = threading.Lock()
+_inside = 0  # how many threads compute exactly
+_before: dict[tuple[str, str], bool] = {}
+# Otherwise torch computes on CUDA in TensorFloat-32, with 10 of a float32's 23 bits, and in whatever order is fastest.
+_FLAGS = {
+    ("cuda.matmul", "allow_tf32"): False,
+    ("cudnn", "allow_tf32"): False,
+    ("cudnn", "benchmark"): False,
+    ("cudnn", "deterministic"): True,
+}
+
+
+def _backend(name: str) -> Any:
+    return functools.reduce(getattr, name.split("."), torch.backends)
+
+
+@contextmanager
+def exactly() -> Iterator[None]:
+    """Compute in float32 as it is published, on CUDA too: the ids of a tokenizer are decided by its last digits.
+
+    The flags belong to the whole process, so they are set by the first thread that enters and restored by the last.
+    """
+    global _inside
+    with _EXACT:
+        if not _inside:
+            _before.update({(name, flag): getattr(_backend(name), flag) for name, flag in _FLAGS})
+            for (name, flag), value in _FLAGS.items():
+                setattr(_backend(name), flag, value)
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _EXACT:
+            _inside -= 1
+            if not _inside:
+                for (name, flag), value in _before.items():
+                    setattr(_backend(name), flag, value)
 
 
 def decode(raw: bytes) -> Image.Image | InvalidInput:

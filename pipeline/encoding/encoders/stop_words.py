@@ -34,6 +34,7 @@ LISTS = {"none": frozenset(), "english": ENGLISH}
 # Letters with their marks (combining accents, the vowel signs of Indic scripts), and names such as AT&T or O'Brien.
 _LETTERS = r"[\p{L}\p{N}][\p{L}\p{M}\p{N}]*"
 WORD = regex.compile(rf"{_LETTERS}(?:['’&]{_LETTERS})*")
+_PUNCTUATION = regex.compile(r"(?<=[\p{L}\p{N}])['’]s(?![\p{L}\p{N}])|[\p{P}\p{S}]+")
 # What comes before a capital that only begins a sentence, or the text behind a label.
 _BEGINNING = regex.compile(r"""(?:^|[.!?:;]["'”’)]*\s|\n)[\s"'“‘(]*$""")
 # Words of grammar that are names as well: with a capital and before another capital they are taken for names.
@@ -76,6 +77,16 @@ def _is_grammar(text: str, found: Sequence[regex.Match], at: int, stop_words: fr
         return False
     after = found[at + 1][0] if at + 1 < len(found) else ""
     return not (word.lower() in _NAMES and after[:1].isupper())
+
+
+def without_punctuation(text: str) -> str:
+    """The text without punctuation and symbols, in whose place a blank stands, and without the 's of the genitive.
+
+    What is left is what a vocabulary of words makes of the text when its pieces of punctuation are struck out. A text
+    of nothing but punctuation stays whole.
+    """
+    bare = regex.sub(r"\s+", " ", _PUNCTUATION.sub(" ", text)).rstrip()
+    return bare if bare.strip() else text
 
 
 def words(text: str) -> int:

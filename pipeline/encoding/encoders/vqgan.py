@@ -121,6 +121,7 @@ class Vqgan:
             "attention_at": settings.attention_at,
             "preprocessing": f"{pictures.PREPROCESSING}, short side bicubic, centre crop, -1…1",
             "precision": "float32",
+            "device": device.type,  # the last digits, and with them an id between two codes, are a device's own
             "code_version": code_version(__file__),
         }
 
@@ -154,7 +155,7 @@ class Vqgan:
         # On a CPU the way a convolution is computed, and so its rounding, depends on how many pictures there are; one
         # at a time costs nothing there, a picture keeps all cores busy.
         lots = images.split(1 if self._device.type == "cpu" else len(images))
-        with torch.inference_mode():
+        with torch.inference_mode(), pictures.exactly():
             vectors, tokens = map(torch.cat, zip(*map(self._model, lots), strict=True))
         return Rows(
             list(tokens.cpu().numpy().astype(np.int32)),

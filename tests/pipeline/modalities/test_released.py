@@ -184,6 +184,17 @@ def test_padding_is_recognised_and_dropped(tmp_path, names):
     assert tables.codebook(tmp_path / "codebook.parquet")[1].shape == (10, 8)
 
 
+@pytest.mark.parametrize(("ends", "said"), [((101, 102), [101, 102]), ((101, None), [101]), ((None, None), [])])
+def test_special_tokens_among_the_released_are_said(tmp_path, names, caplog, ends, said):
+    codebook = saved(tmp_path / "c.pt", torch.from_numpy(matrix(400, 8)))
+    begin, end = ([one] if one is not None else [] for one in ends)
+    lists = {f"Entity_{n}": [*begin, n + 3, n + 4, (7 * n) % 90, *end] for n in range(E)}
+    files = Files(tokens=token_file(tmp_path / "t.json", lists), codebook=codebook)
+    counts = import_released(files, names, E, tmp_path, {})["tokens"]
+    assert counts["special"] == said
+    assert ("nearly every list begins or ends with" in caplog.text) == bool(said)
+
+
 def test_an_uneven_number_of_picture_tokens_is_counted(tmp_path, names):
     codebook = saved(tmp_path / "c.pth", torch.from_numpy(matrix(9, 3)))
     tokens = token_file(tmp_path / "t.json", {"Entity_1": [1] * 200})

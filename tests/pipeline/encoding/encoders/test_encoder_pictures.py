@@ -235,3 +235,39 @@ def test_weights_come_by_address_once_and_must_agree_later(tmp_path):
             weights.fetched(wrong, tmp_path / "other", mirror=None, retry=retry)
         server.shutdown()
     assert weights.fetched({"family": "patches"}, tmp_path, mirror=None, retry=retry) == {"family": "patches"}
+
+
+def flags() -> list[bool]:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    return [matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, not cudnn.deterministic]
+
+
+@pytest.fixture
+def careless():
+    """A process that lets CUDA round and choose."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    kept = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = True, True, True, False
+    yield
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = kept
+
+
+@pytest.mark.parametrize("name", ["beit", "vqgan"])
+def test_tokenizers_compute_in_full_float32_and_leave_torch_as_it_was(name, tmp_path, careless):
+    """On CUDA, convolutions would round to 10 bits; the flags are the process's, whichever device it has."""
+    before, seen = flags(), []
+    encoder = zoo.load(name, zoo.blocks(tmp_path)[name])
+    items = encoder.prepare([zoo.picture(1), zoo.picture(2)])
+    encoder._model.register_forward_pre_hook(lambda *_: seen.append(flags()))
+    assert all(before)
+    encoder.encode(items)
+    assert seen
+    assert not any(map(any, seen))
+    assert flags() == before
+    with pytest.raises(RuntimeError):
+        encoder.encode([torch.zeros(3, 1, 1), torch.zeros(3, 2, 2)])
+    assert flags() == before
+    with pictures.exactly():
+        encoder.encode(items)
+        assert not any(flags()), "who is still inside computes exactly"
+    assert flags() == before

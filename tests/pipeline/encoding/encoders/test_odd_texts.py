@@ -224,6 +224,51 @@ def test_what_trainers_leave_in_a_checkpoint_is_inert(kind, tmp_path):
     assert all(torch.equal(found["state_dict"][name], value) for name, value in base["state_dict"].items())
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("word1: word2 (word3)", ["word1", "word2", "word3"]),
+        ("word1's word2-word3!", ["word1", "word2", "word3"]),
+        ("«word1» — word2…", ["word1", "word2"]),
+        ("a&b", ["a", "b"]),
+        ("?!", ["[UNK]", "[UNK]"]),  # a text of nothing else stays
+    ],
+)
+def test_punctuation_is_no_token_of_a_text(text, tokens, tmp_path):
+    folder = str(zoo.bert(tmp_path))
+    bare, kept = (
+        zoo.load("x", {"family": "language", "model": folder, "stop_words": "none", "punctuation": key})
+        for key in ("drop", "keep")
+    )
+    (dropped,), (whole,) = bare.prepare([text]), kept.prepare([text])
+    assert bare._tokenizer.convert_ids_to_tokens(dropped.tokens.tolist()) == tokens
+    assert len(whole.tokens) > len(tokens) or text == "?!"
+    assert dropped.ids == whole.ids, "the feature reads all of it"
+    assert bare.fingerprint != kept.fingerprint
+
+
+def test_a_prompt_stands_before_what_the_feature_reads_alone(tmp_path):
+    folder = str(zoo.bert(tmp_path))
+    plain = zoo.load("x", {"family": "language", "model": folder})
+    asked = zoo.load("x", {"family": "language", "model": folder, "prompt": "word7 "})
+    (one,), (two,) = plain.prepare(["word1"]), asked.prepare(["word1"])
+    assert two.tokens.tolist() == one.tokens.tolist()
+    assert plain.prepare(["word7 word1"])[0].ids == two.ids
+    assert plain.fingerprint != asked.fingerprint
+
+
+def test_the_first_numbers_of_a_feature(tmp_path):
+    folder = str(zoo.bert(tmp_path))
+    whole = zoo.load("x", {"family": "language", "model": folder})
+    short = zoo.load("x", {"family": "language", "model": folder, "dimension": 12})
+    items = whole.prepare(["word1 word2", "word3 word4"])
+    rows = short.encode(items).features
+    assert rows.shape == (2, 12)
+    assert (rows == whole.encode(items).features[:, :12]).all()
+    with pytest.raises(UserError, match="dimension: 99 is more than the 32"):
+        zoo.load("x", {"family": "language", "model": folder, "dimension": 99}).encode(items)
+
+
 def test_code_in_a_checkpoint_is_still_refused(tmp_path):
     class Evil:
         def __reduce__(self):
