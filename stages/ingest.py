@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline import tables
 from pipeline.errors import counted
 from pipeline.graph import formats, splits
-from pipeline.graph.audit import audit
+from pipeline.graph.audit import audit, fused_table
 from pipeline.graph.formats import read_graph
 from pipeline.graph.graph import write_graph
 from pipeline.graph.splits import choose
@@ -35,11 +35,15 @@ def main() -> None:
     provenance |= {"code_version": code_version(formats, splits)}
     write_graph(folder, released.with_splits(used), provenance)
     tables.write_json(folder / "audit.json", found | {"notes": list(released.notes)})
+    tables.write_text(folder / "fused.csv", fused_table(found["fused"]))
     rows = " / ".join(f"{found['used']['rows'][split]:,}" for split in SPLITS)
     log.info("%s (%s): %s entities, %s relations, %s triples in train / dev / test", name, settings.split,
              f"{found['entities']:,}", found["relations"], rows)  # fmt: skip
     for note in released.notes:
         log.warning("%s: %s", name, note)
+    if two := len(found["fused"]["entities"]):
+        said = counted(two, "entity seems", "entities seem")
+        log.warning("%s: %s to be two things under one name, see %s", name, said, folder / "fused.csv")
     _say_what_was_dropped(name, done, settings.least_dev)
     if settings.split == "released" and any(found["used"]["overlaps"].values()):
         log.warning("%s: the released splits share rows (%s); `split: clean` mends that", name,

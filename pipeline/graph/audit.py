@@ -1,5 +1,7 @@
 """What a graph's splits hold and where they leak: the numbers of audit.json."""
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Mapping
 
@@ -8,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.graph.categories import categories
+from pipeline.graph.fused import fused
 from pipeline.graph.graph import Graph
 from pipeline.graph.rows import ordered, repeated, within
 from pipeline.graph.vocabulary import CATEGORIES, EVALUATED, OVERLAPS, SPLITS
@@ -26,8 +29,36 @@ def audit(released: Graph, used: Mapping[str, np.ndarray], done: Mapping[str, in
         "relations": len(released.relation_keys),
         "released": measure(released),
         "used": measure(released.with_splits(used)),
+        "fused": two_in_one(released.with_splits(used)),
         "done": dict(done),
     }
+
+
+def two_in_one(graph: Graph) -> dict:
+    """Entities that cannot be one thing (see fused.py), and how many distinct rows of each split have one at an end.
+
+    Each entity with the keys of the relations that tell, `one` and `other`.
+    """
+    found = fused(graph.splits["train"], len(graph.entity_keys), len(graph.relation_keys))
+    marked = np.zeros(len(graph.entity_keys), dtype=bool)
+    marked[[one.entity for one in found]] = True
+    return {
+        "rows": {split: _touching(distinct(graph.splits[split]), marked) for split in SPLITS},
+        "entities": [
+            {"entity": graph.entity_keys[one.entity], "one": [graph.relation_keys[at] for at in one.one],
+             "other": [graph.relation_keys[at] for at in one.other]}
+            for one in found
+        ],
+    }  # fmt: skip
+
+
+def fused_table(found: dict) -> str:
+    """What `two_in_one` found as CSV: entity, then the relations of one thing and those of the other."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["entity", "relations_of_one", "relations_of_the_other"])
+    table.writerows([one["entity"], " ".join(one["one"]), " ".join(one["other"])] for one in found["entities"])
+    return text.getvalue()
 
 
 def measure(graph: Graph) -> dict:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from pipeline.errors import counted
-from pipeline.graph.vocabulary import EVALUATED
+from pipeline.graph.vocabulary import EVALUATED, SPLITS
 from stages.report.content import Counts, Finding, Leak
 
 
@@ -49,7 +49,23 @@ def findings(audit: Mapping) -> list[Finding]:
         *_unseen_relations(used),
         *_relations(used["similar_relations"]),
         *_pairs(used),
+        *_fused(audit),
     ]
+
+
+def _fused(audit: Mapping) -> list[Finding]:
+    """On entities that are two things, where the audit looked for them."""
+    found = audit.get("fused")
+    if not found:
+        return []
+    if not found["entities"]:
+        return [_say("No entity has relations that otherwise never meet on one thing.", "no")]
+    count, rows = len(found["entities"]), audit["used"]["distinct"]
+    shares = ", ".join(
+        f"{100 * found['rows'][split] / rows[split]:.1f}\u00a0% of {split}" for split in SPLITS if rows[split]
+    )
+    who = "1 entity seems" if count == 1 else f"{count:,} entities seem"
+    return [_say(f"{who} to be two things under one name; facts with one at an end are {shares}.")]
 
 
 def _say(text: str, leak: Leak = "note") -> Finding:
