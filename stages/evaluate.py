@@ -8,7 +8,7 @@ from stages.cli import arguments, stage
 from stages.params import load_params
 from trainers.about import protocol_of
 from trainers.evaluation import ranking, significance
-from trainers.evaluation.metrics import METRICS, headline
+from trainers.evaluation.metrics import METRICS, MRR, headline
 from trainers.evaluation.protocols import protocol_metrics
 from trainers.training import data, runs
 from trainers.training.train import check_inputs, filter_index, resolve_device
@@ -30,7 +30,7 @@ def main() -> None:
     known = filter_index(triples)
     protocol = params.evaluate.reference_protocol
     provenance = {key: value for key, value in run.about.items() if key not in NOT_BESIDE_FIGURES}
-    ranks = {}
+    ranks, shown = {}, {}
     for split in EVALUATED:
         ranks[split] = ranking.rank(
             run.score,
@@ -49,8 +49,11 @@ def main() -> None:
                 "same_weights": protocol_metrics(protocol_of(protocol), one),
             }
         tables.write_json(folder / f"{split}.json", {**found, "provenance": provenance})
+        shown[split] = {name: found[name] for name in headline()}
         figures = ", ".join(f"{METRICS[name].label} {found[name]:.4f}" for name in headline())
         print(f"{options.model} on {options.graph}, {split}: {figures} over {found['queries']:,} queries")
+    # What `dvc metrics show` and `dvc exp show` print, and no more: a row that fits a terminal.
+    tables.write_json(folder / "metrics.json", {**shown["test"], "dev_mrr": shown["dev"][MRR.name]})
 
 
 if __name__ == "__main__":

@@ -256,3 +256,14 @@ def _svg(figure: Figure, name: str) -> str:
     for variable, colour in re.findall(r"--(\w+): ([^;]+);", plots.variables(STAND_INS)):
         svg = svg.replace(colour, f"var(--{variable})")
     return re.sub(r"\s*\n\s*", "\n", svg).strip()
+
+
+def standalone(svg: str) -> str:
+    """A figure of the page as a file of its own, in the light colours."""
+    for variable, colour in re.findall(r"--(\w+): ([^;]+);", plots.variables(plots.LIGHT)):
+        svg = svg.replace(f"var(--{variable})", colour)
+    _, _, width, height = svg.partition('viewBox="')[2].partition('"')[0].split()
+    size = f'xmlns="http://www.w3.org/2000/svg" width="{width}pt" height="{height}pt" font-family="sans-serif" '
+    return svg.replace("<svg ", f"<svg {size}", 1).replace(
+        ">", f'><rect width="100%" height="100%" fill="{plots.LIGHT.panel}"/>', 1
+    )

@@ -99,17 +99,35 @@ def _trained(graph: Graph, runs: Sequence[Run], load: Callable[[Path], Scoring])
     )
 
 
+def curves(root: Path, graphs: Sequence[str], models: Sequence[str]) -> dict[str, str]:
+    """For each graph the dev MRR of all its runs over epochs, as an SVG file of its own.
+
+    Raises UserError if a run is missing or damaged.
+    """
+    found = {}
+    for graph in graphs:
+        drawn = _dev_curves(graph, read_runs(root, [graph], models))
+        if drawn:
+            found[graph] = figures.standalone(drawn)
+    return found
+
+
+def _dev_curves(graph: str, runs: Sequence[Run]) -> str:
+    """Dev MRR of all models in one figure; empty if no run has a history."""
+    dev = [
+        {"label": report.display(run.model), "place": place, "epoch": run.history["epoch"],
+         "dev_mrr": run.history["dev_mrr"], "chosen": run.about.get("chosen_epoch")}
+        for place, run in enumerate(runs) if len(run.history.get("epoch", ()))
+    ]  # fmt: skip
+    return figures.dev_curves(dev, f"dev MRR on {graph} by epoch") if dev else ""
+
+
 def _curves(graph: str, runs: Sequence[Run]) -> list[str]:
     """Dev MRR of all models in one figure, then each model's loss."""
     with_history = [(place, run) for place, run in enumerate(runs) if len(run.history.get("epoch", ()))]
     if not with_history:
         return []
-    dev = [
-        {"label": report.display(run.model), "place": place, "epoch": run.history["epoch"],
-         "dev_mrr": run.history["dev_mrr"], "chosen": run.about.get("chosen_epoch")}
-        for place, run in with_history
-    ]  # fmt: skip
-    drawn = [figures.dev_curves(dev, f"dev MRR on {graph} by epoch")]
+    drawn = [_dev_curves(graph, runs)]
     other = ("epoch", "step", "dev_mrr", "triples_per_second", "seconds")
     for place, run in with_history:
         terms = {name: values for name, values in run.history.items() if name not in other and not _looked(name)}

@@ -47,7 +47,11 @@ def trained(tmp_path, monkeypatch):
 
 def test_a_run_is_evaluated_on_the_tables_that_it_was_trained_on(trained, tmp_path):
     evaluate.main()
-    assert json.loads((tmp_path / "runs/mini/rotate/test.json").read_text())["queries"] == 2 * len(trained[0].test)
+    test = json.loads((tmp_path / "runs/mini/rotate/test.json").read_text())
+    assert test["queries"] == 2 * len(trained[0].test)
+    shown = json.loads((tmp_path / "runs/mini/rotate/metrics.json").read_text())
+    assert list(shown) == ["dev_mrr", "hits_at_1", "hits_at_10", "hits_at_3", "mrr"], "DVC shows a column for each"
+    assert all(shown[name] == test[name] for name in shown if name != "dev_mrr")
 
 
 @pytest.mark.parametrize("order", ["permuted", "one more"])
