@@ -43,7 +43,7 @@ def two_in_one(graph: Graph) -> dict:
     marked = np.zeros(len(graph.entity_keys), dtype=bool)
     marked[[one.entity for one in found]] = True
     return {
-        "rows": {split: _touching(distinct(graph.splits[split]), marked) for split in SPLITS},
+        "rows": {split: _touching(ordered(graph.splits[split]), marked) for split in SPLITS},
         "entities": [
             {"entity": graph.entity_keys[one.entity], "one": [graph.relation_keys[at] for at in one.one],
              "other": [graph.relation_keys[at] for at in one.other]}
