@@ -10,6 +10,7 @@ thousand twice, a hundredth of the rows each in dev and test. Prints wall and pr
 import argparse
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +20,6 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 RELATIONS = 200
-PARAMS = ("params.yaml", "configs")
 
 
 def main() -> None:
@@ -33,6 +33,7 @@ def main() -> None:
     for form in arguments.form:
         folder = (arguments.work / f"{form}-{arguments.entities}-{arguments.triples}").resolve()
         make(folder, form, arguments.entities, arguments.triples)
+        set_up(folder, form)
         size = f"{form}, {arguments.entities:,} entities, {arguments.triples:,} triples"
         print(f"{size}: {ingest(folder, arguments.memory)}", flush=True)
 
@@ -43,10 +44,6 @@ def make(folder: Path, form: str, entities: int, triples: int) -> None:
         return
     raw = folder / "data/big/raw"
     raw.mkdir(parents=True, exist_ok=True)
-    for name in PARAMS:
-        if not (folder / name).exists():
-            subprocess.run(["cp", "-r", ROOT / name, folder / name], check=True)
-    (folder / "configs/graphs/big.yaml").write_text(f"form: {form}\n", encoding="utf-8")
     rows = draw(entities, triples)
     held_out = triples // 100
     parts = {"test": rows[:held_out], "valid": rows[held_out : 2 * held_out], "train": rows[2 * held_out :]}
@@ -61,6 +58,13 @@ def make(folder: Path, form: str, entities: int, triples: int) -> None:
         for kind, number in (("entity", entities), ("relation", RELATIONS)):
             write(raw / f"{kind}2id.txt", (f"<http://example.org/{kind}/N_{i}> {i}" for i in range(number)), number)
     (folder / "whole").touch()
+
+
+def set_up(folder: Path, form: str) -> None:
+    """The project's own params and configs as they are now, and the graph's."""
+    shutil.copytree(ROOT / "configs", folder / "configs", dirs_exist_ok=True)
+    shutil.copy(ROOT / "params.yaml", folder)
+    (folder / "configs/graphs/big.yaml").write_text(f"form: {form}\n", encoding="utf-8")
 
 
 def draw(entities: int, triples: int) -> np.ndarray:

@@ -130,6 +130,8 @@ class Train(Block):
     processes: AtLeastOne
     dev_sample: AtLeastOne | None
     train_on: Literal["train", "train+dev"]
+    matmul: Literal["auto", "plain", "tf32"]
+    keep_memory: Count | None
 
 
 class Evaluate(Block):

@@ -2,7 +2,9 @@
 
    The mask has B * d * d numbers and is never stored: keep_bij is a function of (seed, b, i, j), drawn where it is
    needed, forward and backward. `order` lists the queries so that those of one matrix stand together, which keeps a
-   matrix in cache. Matrices come in blocks of `rows` of their rows i, starting at `first`: (matrices, rows, d).
+   matrix in cache. Matrices come in blocks of `rows` of their rows i, starting at `first`: (matrices, rows, d). Or, if
+   `place` (matrices, rows) is not NULL, as those rows alone that are needed: row i of matrix u lies at place[u, i], and
+   -1 says that it is not there, since all x_bi that meet it were dropped.
 
    Every output number is written by one work item that adds in a fixed order: threads change nothing. */
 #include <string.h>
@@ -51,9 +53,14 @@ VECTORISED static float both_gradients(const float *restrict m, const float *res
     return sum;
 }
 
+static inline int64_t row_at(const int64_t *place, int64_t u, int64_t rows, int64_t i) {
+    return place ? place[u * rows + i] : u * rows + i;
+}
+
 /* x (B, d), matrix (U, rows, d), order and index (B) -> adds to q (B, d) */
-void tucker_forward(const float *x, const float *matrix, const int64_t *order, const int64_t *index, int64_t queries,
-                    int64_t d, int64_t first, int64_t rows, uint64_t seed, uint32_t threshold, float scale, float *q) {
+void tucker_forward(const float *x, const float *matrix, const int64_t *place, const int64_t *order,
+                    const int64_t *index, int64_t queries, int64_t d, int64_t first, int64_t rows, uint64_t seed,
+                    uint32_t threshold, float scale, float *q) {
 #pragma omp parallel for schedule(dynamic, 1) if (queries * rows * d > SMALL)
     for (int64_t start = 0; start < queries; start += RUN) {
         int64_t stop = start + RUN < queries ? start + RUN : queries;
@@ -61,8 +68,9 @@ void tucker_forward(const float *x, const float *matrix, const int64_t *order, c
             for (int64_t at = start; at < stop; at++) {
                 int64_t b = order[at];
                 float value = x[b * d + first + i];
-                if (value != 0) /* dropout on the input zeroes many */
-                    add_kept(matrix + (index[b] * rows + i) * d, d, key_of(seed, (uint64_t)(b * d + first + i)),
+                int64_t row = row_at(place, index[b], rows, i);
+                if (value != 0 && row >= 0) /* dropout on the input zeroes many */
+                    add_kept(matrix + row * d, d, key_of(seed, (uint64_t)(b * d + first + i)),
                              threshold, value * scale, q + b * d);
             }
     }
@@ -70,14 +78,19 @@ void tucker_forward(const float *x, const float *matrix, const int64_t *order, c
 
 /* gradient (B, d) of q -> writes the columns `first` … of dx (B, d), and dmatrix (U, rows, d).
    offsets (U + 1) says where the queries of each matrix stand in `order`. */
-void tucker_backward(const float *x, const float *matrix, const int64_t *order, const int64_t *offsets,
-                     int64_t matrices, const float *gradient, int64_t d, int64_t first, int64_t rows, uint64_t seed,
-                     uint32_t threshold, float scale, float *dx, float *dmatrix) {
+void tucker_backward(const float *x, const float *matrix, const int64_t *place, const int64_t *order,
+                     const int64_t *offsets, int64_t matrices, const float *gradient, int64_t d, int64_t first,
+                     int64_t rows, uint64_t seed, uint32_t threshold, float scale, float *dx, float *dmatrix) {
 #pragma omp parallel for collapse(2) schedule(dynamic, 4) if (offsets[matrices] * rows * d > SMALL)
     for (int64_t u = 0; u < matrices; u++)
         for (int64_t i = 0; i < rows; i++) {
-            const float *m = matrix + (u * rows + i) * d;
-            float *dm = dmatrix + (u * rows + i) * d;
+            int64_t row = row_at(place, u, rows, i);
+            if (row < 0) {
+                for (int64_t at = offsets[u]; at < offsets[u + 1]; at++) dx[order[at] * d + first + i] = 0;
+                continue;
+            }
+            const float *m = matrix + row * d;
+            float *dm = dmatrix + row * d;
             memset(dm, 0, sizeof(float) * d);
             for (int64_t at = offsets[u]; at < offsets[u + 1]; at++) {
                 int64_t b = order[at], cell = b * d + first + i;

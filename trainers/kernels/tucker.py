@@ -6,20 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.kernels import address, library, loaded
+from trainers.kernels import address, library, loaded, room
 from trainers.kernels.dropout import fresh_seed, threshold
 
 BLOCK = 1 << 22  # numbers of the relations' matrices made at a time: 16 MB, read again while they are in cache
-KEEP = 1 << 27  # bytes of them kept for the backward pass; the rest is made again there, a tenth of a step more
 
 
-def contract(x: Tensor, relation: Tensor, core: Tensor, index: Tensor | None, p: float) -> Tensor:
+def contract(
+    x: Tensor, relation: Tensor, core: Tensor, index: Tensor | None, p: float, kept: Tensor | None = None
+) -> Tensor:
     """x_b · dropout(Σ_k r_k W_k) for every query b: (B, D).
 
     Shapes: `x` (B, D), `relation` (U, D_r), `core` W (D_r, D, D), `index` (B,) rows of `relation`; None: row b (U = B).
+    `kept` (B, D) bool may say which numbers of `x` its dropout has left, all others being 0: rows of a query's own
+    matrix that meet a dropped number are not made, and its gradient, which the dropout drops as well, is 0.
     """
     if x.device.type == "cpu" and library() is not None:
-        return _Contract.apply(x, relation, core, index, p, fresh_seed() if p else 0, torch.is_grad_enabled())
+        kept = None if index is not None else kept
+        return _Contract.apply(x, relation, core, index, p, fresh_seed() if p else 0, torch.is_grad_enabled(), kept)
     matrix = (relation @ core.flatten(1)).unflatten(1, core.shape[1:])
     if index is not None:
         matrix = matrix[index]
@@ -27,23 +31,24 @@ def contract(x: Tensor, relation: Tensor, core: Tensor, index: Tensor | None, p:
 
 
 class _Contract(torch.autograd.Function):
-    """Blocks of rows i of all matrices at once: each block is one matrix product and one visit by the kernel."""
+    """Blocks of rows i of all matrices at once: each block is one visit by the kernel."""
 
     @staticmethod
-    def forward(ctx, x, relation, core, index, p, seed, trains):
+    def forward(ctx, x, relation, core, index, p, seed, trains, kept=None):
         ctx.dtypes = x.dtype, relation.dtype
-        ctx.compute = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        compute = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         x, relation = x.float().contiguous(), relation.float()
         groups, width = _Groups(index, len(relation), len(x)), core.shape[2]
         bound, scale = threshold(p)
         out = torch.zeros_like(x)
-        kept = []
-        keep = trains and len(relation) * core[0].numel() * 4 <= KEEP
+        matrices, room_left = {}, room.may_keep() if trains else 0
         for first, rows in _blocks(core, len(relation)):
-            matrix = _matrix(relation, core, first, rows, ctx.compute)
+            part = _Part(relation, core, first, rows, compute, kept)
+            matrix = part.matrix()
             loaded().tucker_forward(
                 address(x, torch.float32, len(x), width),
-                address(matrix, torch.float32, len(relation), rows * width),
+                address(matrix, torch.float32, part.rows, width),
+                part.place_address(len(x)),
                 address(groups.order, torch.int64, len(x)),
                 address(groups.index, torch.int64, len(x)),
                 *map(ctypes.c_int64, (len(x), x.shape[1], first, rows)),
@@ -52,10 +57,11 @@ class _Contract(torch.autograd.Function):
                 ctypes.c_float(scale),
                 address(out, torch.float32, len(x), width),
             )
-            if keep:
-                kept.append(matrix)
+            room_left -= matrix.numel() * 4
+            if room_left >= 0:
+                matrices[first] = matrix
         ctx.save_for_backward(x, relation, core)
-        ctx.groups, ctx.kept, ctx.seed, ctx.p = groups, kept, seed, p
+        ctx.groups, ctx.matrices, ctx.seed, ctx.p, ctx.compute, ctx.kept = groups, matrices, seed, p, compute, kept
         return out
 
     @staticmethod
@@ -64,14 +70,15 @@ class _Contract(torch.autograd.Function):
         gradient, width = gradient.float().contiguous(), core.shape[2]
         bound, scale = threshold(ctx.p)
         d_x, d_relation, d_core = torch.empty_like(x), torch.zeros_like(relation), torch.empty_like(core)
-        for block, (first, rows) in enumerate(_blocks(core, len(relation))):
-            matrix = ctx.kept[block] if ctx.kept else None
-            if matrix is None:
-                matrix = _matrix(relation, core, first, rows, ctx.compute)
+        for first, rows in _blocks(core, len(relation)):
+            part = _Part(relation, core, first, rows, ctx.compute, ctx.kept)
+            matrix = ctx.matrices.pop(first, None)  # popped: its memory is needed for the gradients
+            matrix = part.matrix() if matrix is None else matrix
             d_matrix = torch.empty_like(matrix)
             loaded().tucker_backward(
                 address(x, torch.float32, len(x), width),
-                address(matrix, torch.float32, len(relation), rows * width),
+                address(matrix, torch.float32, part.rows, width),
+                part.place_address(len(x)),
                 address(ctx.groups.order, torch.int64, len(x)),
                 address(ctx.groups.offsets, torch.int64, len(relation) + 1),
                 ctypes.c_int64(len(relation)),
@@ -81,19 +88,83 @@ class _Contract(torch.autograd.Function):
                 ctypes.c_uint32(bound),
                 ctypes.c_float(scale),
                 address(d_x, torch.float32, len(x), width),
-                address(d_matrix, torch.float32, len(relation), rows * width),
+                address(d_matrix, torch.float32, part.rows, width),
             )
-            part, into = _slice(core, first, rows), _slice(d_core, first, rows)
-            if ctx.compute == torch.float32:
-                d_relation.addmm_(d_matrix, part.T)
-                torch.mm(relation.T, d_matrix, out=into)
-            else:
-                d_matrix = d_matrix.to(ctx.compute)
-                d_relation += d_matrix @ part.T.to(ctx.compute)
-                into.copy_(relation.T.to(ctx.compute) @ d_matrix)
-            if ctx.kept:
-                ctx.kept[block] = None  # its memory is needed for the gradients
-        return d_x.to(ctx.dtypes[0]), d_relation.to(ctx.dtypes[1]), d_core, None, None, None, None
+            part.add_gradients(d_matrix, d_relation, d_core)
+        return d_x.to(ctx.dtypes[0]), d_relation.to(ctx.dtypes[1]), d_core, *[None] * 5
+
+
+class _Part:
+    """The rows `first` … of all matrices Σ_k r_k W_k: how they are made, and what their gradients are gradients of.
+
+    They lie as (U, rows, D); or, where `kept` (U, D) says which of them are needed, as those alone, row after row.
+    """
+
+    def __init__(
+        self, relation: Tensor, core: Tensor, first: int, rows: int, compute: torch.dtype, kept: Tensor | None
+    ):
+        self.relation, self.core, self.compute = relation, core, compute
+        self.first, self.last = first, first + rows
+        self.rows, self.place, self.queries = len(relation) * rows, None, []
+        if kept is not None:
+            needed = kept[:, first : self.last].T  # (rows, U)
+            self.queries = [row.nonzero().squeeze(1) for row in needed]
+            self.rows = sum(map(len, self.queries))
+            place = torch.full(needed.shape, -1)
+            place[needed] = torch.arange(self.rows)
+            self.place = place.T.contiguous()
+
+    def place_address(self, queries: int) -> ctypes.c_void_p | None:
+        """Where the kernel finds the row of each matrix and i, -1 for none; None: they lie in order."""
+        if self.place is None:
+            return None
+        return address(self.place, torch.int64, queries, self.last - self.first)
+
+    def matrix(self) -> Tensor:
+        """(rows, D) float32."""
+        relation, width = self.relation.to(self.compute), self.core.shape[2]
+        if self.place is None:
+            return (relation @ self._slice(self.core).to(self.compute)).float().view(self.rows, width)
+        out, start = torch.empty(self.rows, width), 0
+        for row, queries in enumerate(self.queries, start=self.first):
+            into = out[start : start + len(queries)]
+            _set_product(into, relation[queries], self.core[:, row].to(self.compute))
+            start += len(queries)
+        return out
+
+    def add_gradients(self, d_matrix: Tensor, d_relation: Tensor, d_core: Tensor) -> None:
+        """Add to d_relation (U, D_r), and write these rows of d_core, given the gradient of `matrix`."""
+        relation, d_matrix = self.relation.to(self.compute), d_matrix.to(self.compute)
+        if self.place is None:
+            d_matrix = d_matrix.view(len(relation), -1)
+            _add_product(d_relation, d_matrix, self._slice(self.core).T.to(self.compute))
+            _set_product(self._slice(d_core), relation.T, d_matrix)
+            return
+        start = 0
+        for row, queries in enumerate(self.queries, start=self.first):
+            slope = d_matrix[start : start + len(queries)]
+            d_relation.index_add_(0, queries, (slope @ self.core[:, row].T.to(self.compute)).float())
+            _set_product(d_core[:, row], relation[queries].T, slope)
+            start += len(queries)
+
+    def _slice(self, core: Tensor) -> Tensor:
+        """These rows of every W_k: (D_r, rows · D), a view."""
+        width = core.shape[2]
+        return core.flatten(1)[:, self.first * width : self.last * width]
+
+
+def _add_product(into: Tensor, left: Tensor, right: Tensor) -> None:
+    if left.dtype == torch.float32:
+        into.addmm_(left, right)
+    else:
+        into += left @ right
+
+
+def _set_product(into: Tensor, left: Tensor, right: Tensor) -> None:
+    if left.dtype == torch.float32:
+        torch.mm(left, right, out=into)
+    else:
+        into.copy_(left @ right)
 
 
 class _Groups:
@@ -110,14 +181,3 @@ def _blocks(core: Tensor, matrices: int) -> list[tuple[int, int]]:
     width = core.shape[1]
     rows = min(width, max(1, BLOCK // (matrices * width)))
     return [(first, min(rows, width - first)) for first in range(0, width, rows)]
-
-
-def _slice(core: Tensor, first: int, rows: int) -> Tensor:
-    """Rows `first` … of every W_k: (D_r, rows · D), a view."""
-    width = core.shape[2]
-    return core.flatten(1)[:, first * width : (first + rows) * width]
-
-
-def _matrix(relation: Tensor, core: Tensor, first: int, rows: int, compute: torch.dtype) -> Tensor:
-    """(U, rows · D) float32 of Σ_k r_k W_k."""
-    return (relation.to(compute) @ _slice(core, first, rows).to(compute)).float()

@@ -41,8 +41,10 @@ class TuckERScorer(nn.Module):
         distinct relation once saves the product with W, which is most of the work.
         """
         on_input, on_matrix, on_output = self.dropout if self.training else (0.0, 0.0, 0.0)
-        x = F.dropout(normalised(x, self.bn0), on_input)
-        return F.dropout(normalised(contract(x, relation, self.W, index, on_matrix), self.bn1), on_output)
+        known = normalised(x, self.bn0)
+        x = F.dropout(known, on_input)
+        kept = (x != 0) | (known == 0) if on_input else None
+        return F.dropout(normalised(contract(x, relation, self.W, index, on_matrix, kept), self.bn1), on_output)
 
     def ask(self, x: Tensor, table: Tensor, relation: Tensor) -> Tensor:
         """Query vectors (B, D) for evaluation, of entities `x` (B, D) under `relation` (B,), rows of `table` (R, D_r).

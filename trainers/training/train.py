@@ -21,6 +21,8 @@ from trainers.about import PaperProtocol, about_model, module_of
 from trainers.evaluation import ranking
 from trainers.evaluation.metrics import MRR
 from trainers.evaluation.protocols import TestProbe
+from trainers.kernels import matmul, room
+from trainers.kernels.matmul import Choice
 from trainers.training import data as reading
 from trainers.training import loop, processes, runs
 from trainers.training.checkpoint import file_lock
@@ -32,7 +34,7 @@ from trainers.training.version import run_version
 log = logging.getLogger(__name__)
 
 # What of a Schedule says where and how safely a run is trained, not what; its other fields decide the numbers.
-NO_NUMBER = ("device", "processes", "checkpoint_every")
+NO_NUMBER = ("device", "processes", "checkpoint_every", "keep_memory")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Schedule:
     checkpoint_every: int = 10
     dev_sample: int | None = None
     train_on: Literal["train", "train+dev"] = "train"
+    matmul: Choice = "auto"
+    keep_memory: int | None = None  # MiB; None: a quarter of what is free
     processes: int = 1  # of one machine; who starts them has read it, the run itself does not
 
 
@@ -73,6 +77,8 @@ def train(
     """
     module = module_of(model)
     device, precision = processes.join(resolve_device(schedule.device)), resolve_precision(schedule)
+    multiplied = matmul.use(schedule.matmul, device)
+    room.keep_at_most(schedule.keep_memory)
     given = _read_in_turn(model, settings, graph, encoded, None if change else work / "tables")
     check(given)
     settings = without_absent(settings, given)
@@ -114,6 +120,7 @@ def train(
         progress=progress,
     )
     about |= {
+        "matmul": multiplied,
         "train_on": schedule.train_on,
         "inputs": inputs,
         "fingerprint": mark,

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainers.kernels import attention, bce, dropout, library, tucker
+from trainers.kernels import attention, bce, dropout, library, room, tucker
 from trainers.parts.tucker import TuckERScorer
 from trainers.training.kvsall import Queries, link_loss
 
@@ -74,8 +74,37 @@ def test_matrices_made_again_give_the_same_gradients(monkeypatch):
         return x.grad, r.grad, w.grad
 
     kept = gradients()
-    monkeypatch.setattr(tucker, "KEEP", 0)
+    monkeypatch.setattr(room, "LIMIT", 0)
     assert all(torch.equal(one, other) for one, other in zip(kept, gradients(), strict=True))
+    monkeypatch.setattr(room, "LIMIT", 9 * 8 * 8 * 4 // 2)  # some of the blocks
+    monkeypatch.setattr(tucker, "BLOCK", 9 * 8 * 2)
+    some = gradients()
+    monkeypatch.setattr(room, "LIMIT", 0)
+    assert all(torch.equal(one, other) for one, other in zip(some, gradients(), strict=True))
+
+
+@needs_kernels
+@pytest.mark.parametrize("p", [0.0, 0.4])
+def test_rows_that_meet_a_dropped_number_are_left_out_and_nothing_else_changes(monkeypatch, p):
+    monkeypatch.setattr(tucker, "BLOCK", 9 * 8 * 3)
+    kept = draw(9, 8, seed=5) > -0.5
+    kept[:, 4] = False  # a row that no query needs
+
+    def found(given):
+        x, r, w = (one.requires_grad_() for one in (draw(9, 8), draw(9, 4, seed=1), draw(4, 8, 8, seed=2)))
+        q = tucker._Contract.apply(x * kept, r, w, None, p, 3, True, given)
+        q.square().sum().backward()
+        return q, x.grad, r.grad, w.grad
+
+    for one, other in zip(found(kept), found(None), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    made = []
+    matrix = tucker._Part.matrix
+    monkeypatch.setattr(tucker._Part, "matrix", lambda part: made.append(part.rows) or matrix(part))
+    with torch.no_grad():
+        found_rows = tucker.contract(draw(9, 8) * kept, draw(9, 4), draw(4, 8, 8), None, 0.0, kept)
+    assert len(found_rows) == 9
+    assert sum(made) == int(kept.sum())
 
 
 @needs_kernels
