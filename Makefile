@@ -5,6 +5,7 @@
 # make verify   compares all that DVC keeps with its checksums, sets aside what is damaged
 # make import NAME=… TRIPLES=…   a graph of your own (docs/your-own-graph.md); VALID=, TEST=, TEXTS=, PICTURES=, FEATURES=
 #             and any other option of python -m stages.import_graph as OPTIONS="…"
+# make ask    opens a page on this machine that asks the trained runs of a graph (docs/asking.md); GRAPH=, MODELS=, PORT=
 # make study NAME=… GRAPH=… MODEL=…   one experiment: table, figure, words (docs/studies.md); SEEDS=, EPOCHS= on wish
 # make benchmark   fills benchmarks/results/ as far as MINUTES= (60) go, writes docs/results.md
 # make tune GRAPH=… MODEL=…   searches settings on dev for MINUTES= (30); trials: benchmarks/results/tuning/
@@ -29,7 +30,7 @@ INSTALL = python -m pip install --quiet --disable-pip-version-check $(if $(VENV)
 # An environment that others use too must not change hands in silence.
 NOTICE = $(if $(VENV),,@python -m stages.ops.environment)
 
-.PHONY: repro test lint install verify import study benchmark tune share help
+.PHONY: repro test lint install verify import ask study benchmark tune share help
 .DEFAULT_GOAL := repro
 
 repro: $(STAMP)
@@ -53,6 +54,9 @@ import: $(STAMP)
 	python -m stages.import_graph --name "$(NAME)" --triples $(TRIPLES) $(if $(VALID),--valid $(VALID)) \
 		$(if $(TEST),--test $(TEST)) $(if $(TEXTS),--texts "$(TEXTS)") $(if $(PICTURES),--pictures "$(PICTURES)") \
 		$(if $(FEATURES),--features "$(FEATURES)") $(OPTIONS)
+
+ask: $(STAMP)-ask
+	python -m stages.ask $(if $(GRAPH),--graph "$(GRAPH)") $(if $(MODELS),--models $(MODELS)) $(if $(PORT),--port $(PORT))
 
 study: $(STAMP)
 	python -m stages.studies --name "$(NAME)" --graph "$(GRAPH)" --model "$(MODEL)" \
@@ -81,6 +85,11 @@ $(STAMP): $(SOURCES)
 $(STAMP)-dev: $(STAMP)
 	$(NOTICE)
 	$(INSTALL) ".[dev,vqgan,ssh,s3]"
+	touch $@
+
+$(STAMP)-ask: $(STAMP)
+	$(NOTICE)
+	$(INSTALL) ".[ask]"
 	touch $@
 
 $(STAMP)-tune: $(STAMP)

@@ -170,15 +170,16 @@ def _emptied(run: Run, folder: Path) -> dict[str, Any]:
                     if hasattr(part, "replace_modality")})  # fmt: skip
     if not names or len(reads) != 1:
         return {}
-    (kind,) = reads
+    kind = str(reads[0])
     check_inputs(run.path, run.about, folder)
     given: dict[str, Any] = {kind: names}
     before = data.load(folder, folder.parent / "encoded", name=run.about["graph"], **given)
     found = {}
     for name in names:
         tables = getattr(before, kind)
-        after = replace(before, **{kind: {**tables, name: _empty(tables[name])}})
-        found[name] = replace_modality(copy.deepcopy(run.model), before, after, kind).eval().scorer()
+        changed: dict[str, Any] = {kind: {**tables, name: _empty(tables[name])}}
+        model: Any = replace_modality(copy.deepcopy(run.model), before, replace(before, **changed), kind)
+        found[name] = model.eval().scorer()
     return found
 
 
