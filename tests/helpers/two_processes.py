@@ -8,6 +8,7 @@ import torch
 
 from tests.helpers.tiny import fit, learner_of, settings_of, tiny
 from trainers.about import module_of
+from trainers.parts import tucker
 from trainers.training import processes
 from trainers.training.checkpoint import save_tensors
 
@@ -20,7 +21,11 @@ def main() -> None:
     # Without what each process draws for itself (see MoMoK), or weighs within its own part (see AdaMF-MAT).
     changes = {"adversarial_weighting": "per_triple", "learning_rate": 0.01, "gate_noise": False, "fusion_dropout": 0.0}
     learner = learner_of(module, data, settings_of(module, **{**changes, **json.loads(sys.argv[3])}))
-    rows, compared, slopes = [], [], []
+    rows, compared, slopes, multiplied = [], [], [], []
+    contract = tucker.contract
+    tucker.contract = lambda x, *rest: (
+        (multiplied.append(len(x)) if torch.is_grad_enabled() else None) or contract(x, *rest)
+    )
     if hasattr(module, "link_loss"):
         loss = module.link_loss
         module.link_loss = lambda query, seen, *rest, **more: (
@@ -43,7 +48,7 @@ def main() -> None:
     if processes.is_first():
         save_tensors(folder / "weights.safetensors", learner.model.state_dict())
         told = {"mrr": progress.best_mrr, "epoch": progress.epoch, "rows": sum(rows), "processes": processes.count()}
-        told |= {"candidates": sum(compared), "slope": slopes[0]}
+        told |= {"candidates": sum(compared), "slope": slopes[0], "multiplied": sum(multiplied)}
         (folder / "told.json").write_text(json.dumps(told))
     processes.leave()
 

@@ -34,9 +34,10 @@ from trainers.parts.scorer import ScoringModel, evaluating
 from trainers.parts.token_selection import Selection, select
 from trainers.parts.transformer import TransformerLayer
 from trainers.parts.tucker import DROPOUT, TuckERScorer
-from trainers.training import learner
+from trainers.training import learner, processes
 from trainers.training.data import Data, Tokens
 from trainers.training.optimizer import added, optimizer_step
+from trainers.training.sampling import local_slice
 
 ABOUT = About(
     name="MyGO",
@@ -265,9 +266,17 @@ class MyGO(ScoringModel):
         segments, biases = self.segments(vectors, rows), self.biases()
         values = [segment.values() + bias for segment, bias in zip(segments, biases[1:], strict=True)]
         x = torch.cat([self.ent_token.expand(len(values[0]), 1, -1), *values], dim=1)
-        nothing = torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)
-        absent = torch.cat([nothing] + [nothing if one.absent is None else one.absent for one in segments], dim=1)
+        absent = self.absent(rows)
         return x, self.encoder.at(x, absent), absent
+
+    def absent(self, rows: Tensor | None) -> Tensor:
+        """Where the sequences (N, T) of the entities `rows` (None: all) have no token; bool."""
+        own = torch.zeros(
+            self.entities if rows is None else len(rows), 1 + self.has_structure, dtype=torch.bool,
+            device=self.ent_token.device,
+        )  # fmt: skip
+        tokens = (one.absent if rows is None else one.absent[rows] for one in self.tokens.values())
+        return torch.cat([own, *tokens], dim=1)
 
     def relations(self) -> Tensor:
         """Relation vectors (R, D)."""
@@ -277,6 +286,16 @@ class MyGO(ScoringModel):
 
     def query(self, known: Tensor, relation: Tensor, hides_tail: Tensor) -> Tensor:
         """Query vectors (B, D) of `known` entities' embeddings (B, D), `relation` vectors (B, D), hidden side (B,)."""
+        if not self.training:
+            x = self.decode(known, relation, hides_tail)
+        else:
+            x = processes.spread(
+                lambda rows: self.decode(known[rows], relation[rows], hides_tail[rows]), len(known), known.device
+            )
+        return self.tucker(x[:, 0], x[:, 1])
+
+    def decode(self, known: Tensor, relation: Tensor, hides_tail: Tensor) -> Tensor:
+        """The second Transformer's outputs (B, 2, D) at the unknown and at the relation; arguments as of `query`."""
         head, middle, tail = self.position
         hidden = hides_tail.unsqueeze(1)
         unknown = self.unknown + torch.where(hidden, tail, head)
@@ -284,7 +303,7 @@ class MyGO(ScoringModel):
         last = len(self.decoder) - 1
         for position, layer in enumerate(self.decoder):
             x = layer.at(x, queries=2 if position == last else None)
-        return self.tucker(x[:, 0], x[:, 1])
+        return x
 
     # Losses
 
@@ -296,7 +315,9 @@ class MyGO(ScoringModel):
         count = first.shape[0]
         unknown = rows == count
         ids = rows.clamp(max=count - 1)
-        _, x, absent = self.sequences(vectors, ids if entities is None else entities[ids])
+        rows_of = ids if entities is None else entities[ids]
+        x = processes.spread(lambda part: self.sequences(vectors, rows_of[part])[1], len(ids), ids.device)
+        absent = self.absent(rows_of)
         anchors = torch.where(unknown[:, None], self.unknown, first[ids])
         losses = []
         for view, present in self.views(x, absent):
@@ -432,7 +453,7 @@ class Learner(learner.Learner):
         model = self.model
         with self.autocast():
             vectors = model.token_vectors()
-            first = model.embed(vectors, batch.entities)
+            first = self.embed(vectors, batch.entities)
             query = model.query(first[batch.known], model.relations()[batch.relation], batch.hides_tail)
             terms = {"link": self.link(query, first, batch)}
             if batch.contrasted is not None:
@@ -440,23 +461,33 @@ class Learner(learner.Learner):
                 terms["contrastive"] = self.settings.contrastive_weight * contrastive
         return terms
 
+    def embed(self, vectors: dict[str, Tensor], rows: Tensor | None) -> Tensor:
+        """Embeddings (N, D) of the entities `rows` (None: all), of which each process makes its part."""
+        if not processes.together():
+            return self.model.embed(vectors, rows)
+        rows = torch.arange(self.entities, device=self.device) if rows is None else rows
+        return processes.spread(lambda part: self.model.embed(vectors, rows[part]), len(rows), self.device)
+
     def link(self, query: Tensor, first: Tensor, batch: Batch) -> Tensor:
-        """Cross entropy of the hidden entity among all, or among sampled ones.
+        """Cross entropy of the hidden entity among all, or among sampled ones; this process's share of it.
 
         Sampled: Σ_{e ≠ target} exp(s_e) is estimated without bias by E/n times its sum over n entities drawn uniformly
         without replacement (Horvitz-Thompson), the target itself left out.
         """
+        part, share = local_slice(len(query))
+        query, target = query[part], batch.target[part]
         if batch.negatives is None:
-            return linear_cross_entropy(query, first, batch.target)
-        own = (query * first[batch.target]).sum(1, keepdim=True)
+            return share * linear_cross_entropy(query, first, target)
+        own = (query * first[target]).sum(1, keepdim=True)
         others = query @ first[batch.negatives].T + math.log(self.entities / len(batch.negatives))
-        others = others.masked_fill(batch.negatives == batch.target[:, None], -math.inf)
+        others = others.masked_fill(batch.negatives == target[:, None], -math.inf)
         logits = torch.cat([own, others], dim=1).float()
-        return F.cross_entropy(logits, torch.zeros_like(batch.target))
+        return share * F.cross_entropy(logits, torch.zeros_like(target))
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         terms = self.losses(batch)
         optimizer_step(
             added(terms.values()), self.model.parameters(), self.optimizers["model"], clip=self.settings.clip
         )
+        terms["link"] = processes.total(terms["link"]) / processes.count()
         return {name: term.detach() for name, term in terms.items()}

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.kernels.tucker import contract
+from trainers.training import processes
 
 DROPOUT = (0.3, 0.4, 0.5)  # on the input, on the relation's matrix, on the output: the papers' values
 TOGETHER = 64  # relations whose matrices are held at a time in evaluation
@@ -44,7 +45,16 @@ class TuckERScorer(nn.Module):
         known = normalised(x, self.bn0)
         x = F.dropout(known, on_input)
         kept = (x != 0) | (known == 0) if on_input else None
-        return F.dropout(normalised(contract(x, relation, self.W, index, on_matrix, kept), self.bn1), on_output)
+        if index is None and self.training:  # each query's own matrix: most of a step, so processes share it
+
+            def part(rows: slice) -> Tensor:
+                some = None if kept is None else kept[rows]
+                return contract(x[rows], relation[rows], self.W, None, on_matrix, some)
+
+            found = processes.spread(part, len(x), x.device)
+        else:
+            found = contract(x, relation, self.W, index, on_matrix)
+        return F.dropout(normalised(found, self.bn1), on_output)
 
     def ask(self, x: Tensor, table: Tensor, relation: Tensor) -> Tensor:
         """Query vectors (B, D) for evaluation, of entities `x` (B, D) under `relation` (B,), rows of `table` (R, D_r).

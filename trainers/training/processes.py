@@ -2,17 +2,17 @@
 
 Every process builds the same model from the same seed and draws the same batches. A learner takes its own part of each
 batch (`training.sampling.local_slice`) or, where it normalises over the batch, of the candidates that the batch is
-compared with (`training.kvsall.draw_candidates`). Gradients are averaged (`training.optimizer.optimizer_step`), so the
-weights stay the same everywhere. The first process alone measures, chooses and writes; all see one file system, from
-which they resume.
+compared with (`training.kvsall.draw_candidates`) and of what is computed row by row (`spread`). Gradients are averaged
+(`training.optimizer.optimizer_step`), so the weights stay the same everywhere. The first process alone measures,
+chooses and writes; all see one file system, from which they resume.
 """
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 
 def join(device: torch.device) -> torch.device:
@@ -57,6 +57,44 @@ def total(value: torch.Tensor) -> torch.Tensor:
     if together():
         distributed.all_reduce(value)
     return value
+
+
+def part_of(number: int) -> slice:
+    """This process's part of `number` rows; all of them if it trains alone."""
+    if not together():
+        return slice(0, number)
+    rank, processes = distributed.get_rank(), distributed.get_world_size()
+    return slice(rank * number // processes, (rank + 1) * number // processes)
+
+
+def spread(compute: Callable[[slice], Tensor], number: int, device: torch.device) -> Tensor:
+    """What `compute` makes of `number` rows, (number, …): each process makes its own part, and all get all.
+
+    Row i of the result must depend on row i alone. Gradients go back to the process that made a row, summed over
+    processes, so that their mean (`optimizer_step`) is as if each had made all rows. Draws are each process's own.
+    """
+    if not together() or number < count():
+        return compute(slice(0, number))
+    own = part_of(number)
+    with own_draws(device):
+        part = compute(own)
+    return _Joined.apply(part, own, number)
+
+
+class _Joined(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, part, own, number):
+        ctx.own = own
+        whole = part.new_zeros(number, *part.shape[1:])
+        whole[own] = part
+        distributed.all_reduce(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(gradient)
+        return gradient[ctx.own], None, None
 
 
 @contextlib.contextmanager

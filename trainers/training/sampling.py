@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainers.training import processes
+
 
 def shuffled(number: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[Tensor]:
     """Indices 0 … number−1 in the order of one epoch, in batches (B,) of `batch_size`, the last one perhaps smaller.
@@ -29,13 +31,12 @@ def local_slice(number: int) -> tuple[slice, float]:
     """This process' part of a batch of `number` rows, and the factor that makes its mean loss one share of the whole.
 
     With factor · loss on each process, the mean of the gradients over processes is the gradient of the whole batch's
-    mean loss, also where the parts differ in size. A part is never empty if the batch has a row for each process.
+    mean loss, also where the parts differ in size. Of a batch with fewer rows than processes each takes all.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not processes.together() or number < processes.count():
         return slice(None), 1.0
-    rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    own = slice(rank * number // processes, (rank + 1) * number // processes)
-    return own, (own.stop - own.start) * processes / number
+    own = processes.part_of(number)
+    return own, (own.stop - own.start) * processes.count() / number
 
 
 @dataclass(frozen=True)

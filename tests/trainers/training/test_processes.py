@@ -38,6 +38,7 @@ def train(name: str, folder: Path, launcher: list[str], changes: dict) -> tuple[
         ("momok", {}),
         ("momok", {"candidates": 9, "missing": "mask"}),
         ("mygo", {}),
+        ("mygo", {"candidates": 9}),
     ],
 )
 def test_two_processes_end_where_one_ends(name, changes, tmp_path):
@@ -48,6 +49,8 @@ def test_two_processes_end_where_one_ends(name, changes, tmp_path):
     assert both["slope"] == pytest.approx(alone["slope"], rel=1e-3)
     if name == "momok":  # each process compares with its part of the candidates only
         assert 0 < both["candidates"] < 0.6 * alone["candidates"]
+    if name == "mygo":  # each process makes its part of the queries
+        assert 0 < both["multiplied"] < 0.6 * alone["multiplied"]
     assert (both["epoch"], both["rows"]) == (alone["epoch"], alone["rows"])
     assert both["mrr"] == pytest.approx(alone["mrr"], abs=2e-3)
     for key, value in weights.items():
