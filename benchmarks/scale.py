@@ -5,11 +5,11 @@
 
 Each size is made once (benchmarks/synthetic.py: 10 triples an entity, features of width 768, planted structure) and
 trained in a process of its own, so that the peak memory is its own. Settings are those meant for large graphs: frozen
-features that stay on disk, lazy Adam and a pool of negatives for AdaMF-MAT; a sampled set of candidates for MoMoK and
-MyGO. A step's time is the median over the steps after a warm-up, beside that of processor time, which other work on
-the machine disturbs less. An epoch is measured where `--epochs` asks for
-whole ones, else estimated as steps x time. Ranking is timed on `--queries` queries of test. The MRR on dev (as many
-queries) before training and after the steps taken stands beside that of chance and what the planted structure allows.
+features that stay on disk, lazy Adam and a pool of negatives for AdaMF-MAT; lazy Adam and a sampled set of candidates
+for MoMoK and MyGO. A step's time is the median over the steps after a warm-up, beside that of processor time, which
+other work on the machine disturbs less. An epoch is measured where `--epochs` asks for whole ones, else estimated as
+steps x time. Ranking is timed on `--queries` queries of test. The MRR on dev (as many queries) before training and
+after the steps taken stands beside that of chance and what the planted structure allows.
 
 Writes scale.csv, scale.md and scale.svg (log-log) to `--out`. Synthetic graphs lie in `--work` and are kept: a million
 entities need 6 GB there as Parquet and 5 GB unpacked.
@@ -40,8 +40,8 @@ SETTINGS = {
     "adamf_mat": {
         "feature_table": "frozen", "optimizer": "lazy_adam", "negative_pool": 4096, "learning_rate": 0.005,
     },
-    "momok": {"candidates": 4096, "learning_rate": 0.001},
-    "mygo": {"candidates": 4096, "learning_rate": 0.001},
+    "momok": {"candidates": 4096, "optimizer": "lazy_adam", "learning_rate": 0.001},
+    "mygo": {"candidates": 4096, "optimizer": "lazy_adam", "learning_rate": 0.001},
 }  # fmt: skip
 COLUMNS = {
     "entities": "entities",

@@ -70,6 +70,7 @@ class Settings:
     information_weight: NotNegative = 1e-4  # weight of the mutual information between experts; 0: off
     missing: Literal["mean", "zero", "mask", "learned"] = "mean"  # what replaces a missing image or text
     candidates: AtLeastOne | None = None  # entities that a training query is compared with, drawn each step; None: all
+    optimizer: Literal["adam", "lazy_adam"] = "adam"  # lazy_adam: of the tables only the rows of the step move
     dropout: tuple[Dropout, Dropout, Dropout] = DROPOUT  # of TuckER: input, matrix, output
     fusion_dropout: Dropout = 0.2
     gate_noise: bool = True  # noise on the experts' gates in training
@@ -77,6 +78,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.modalities or len(set(self.modalities)) < len(self.modalities):
             raise ValueError("modalities needs at least one of structure, text, image, each once")
+        if self.optimizer == "lazy_adam" and self.candidates is None:
+            raise ValueError("optimizer: lazy_adam moves the rows of a step, which are all unless `candidates` is set")
 
 
 class Experts(nn.Module):
@@ -159,12 +162,7 @@ class MoMoK(ScoringModel):
         super().__init__()
         self.settings, self.entities, self.relations = settings, data.entities, data.relations
         self.tables: Modules[features.Structure | features.Pooled] = Modules(
-            {
-                name: features.Structure(data.entities, settings.dimension)
-                if name == "structure"
-                else features.Pooled(data.features[name], data.entities, settings.feature_dimension, settings.missing)
-                for name in settings.modalities
-            }
+            {name: self.table(name, data, settings) for name in settings.modalities}
         )
         widths = {name: table.width for name, table in self.tables.items()}
         rows, r_width = 2 * data.relations, settings.relation_dimension
@@ -188,6 +186,15 @@ class MoMoK(ScoringModel):
         self.estimators: Modules[Club] = Modules(
             {name: Club(width) for name, width in widths.items()} if disentangle else {}
         )
+
+    @staticmethod
+    def table(name: str, data: Data, settings: Settings) -> features.Structure | features.Pooled:
+        """The entities' vectors in one modality."""
+        sparse = settings.optimizer == "lazy_adam"
+        if name == "structure":
+            return features.Structure(data.entities, settings.dimension, sparse=sparse)
+        width, missing = settings.feature_dimension, settings.missing
+        return features.Pooled(data.features[name], data.entities, width, missing, sparse=sparse)
 
     def present(self, entities: Tensor | None) -> Tensor | None:
         """Who has which modality, (B, M) bool; None where a missing modality has a vector in its place."""
@@ -362,7 +369,13 @@ class Learner(QueryLearner):
     def __init__(self, model: MoMoK, data: Data, settings: Settings, **run: Any):
         super().__init__(model, data, settings, **run)
         self.trained = [value for name, value in model.named_parameters() if not name.startswith("estimators.")]
-        self.optimizers["model"] = self.adam(self.trained)
+        lazy = settings.optimizer == "lazy_adam"
+        tables = [one.table for one in model.tables.values() if lazy and len(one.table)]
+        held = {id(one) for one in tables}
+        self.optimizers["model"] = self.adam(one for one in self.trained if id(one) not in held)
+        self.moved = ["model"] + ["rows"] * bool(tables)  # the optimisers of the model's own step
+        if tables:
+            self.optimizers["rows"] = self.lazy_adam(tables)
         if model.estimators:
             self.optimizers["estimators"] = self.adam(model.estimators.parameters())
 
@@ -383,7 +396,7 @@ class Learner(QueryLearner):
         # The processes' link losses add up to the loss, the other terms are the same everywhere, and `optimizer_step`
         # takes the mean of the gradients.
         loss = sum((processes.count() if name == "link" else 1) * term for name, term in terms.items())
-        optimizer_step(loss, self.trained, self.optimizers["model"])
+        optimizer_step(loss, self.trained, *(self.optimizers[name] for name in self.moved))
         terms["link"] = processes.total(link)
         if self.model.estimators:
             terms["estimators"] = self.train_estimators(batch)

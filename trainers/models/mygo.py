@@ -37,7 +37,7 @@ from trainers.parts.tucker import DROPOUT, TuckERScorer
 from trainers.training import learner, processes
 from trainers.training.data import Data, Tokens
 from trainers.training.optimizer import added, optimizer_step
-from trainers.training.sampling import local_slice
+from trainers.training.sampling import local_slice, without_repetition
 
 ABOUT = About(
     name="MyGO",
@@ -87,8 +87,11 @@ class Settings:
     contrastive_text_view: Literal["reference", "all_tokens"] = "reference"  # reference: without its last token
     contrastive_means: Literal["reference", "unmasked"] = "reference"  # reference: places without a token count too
     candidates: AtLeastOne | None = None  # entities that a training query is compared with, drawn each step; None: all
+    optimizer: Literal["adam", "lazy_adam"] = "adam"  # lazy_adam: of the structure only the rows of the step move
 
     def __post_init__(self) -> None:
+        if self.optimizer == "lazy_adam" and self.candidates is None:
+            raise ValueError("optimizer: lazy_adam moves the rows of a step, which are all unless `candidates` is set")
         if not self.modalities or len(set(self.modalities)) < len(self.modalities):
             raise ValueError("modalities needs at least one of structure, text, image, each once")
         if self.dimension % self.heads:
@@ -191,6 +194,7 @@ class MyGO(ScoringModel):
         self.ent_token = nn.Parameter(uniform((width,), vector, generator))
         self.unknown = nn.Parameter(uniform((width,), math.sqrt(6 / (width + 1)), generator))
         self.has_structure = STRUCTURE in settings.modalities
+        self.sparse = settings.optimizer == "lazy_adam"
         if self.has_structure:
             self.structure = nn.Parameter(
                 uniform((entities, width), math.sqrt(6 / (width * (1 + entities))), generator)
@@ -221,7 +225,9 @@ class MyGO(ScoringModel):
         """What follows [ENT] in the sequences of the entities `rows` (None: all), before their biases."""
         found = []
         if self.has_structure:
-            table = self.structure if rows is None else self.structure[rows]
+            table = self.structure
+            if rows is not None:
+                table = F.embedding(rows, table, sparse=True) if self.sparse else table[rows]
             found.append(Segment(self.structure_norm(table), None, None, self.drop(self.settings.structure_dropout)))
         for which, embedding in self.tokens.items():
             index, absent = embedding.index, embedding.absent
@@ -408,9 +414,14 @@ class Learner(learner.Learner):
     def __init__(self, model: MyGO, data: Data, settings: Settings, **run: Any):
         super().__init__(model, data, settings, **run)
         self.triples, self.entities = data.train, data.entities
-        optimizer = self.optimizers["model"] = self.adam(model.parameters())
+        tables = [model.structure] if model.sparse and model.has_structure else []
+        lazy = {id(one) for one in tables}
+        self.optimizers["model"] = self.adam(one for one in model.parameters() if id(one) not in lazy)
+        if tables:
+            self.optimizers["rows"] = self.lazy_adam(tables)
         restarts = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts
-        self.schedulers["model"] = restarts(optimizer, settings.restart_epochs, T_mult=2)
+        for name, optimizer in self.optimizers.items():
+            self.schedulers[name] = restarts(optimizer, settings.restart_epochs, T_mult=2)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -437,10 +448,9 @@ class Learner(learner.Learner):
         known, target = torch.where(hides_tail, head, tail), torch.where(hides_tail, tail, head)
         entities = negatives = contrasted = None
         if self.settings.contrastive_weight:
-            rows = torch.randperm(self.entities + 1, generator=generator)[: self.settings.contrastive_rows]
-            contrasted = rows
+            contrasted = without_repetition(self.entities + 1, self.settings.contrastive_rows, generator)
         if self.settings.candidates is not None:
-            negatives = torch.randperm(self.entities, generator=generator)[: self.settings.candidates]
+            negatives = without_repetition(self.entities, self.settings.candidates, generator)
             wanted = [known, target, negatives] + ([] if contrasted is None else [contrasted])
             entities = torch.unique(torch.cat(wanted))
             entities = entities[entities < self.entities]
@@ -487,7 +497,7 @@ class Learner(learner.Learner):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         terms = self.losses(batch)
         optimizer_step(
-            added(terms.values()), self.model.parameters(), self.optimizers["model"], clip=self.settings.clip
+            added(terms.values()), self.model.parameters(), *self.optimizers.values(), clip=self.settings.clip
         )
         terms["link"] = processes.total(terms["link"]) / processes.count()
         return {name: term.detach() for name, term in terms.items()}

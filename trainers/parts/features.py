@@ -29,17 +29,26 @@ def pool(matrix: Tensor, width: int) -> Tensor:
     return F.adaptive_avg_pool1d(matrix.unsqueeze(1), width).squeeze(1)
 
 
+def rows_of(table: Tensor, entities: Tensor | None, sparse: bool) -> Tensor:
+    """Rows (B, D) of `table` (N, D), or all; `sparse`: with a gradient that holds these rows only."""
+    if not sparse:
+        return table if entities is None else table[entities]
+    return F.embedding(
+        torch.arange(len(table), device=table.device) if entities is None else entities, table, sparse=True
+    )
+
+
 class Structure(nn.Module):
     """One trained vector per entity."""
 
-    def __init__(self, entities: int, width: int):
+    def __init__(self, entities: int, width: int, *, sparse: bool = False):
         super().__init__()
-        self.width = width
+        self.width, self.sparse = width, sparse
         self.table = nn.Parameter(nn.init.xavier_normal_(torch.empty(entities, width)))
 
     def forward(self, entities: Tensor | None) -> Tensor:
         """Vectors (B, D) of entities (B,); None: of all, in order."""
-        return self.table if entities is None else self.table[entities]
+        return rows_of(self.table, entities, self.sparse)
 
     def present(self, entities: Tensor | None) -> Tensor:
         """(B,) bool: always."""
@@ -57,8 +66,9 @@ class Pooled(nn.Module):
 
     slot: Tensor  # (E,) int64: the row of each entity in `table`, the one beyond its last for those without
 
-    def __init__(self, given: Features, entities: int, width: int, missing: str):
+    def __init__(self, given: Features, entities: int, width: int, missing: str, *, sparse: bool = False):
         super().__init__()
+        self.sparse = sparse
         rows = pool(given.matrix, width)
         self.width, self.shared, self.missing = rows.shape[1], missing in ("learned", "mask"), missing
         if self.shared:
@@ -78,8 +88,11 @@ class Pooled(nn.Module):
         """Vectors (B, D) of entities (B,); None: of all, in order."""
         if self.shared:
             rows = self.slot if entities is None else self.slot[entities]
-            return torch.cat([self.table, self.absent])[rows]
-        return self.table if entities is None else self.table[entities]
+            if not self.sparse or not len(self.table):
+                return torch.cat([self.table, self.absent])[rows]
+            own = rows_of(self.table, rows.clamp(max=len(self.table) - 1), sparse=True)
+            return torch.where((rows < len(self.table)).unsqueeze(1), own, self.absent)
+        return rows_of(self.table, entities, self.sparse)
 
     def present(self, entities: Tensor | None) -> Tensor:
         """(B,) bool: which entities have the feature; with "mean" and "zero" every entity has a row."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainers.kernels import bce
 from trainers.training import learner, processes
 from trainers.training.data import Data
-from trainers.training.sampling import local_slice
+from trainers.training.sampling import local_slice, without_repetition
 
 SMOOTHING = 0.1  # labels are 0.9 y + 1/E, as in ConvE's and MoMoK's code
 BLOCK = 1 << 20  # logits computed at a time on the CPU: 4 MB, which stay in cache between the passes over them
@@ -129,7 +129,7 @@ def draw_candidates(batch: Batch, entities: int, size: int | None) -> Candidates
         part, _ = local_slice(entities)
         pairs, answer = _within(part, batch.answer)
         return Candidates(torch.arange(part.start, part.stop, device=device), batch.row[pairs], answer, None, None)
-    drawn = torch.randperm(entities, device=device)[:size]
+    drawn = without_repetition(entities, size, device=device)
     if not processes.together():
         return Candidates(torch.cat([drawn, batch.answers]), batch.row, size + batch.answer_index, size, drawn)
     chosen, mine = drawn[local_slice(size)[0]], local_slice(len(batch.answers))[0]

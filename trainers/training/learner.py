@@ -54,3 +54,8 @@ class Learner(ABC):
         """Adam, with the learning rate of the settings unless another is given."""
         rate = self.settings.learning_rate if learning_rate is None else learning_rate
         return torch.optim.Adam(parameters, lr=rate, fused=True)
+
+    def lazy_adam(self, tables: list[nn.Parameter]) -> torch.optim.SparseAdam:
+        """Adam that moves only the rows of `tables` of which a step has a gradient, which must be sparse."""
+        torch.sparse.check_sparse_tensor_invariants.disable()  # torch's own default, which it warns of
+        return torch.optim.SparseAdam(tables, lr=self.settings.learning_rate)

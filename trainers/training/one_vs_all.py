@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.training.sampling import local_slice
+from trainers.training.sampling import local_slice, without_repetition
 
 BLOCK = {"cpu": 1 << 22, "cuda": 1 << 27}  # scores made at a time: 16 MB, which malloc keeps between steps
 
@@ -74,7 +74,7 @@ def draw_candidates(batch: Batch, entities: int, size: int) -> tuple[Tensor, Ten
     """
     device = batch.known.device
     chosen = torch.zeros(entities, dtype=torch.bool, device=device)
-    chosen[torch.randperm(entities, device=device)[:size]] = True
+    chosen[without_repetition(entities, size, device=device)] = True
     answers = torch.unique(batch.answer)
     chosen[answers] = False
     others = max(1, int(chosen.sum()))

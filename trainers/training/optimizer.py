@@ -30,20 +30,42 @@ def added(terms: Iterable[Tensor]) -> Tensor:
 
 
 def optimizer_step(
-    loss: Tensor, parameters: Iterable[nn.Parameter], optimizer: torch.optim.Optimizer, *, clip: float | None = None
+    loss: Tensor,
+    parameters: Iterable[nn.Parameter],
+    *optimizers: torch.optim.Optimizer,
+    clip: float | None = None,
 ) -> None:
     """Backward from `loss`, average the gradients over processes, clip them to the norm `clip`, and step.
 
-    Only `parameters` (those the optimiser holds) get gradients, so two losses with two optimisers do not meet.
+    Only `parameters` (those the optimisers hold) get gradients, so two losses with two optimisers do not meet.
     """
     parameters = [parameter for parameter in parameters if parameter.requires_grad]
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
     loss.backward(inputs=parameters)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         average_gradients(parameters)
     if clip is not None:
-        nn.utils.clip_grad_norm_(parameters, clip)
-    optimizer.step()
+        clip_(parameters, clip)
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def clip_(parameters: Iterable[nn.Parameter], largest: float) -> None:
+    """Scale all gradients together so that their norm is at most `largest`; those that hold some rows only as well."""
+    found = [parameter for parameter in parameters if parameter.grad is not None]
+    sparse = [parameter for parameter in found if parameter.grad is not None and parameter.grad.is_sparse]
+    if not sparse:
+        nn.utils.clip_grad_norm_(found, largest)
+        return
+    for parameter in sparse:
+        assert parameter.grad is not None
+        parameter.grad = parameter.grad.coalesce()
+    values = [g.values() if g.is_sparse else g for g in (parameter.grad for parameter in found) if g is not None]
+    norm = nn.utils.get_total_norm(values)
+    scale = torch.clamp(largest / (norm + 1e-6), max=1.0)
+    for one in values:
+        one.mul_(scale)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from trainers.training import processes
 
+FEW = 64  # a draw of less than one number in so many does not shuffle all of them
+
 
 def shuffled(number: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[Tensor]:
     """Indices 0 … number−1 in the order of one epoch, in batches (B,) of `batch_size`, the last one perhaps smaller.
@@ -25,6 +27,25 @@ def shuffled(number: int, batch_size: int, *, seed: int, epoch: int) -> Iterator
 
 def _mix(seed: int, epoch: int) -> int:
     return (seed * 0x9E3779B1 + epoch * 0x85EBCA77 + 0x27D4EB2F) % (1 << 63)
+
+
+def without_repetition(
+    number: int, size: int, generator: torch.Generator | None = None, device: torch.device | None = None
+) -> Tensor:
+    """(min(size, number),) int64: different ones of 0 … number−1, any such sequence as likely as any other.
+
+    From many numbers few are drawn one after another, repetitions left out, so that a draw does not cost `number`.
+    """
+    if number <= FEW * size:
+        return torch.randperm(number, generator=generator, device=device)[:size]
+    while True:
+        drawn = torch.randint(number, (size + size // 8 + 16,), generator=generator, device=device)
+        order = torch.argsort(drawn, stable=True)
+        first = torch.ones_like(drawn, dtype=torch.bool)
+        first[1:] = drawn[order[1:]] != drawn[order[:-1]]
+        places = torch.where(first, order, len(drawn)).sort().values[:size]  # of each number where it came first
+        if places[-1] < len(drawn):  # else, never in practice, too many were drawn twice
+            return drawn[places]
 
 
 def local_slice(number: int) -> tuple[slice, float]:

@@ -1,0 +1,82 @@
+"""MoMoK and MyGO on large graphs: only the rows of a step move, and a draw does not cost the number of entities."""
+
+import pytest
+import torch
+
+from pipeline.errors import UserError
+from tests.helpers.tiny import learner_of, settings_of, tiny
+from trainers.models import momok, mygo
+from trainers.training import sampling
+from trainers.training.optimizer import clip_
+
+TABLES = {momok: [f"tables.{name}.table" for name in ("structure", "text", "image")], mygo: ["structure"]}
+
+
+def stepped(module, optimizer: str, steps: int, **changes) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """The model after so many steps on few queries and candidates, and before the last of them."""
+    changes = {"candidates": 3, "contrastive_rows": 2, "batch_size": 2, "gate_noise": False, **changes}
+    one = learner_of(module, tiny(), settings_of(module, optimizer=optimizer, learning_rate=0.01, **changes))
+    torch.manual_seed(3)
+    one.model.train()
+    before = {}
+    for _, batch in zip(range(steps), one.batches(0), strict=False):
+        before = {name: value.clone() for name, value in one.model.named_parameters()}
+        one.step(batch)
+    return dict(one.model.named_parameters()), before
+
+
+@pytest.mark.parametrize("module", TABLES)
+@pytest.mark.parametrize("missing", ["mean", "learned"])
+def test_lazy_adam_moves_only_the_rows_of_a_step_by_the_same_gradients(module, missing):
+    changes = {"missing": missing, "experts": 1} if module is momok else {"clip": 0.01}
+    lazy, dense = (stepped(module, kind, 1, **changes)[0] for kind in ("lazy_adam", "adam"))
+    for name, value in dense.items():
+        if value.grad is not None:
+            whole = lazy[name].grad.to_dense() if lazy[name].grad.is_sparse else lazy[name].grad
+            torch.testing.assert_close(whole, value.grad, rtol=1e-4, atol=1e-7)
+            assert lazy[name].grad.is_sparse == (name in TABLES[module])
+    still = {}
+    for kind in ("lazy_adam", "adam"):
+        after, before = stepped(module, kind, 4, **changes)
+        still[kind] = [int((after[name] == before[name]).all(1).sum()) for name in TABLES[module]]
+    # Adam's momentum carries on the rows of the steps before.
+    assert all(lazy > dense for lazy, dense in zip(*still.values(), strict=True))
+
+
+@pytest.mark.parametrize("module", TABLES)
+def test_lazy_adam_without_sampled_candidates_is_refused(module):
+    with pytest.raises((ValueError, UserError), match="candidates"):
+        settings_of(module, optimizer="lazy_adam", candidates=None)
+
+
+def test_gradients_of_some_rows_are_clipped_like_whole_ones():
+    table, other = (torch.nn.Parameter(torch.zeros(5, 2)) for _ in range(2))
+    rows = torch.tensor([1, 3, 1])
+    slope = torch.arange(6.0).view(3, 2) + 1
+    torch.nn.functional.embedding(rows, table, sparse=True).mul(slope).sum().backward()
+    other.grad = torch.full((5, 2), 0.5)
+    whole = [torch.nn.Parameter(torch.zeros(5, 2)) for _ in range(2)]
+    for one, like in zip(whole, (table, other), strict=True):
+        one.grad = like.grad.to_dense().clone()
+    clip_([table, other], 0.7)
+    torch.nn.utils.clip_grad_norm_(whole, 0.7)
+    for one, like in zip(whole, (table, other), strict=True):
+        torch.testing.assert_close(like.grad.to_dense(), one.grad)
+
+
+@pytest.mark.parametrize("number", [10, 2000])
+def test_numbers_drawn_without_repetition_are_all_alike(number):
+    draw = torch.Generator().manual_seed(0)
+    size, times = 3, 4000
+    assert (number > sampling.FEW * size) == (number == 2000)
+    found = torch.stack([sampling.without_repetition(number, size, draw) for _ in range(times)])
+    assert all(len(set(row)) == size for row in found.tolist())
+    for place in found.unbind(1):  # each place alike over all numbers, by tenths of them
+        counts = torch.bincount(place * 10 // number, minlength=10)
+        assert (counts - times / 10).abs().max() < 5 * (times / 10) ** 0.5
+
+
+def test_few_of_many_are_drawn_without_shuffling_them_all(monkeypatch):
+    monkeypatch.setattr(torch, "randperm", None)
+    drawn = sampling.without_repetition(10**12, 1000, torch.Generator().manual_seed(0))
+    assert len(drawn.unique()) == 1000
