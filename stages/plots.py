@@ -7,7 +7,11 @@ from pipeline.modalities import MODALITIES
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours of one scheme: `series` of models and groups, `parts` of a whole (eight: the sets of three)."""
+    """The colours of one scheme: `series` of models and groups, `parts` of a whole (eight: the sets of three).
+
+    Any two of `series`, and any two of `parts`, can be told apart with normal sight, deuteranopia and protanopia
+    (tests/stages/test_plots.py measures it).
+    """
 
     ink: str
     muted: str
@@ -19,15 +23,15 @@ class Palette:
 
 LIGHT = Palette(
     ink="#1b2027", muted="#5b6572", line="#dde2e8", panel="#ffffff",
-    series=("#0b6bcb", "#c2410c", "#15803d", "#7c3aed", "#be123c", "#0e7490", "#a16207", "#475569", "#db2777",
-            "#4d7c0f"),
-    parts=("#1d6fb8", "#84b7e2", "#e0a458", "#c3c9d1", "#6aa84f", "#b4d7a8", "#a64d79", "#d5a6bd"),
+    series=("#2d69a5", "#a52d00", "#1e693c", "#783cf0", "#c31e4b", "#0f87a5", "#a5690f", "#4b5a69", "#c30078",
+            "#4ba54b"),
+    parts=("#0f69c3", "#87b4e1", "#f0c35a", "#d2d2e1", "#69a54b", "#b4d2a5", "#a54b78", "#c396a5"),
 )  # fmt: skip
 DARK = Palette(
     ink="#e6eaef", muted="#9aa5b2", line="#313a45", panel="#1a1f26",
-    series=("#6cb6ff", "#ff9e64", "#5ddb8a", "#b79bff", "#ff7a90", "#4fd3e6", "#e3b341", "#a9b4c2", "#ff8ccf",
-            "#a8d65c"),
-    parts=("#4c9fe6", "#2f5f8d", "#b98136", "#4b535e", "#5f9a46", "#3c5e30", "#a0527c", "#6b4459"),
+    series=("#69b4ff", "#d2874b", "#5ae187", "#a578ff", "#f07887", "#69d2f0", "#e1b43c", "#a5b4c3", "#d269b4",
+            "#c3f05a"),
+    parts=("#4ba5f0", "#1e5a96", "#b4873c", "#4b5a69", "#5a8769", "#3c5a2d", "#b46996", "#4b2d3c"),
 )  # fmt: skip
 # The report's figures are drawn in stand-ins, which become CSS variables, so that one picture serves both schemes.
 STAND_INS = Palette(
@@ -37,6 +41,7 @@ STAND_INS = Palette(
 )  # fmt: skip
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 MARKERS = "osD^vPX<>*"
+GLYPHS = "●■◆▲▼✚✖◀▶★"  # the same shapes in words and tables
 
 
 def style(palette: Palette) -> dict:
@@ -72,6 +77,11 @@ def series(palette: Palette, place: int) -> dict:
         "linestyle": DASHES[place // len(palette.series) % len(DASHES)],
         "marker": MARKERS[place % len(MARKERS)],
     }
+
+
+def glyph(place: int) -> str:
+    """The mark of `series` as a letter."""
+    return GLYPHS[place % len(GLYPHS)]
 
 
 def part(palette: Palette, name: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from stages.report.inputs import Graph, Run
+from stages.report.verdict import Difference
 
 Leak = Literal["yes", "no", "note"]
 
@@ -51,7 +52,7 @@ class Cell:
     metric: str
     heading: str
     text: str
-    best: bool = False
+    clear: bool = False  # better than every other run, by the paired test
     interval: str = ""
     as_the_paper: str = ""
     published: str = ""
@@ -80,12 +81,18 @@ class Result:
     published: Published | None
     marks: list[str]
     measured: Measured | None
+    against: Difference | None  # None: this is the best
 
 
 @dataclass(frozen=True)
 class Results:
-    """The results of one graph: a row per run, the lettered reasons, published rows of models that were not run."""
+    """The results of one graph: a row per run, the lettered reasons, published rows of models that were not run.
 
+    Rows are by MRR, the best first. `sentence` says who is best; `facts` are terms and what they are of these runs.
+    """
+
+    sentence: str
+    facts: list[tuple[str, str]]
     headings: list[str]
     rows: list[Result]
     reasons: list[tuple[str, str]]
@@ -171,20 +178,24 @@ class Citation:
 
 @dataclass(frozen=True)
 class Entity:
-    """An entity as queries and answers show it."""
+    """An entity as queries and answers show it; `link` is its address, empty where its key is none."""
 
     id: int
     label: str
     description: str
+    link: str
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One of a model's best answers: whether test says that it is right, and whether it is the one asked for."""
+    """One of a model's answers: whether test says that it is right, whether it is the one asked for, its place among
+    the answers that are not known from train and dev, and its score."""
 
     entity: Entity
     right: bool
     asked: bool
+    place: int
+    score: float
 
 
 @dataclass(frozen=True)
@@ -198,8 +209,9 @@ class Answers:
 
 @dataclass(frozen=True)
 class Query:
-    """One test query, the side that it asks for, and what each model answers."""
+    """One test query, the kind of example that it is, the side that it asks for, and what each model answers."""
 
+    kind: str
     side: str
     relation: str
     known: Entity
@@ -243,18 +255,29 @@ class Study:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """A figure of training, the model that it is of (empty: all of them), and what its terms mean."""
+
+    figure: Markup
+    model: str
+    terms: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Trained:
     """What the page shows of one graph's runs."""
 
     results: Results
     figure: Markup
-    curves: list[Markup]
+    differences: Markup
+    curves: list[Curve]
     wins: list[Wins]
     heat: list[Markup]
     by_group: list[GroupRow]
     completed: list[Completed]
     reliability: Markup
     queries: list[Query]
+    kinds: list[tuple[str, int]]  # of example, by its rule in words, with the number of test queries of that kind
     thumbnails: dict[int, str]
 
 
@@ -268,4 +291,6 @@ class Section:
     findings: list[Finding]
     coverage: Markup
     missing: list[Missing]
+    fused: list[tuple[Entity, str, str]]  # entities that are two things, and the relations of the one and the other
+    fused_table: str  # the same, all of it, as a data: URI of CSV
     trained: Trained | None

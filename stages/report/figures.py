@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
+from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -21,7 +22,8 @@ from stages.plots import DASHES, STAND_INS, style
 from stages.report.content import Result
 from trainers.evaluation.metrics import MRR
 
-WIDTH = 3.9  # inches; 374 CSS pixels
+WIDTH = 4.7  # inches; 451 CSS pixels
+CURVES = 3.4  # inches of height of the figures of training
 _STYLE = style(STAND_INS)
 
 
@@ -31,44 +33,80 @@ def series(place: int) -> dict:
 
 
 def intervals(rows: Sequence[Result], name: str) -> str:
-    """Test MRR of each run with its interval, the published figure as a hollow diamond."""
+    """Test MRR of each run with its interval, the published figure as a hollow diamond; the axis is the data's."""
     figure, axes = _figure(0.75 + 0.32 * len(rows))
     published = [row.published.figures[MRR.name] if row.published else None for row in rows]
+    marks: dict[str, tuple[str, str]] = {}
     for y, (row, printed) in enumerate(zip(rows, published, strict=True)):
-        look = series(row.place)
-        axes.plot([100 * row.low, 100 * row.high], [y, y], color=look["color"], solid_capstyle="round")
-        axes.plot(100 * row.mrr, y, look["marker"], color=look["color"], markersize=6.5)
+        title = f"{row.label}: {100 * row.mrr:.2f} % [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+        marks |= _interval(axes, y, row, (row.low, row.mrr, row.high), title)
         if printed is not None:
-            axes.plot(printed, y, "d", markeredgecolor=STAND_INS.muted, markerfacecolor="none")
-    axes.set_yticks(range(len(rows)), [row.label for row in rows])
-    axes.tick_params(axis="y", labelcolor=STAND_INS.ink)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    right = max(max(100 * row.high, printed or 0) for row, printed in zip(rows, published, strict=True))
-    axes.set_xlim(0, 1.05 * right)
+            axes.plot(printed, y, "d", markeredgecolor=STAND_INS.muted, markerfacecolor="none", gid=f"printed{y}")
+            marks[f"printed{y}"] = (row.run.model, f"{row.label}, published: {printed:.2f} %")
+    _rows(axes, [row.label for row in rows])
     axes.set_xlabel(f"test {MRR.label} (%)")
+    return _svg(figure, name, marks)
+
+
+def differences(rows: Sequence[Result], name: str) -> str:
+    """MRR of each run less that of the best, on the same queries, with the paired interval; 0 is the best run."""
+    figure, axes = _figure(0.75 + 0.32 * len(rows))
+    marks: dict[str, tuple[str, str]] = {}
+    axes.axvline(0, color=STAND_INS.muted, linewidth=1)
+    for y, row in enumerate(rows):
+        told = row.against
+        bounds = (told.low, told.difference, told.high) if told else (0.0, 0.0, 0.0)
+        said = f"{100 * told.difference:+.2f} [{100 * told.low:+.1f}, {100 * told.high:+.1f}]" if told else "the best"
+        marks |= _interval(axes, y, row, bounds, f"{row.label}: {said}")
+    _rows(axes, [row.label for row in rows])
+    axes.set_xlabel(f"points of {MRR.label} to the best (%)")
+    return _svg(figure, name, marks)
+
+
+def _interval(
+    axes: Axes, y: int, row: Result, bounds: tuple[float, float, float], title: str
+) -> dict[str, tuple[str, str]]:
+    """Draw (low, middle, high) fractions as line and mark; what `_svg` is told of the two."""
+    low, middle, high = (100 * one for one in bounds)
+    look = series(row.place)
+    axes.plot([low, high], [y, y], color=look["color"], solid_capstyle="round", gid=f"line{y}")
+    axes.plot(middle, y, look["marker"], color=look["color"], markersize=6.5, gid=f"mark{y}")
+    return {f"{part}{y}": (row.run.model, title) for part in ("line", "mark")}
+
+
+def _rows(axes: Axes, labels: Sequence[str]) -> None:
+    """A row a label, from the top."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(axis="y", labelcolor=STAND_INS.ink)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.margins(x=0.06)
     axes.grid(False, axis="y")
-    return _svg(figure, name)
 
 
 def dev_curves(runs: Sequence[Mapping], name: str) -> str:
-    """Dev MRR over epochs, one line per model; the chosen epoch is the large marker.
+    """Dev MRR over epochs, one line per model; the chosen epoch is the large marker. As wide as a page.
 
-    A row has `label`, `place`, `epoch` (n,), `dev_mrr` (n,) fractions, `chosen` (epoch or None).
+    A row has `label`, `model`, `place`, `epoch` (n,), `dev_mrr` (n,) fractions, `chosen` (epoch or None).
     """
-    figure, axes = _figure(2.9)
+    figure, axes = _figure(CURVES)
+    marks: dict[str, tuple[str, str]] = {}
     for run in runs:
         look = series(run["place"])
         measured = np.isfinite(run["dev_mrr"])
         epoch, mrr = run["epoch"][measured], 100 * run["dev_mrr"][measured]
-        axes.plot(epoch, mrr, color=look["color"], linestyle=look["linestyle"])
         at = np.flatnonzero(epoch == run["chosen"])
-        axes.plot(epoch[at], mrr[at], look["marker"], color=look["color"], markersize=7)
+        gid = f"curve{run['place']}"
+        axes.plot(epoch, mrr, color=look["color"], linestyle=look["linestyle"], gid=gid)
+        axes.plot(epoch[at], mrr[at], look["marker"], color=look["color"], markersize=7, gid=f"{gid}chosen")
+        said = "".join(f", {mrr[one]:.2f} % in epoch {run['chosen']}, which dev chose" for one in at)
+        marks |= {gid: (run["model"], run["label"] + said), f"{gid}chosen": (run["model"], run["label"] + said)}
         axes.plot([], [], color=look["color"], linestyle=look["linestyle"], marker=look["marker"], label=run["label"])
     axes.set(xlabel="epoch", ylabel="dev MRR (%)")
+    _title(axes, "Dev MRR")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    _legend(figure, axes, least=1)
-    return _svg(figure, name)
+    _legend(figure, axes, least=1, grow=False)
+    return _svg(figure, name, marks)
 
 
 def reliability(runs: Sequence[Mapping], name: str) -> str:
@@ -76,7 +114,7 @@ def reliability(runs: Sequence[Mapping], name: str) -> str:
 
     A row has `label`, `place`, and `bins`, each with `probability`, `share_right` and `queries`.
     """
-    figure, axes = _figure(2.9)
+    figure, axes = _figure(CURVES)
     axes.plot([0, 100], [0, 100], color=STAND_INS.muted, linestyle=DASHES[1], linewidth=1)
     for run in runs:
         look = series(run["place"])
@@ -84,13 +122,13 @@ def reliability(runs: Sequence[Mapping], name: str) -> str:
         size = [8 + min(110, one["queries"] / 2) for one in run["bins"]]
         axes.scatter(x, y, size, color=look["color"], marker=look["marker"], alpha=0.7, label=run["label"])
     axes.set(xlabel="probability (%)", ylabel="share right on dev (%)", xlim=(0, 100), ylim=(0, 100))
-    _legend(figure, axes, least=1)
+    _legend(figure, axes, least=1, grow=False)
     return _svg(figure, name)
 
 
 def loss_curves(title: str, place: int, epoch: np.ndarray, terms: Mapping[str, np.ndarray], name: str) -> str:
-    """One model's loss and its terms over epochs, each the mean of an epoch's steps."""
-    figure, axes = _figure(2.5)
+    """One model's loss and its terms over epochs, each the mean of an epoch's steps; as high as `dev_curves`."""
+    figure, axes = _figure(CURVES)
     for row, (term, values) in enumerate(terms.items()):
         dashes = DASHES[min(row, 1)]
         axes.plot(epoch, values, color=series(place + row)["color"], linestyle=dashes, label=term.replace("_", " "))
@@ -101,7 +139,7 @@ def loss_curves(title: str, place: int, epoch: np.ndarray, terms: Mapping[str, n
     axes.set(xlabel="epoch", ylabel="loss (nats)")
     _title(axes, title)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    _legend(figure, axes)
+    _legend(figure, axes, grow=False)
     return _svg(figure, name)
 
 
@@ -226,32 +264,45 @@ def _figure(height: float) -> tuple[Figure, Axes]:
         return figure, figure.add_subplot()
 
 
-def _legend(figure: Figure, axes: Axes, least: int = 2) -> None:
-    """Above the axes, where no curve can run beneath it; none for fewer than `least` things to tell apart."""
+def _legend(figure: Figure, axes: Axes, least: int = 2, grow: bool = True) -> None:
+    """Above the axes, where no curve can run beneath it; none for fewer than `least` things to tell apart.
+
+    `grow` makes room for it; else the axes give way, so that figures side by side stay as high as one another.
+    """
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) >= least:
         columns = 2 if max(map(len, labels)) > 14 or len(labels) == 4 else 3
-        figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // columns))
+        if grow:
+            figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // columns))
         figure.legend(
             handles, labels, loc="outside upper left", ncols=columns, fontsize=9, frameon=False,
             labelcolor=STAND_INS.ink, handlelength=2.2, columnspacing=1.2, borderpad=0,
         )  # fmt: skip
 
 
-def _svg(figure: Figure, name: str) -> str:
-    """The figure as an <svg> element for a page that holds others: its own ids, the page's colours, no date."""
+def _svg(figure: Figure, name: str, marks: Mapping[str, tuple[str, str]] | None = None) -> str:
+    """The figure as an <svg> element for a page that holds others: its own ids, the page's colours, no date.
+
+    `name` is what who cannot see it is told: what the figure shows. `marks`: for artists by their gid, the model that
+    they are of, by which the page hides them, and what a pointer that rests on them is shown.
+    """
     text = io.StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    for gid, (model, title) in (marks or {}).items():
+        svg = svg.replace(f'<g id="{gid}">', f'<g data-model="{model}"><title>{escape(title)}</title>')
     used = set(re.findall(r"""(?:url\(#|href="#)([^")]+)""", svg))
     svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", svg)
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r" font-family: [^;]*;| transform=\"rotate\(-?0 [^)]*\)\"", "", svg)
     svg = re.sub(
-        r'<svg [^>]*viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{name}">', svg, count=1
+        r'<svg [^>]*viewBox="([^"]*)"[^>]*>',
+        rf'<svg viewBox="\1" role="img" aria-label="{escape(name)}">',
+        svg,
+        count=1,
     )
     for variable, colour in re.findall(r"--(\w+): ([^;]+);", plots.variables(STAND_INS)):
         svg = svg.replace(colour, f"var(--{variable})")

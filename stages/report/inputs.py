@@ -58,6 +58,7 @@ class Graph:
     name: str
     folder: Path
     audit: dict
+    keys: list[str]
     labels: list[str]
     relations: list[str]
     categories: np.ndarray  # of the relations
@@ -75,6 +76,12 @@ class Graph:
     def drawn(self) -> bool:
         """Whether the pictures are drawings made by code."""
         return self.picture == MODALITIES["image"].drawn
+
+    @property
+    def broken(self) -> frozenset[int]:
+        """Entities that the audit holds for two things under one name."""
+        named = {one["entity"] for one in self.audit.get("fused", {}).get("entities", ())}
+        return frozenset(entity for entity, key in enumerate(self.keys) if key in named)
 
     @property
     def encoded(self) -> list[str]:
@@ -153,6 +160,7 @@ def read_graph(root: Path, name: str) -> Graph:
         name=name,
         folder=folder,
         audit=read_json(audit) if audit.exists() else {},
+        keys=entities["key"].to_pylist(),
         labels=labels,
         relations=[r or k for r, k in zip(*(relations[c].to_pylist() for c in ("label", "key")), strict=True)],
         categories=relations["category"].to_numpy(zero_copy_only=False),

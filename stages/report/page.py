@@ -2,26 +2,30 @@
 
 import base64
 import csv
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from pipeline.errors import UserError
+from pipeline.graph.audit import fused_table
 from pipeline.graph.vocabulary import SPLITS
 from stages import plots
 from stages.report import figures, words
 from stages.report import predictions as answers
 from stages.report import tables as report
-from stages.report.content import Section, Study, Trained, Wins
+from stages.report.content import Curve, Entity, Result, Section, Study, Trained, Wins
 from stages.report.inputs import Graph, Run, read_graph, read_json, read_runs
 from stages.report.predictions import Scoring
 from trainers.evaluation.metrics import METRICS, MRR
 from trainers.training.runs import load_run
 
 TEMPLATES = Path(__file__).parent / "templates"
+SHOWN = 100  # entities that are two things, on the page; its table has all
 
 
 def page(root: Path, graphs: Sequence[str], models: Sequence[str], load: Callable[[Path], Scoring] = load_run) -> str:
@@ -35,6 +39,24 @@ def page(root: Path, graphs: Sequence[str], models: Sequence[str], load: Callabl
     for name in graphs:
         graph = read_graph(root, name)
         sections.append(_section(graph, [run for run in runs if run.graph == name], load))
+    environment = _environment()
+    script = environment.get_template("report.js").render()
+    return environment.get_template("report.html").render(
+        sections=sections,
+        names=list(models),
+        models=[report.display(model) for model in models],
+        studies=_studies(root),
+        citations=report.citations(graphs, runs),
+        few=report.FEW,
+        light=plots.variables(plots.LIGHT),
+        dark=plots.variables(plots.DARK),
+        script=Markup(script),
+        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _environment() -> "Environment":
+    """Templates with the functions that they call."""
     environment = Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -42,15 +64,8 @@ def page(root: Path, graphs: Sequence[str], models: Sequence[str], load: Callabl
     environment.filters |= {"percent": _percent, "duration": _duration, "size": _size, "slug": report.plain}
     environment.filters["values"] = lambda one: one.values()
     environment.globals |= {"display": report.display, "short": words.short, "splits": SPLITS, "mrr": MRR}
-    return environment.get_template("report.html").render(
-        sections=sections,
-        models=[report.display(model) for model in models],
-        studies=_studies(root),
-        citations=report.citations(graphs, runs),
-        few=report.FEW,
-        light=plots.variables(plots.LIGHT),
-        dark=plots.variables(plots.DARK),
-    )
+    environment.globals["glyph"] = plots.glyph
+    return environment
 
 
 class Environment(jinja2.Environment):
@@ -74,29 +89,58 @@ def _section(graph: Graph, runs: list[Run], load: Callable[[Path], Scoring]) -> 
         findings=words.findings(graph.audit),
         coverage=Markup(figures.coverage(report.coverage(graph), f"coverage of {graph.name}")),
         missing=report.reasons_of_missing(graph),
+        fused=_fused(graph),
+        fused_table=_fused_table(graph),
         trained=_trained(graph, runs, load) if runs else None,
     )
 
 
+def _fused(graph: Graph) -> list[tuple[Entity, str, str]]:
+    """The entities that the audit holds for two things, the first SHOWN, with the relations that tell."""
+    ids = {key: entity for entity, key in enumerate(graph.keys)}
+    found = [one for one in graph.audit.get("fused", {}).get("entities", ()) if one["entity"] in ids]
+    return [
+        (answers.entity_of(graph, ids[one["entity"]]), _relations(one["one"]), _relations(one["other"]))
+        for one in found[:SHOWN]
+    ]
+
+
+def _relations(keys: Sequence[str]) -> str:
+    return ", ".join(map(words.short, keys))
+
+
+def _fused_table(graph: Graph) -> str:
+    found = graph.audit.get("fused") or {"entities": []}
+    return "data:text/csv;base64," + base64.b64encode(fused_table(found).encode()).decode("ascii")
+
+
 def _trained(graph: Graph, runs: Sequence[Run], load: Callable[[Path], Scoring]) -> Trained:
     """What the page shows of the models that were trained on a graph."""
-    results = report.results(runs, words.released_dev(graph.audit))
-    queries = answers.predictions(graph, runs, load=load)
+    results = report.results(graph, runs, words.released_dev(graph.audit))
+    queries, kinds = answers.predictions(graph, runs, load=load)
     thumbnails = answers.Thumbnails()
     thumbnails.read(graph, answers.entities(queries))
     wins = report.wins(graph, runs)
     return Trained(
         results=results,
-        figure=Markup(figures.intervals(results.rows, f"test {MRR.label} on {graph.name}")),
-        curves=[Markup(svg) for svg in _curves(graph.name, runs)],
+        figure=Markup(figures.intervals(results.rows, _told(results.rows, graph.name))),
+        differences=Markup(figures.differences(results.rows, results.sentence)),
+        curves=_curves(graph.name, runs),
         wins=wins,
         heat=[Markup(svg) for svg in _heat_maps(graph, runs, wins)],
         by_group=report.by_group(graph, runs),
         completed=report.completed(runs),
         reliability=Markup(_reliability(graph.name, runs)),
         queries=queries,
+        kinds=kinds,
         thumbnails=thumbnails.uris,
     )
+
+
+def _told(rows: Sequence[Result], graph: str) -> str:
+    """What the figure of results shows, in words."""
+    figures_ = ", ".join(f"{row.label} {MRR.text(row.mrr)}" for row in rows)
+    return f"Test {MRR.label} on {graph} in percent, the best first: {figures_}."
 
 
 def curves(root: Path, graphs: Sequence[str], models: Sequence[str]) -> dict[str, str]:
@@ -114,20 +158,22 @@ def curves(root: Path, graphs: Sequence[str], models: Sequence[str]) -> dict[str
 
 def _dev_curves(graph: str, runs: Sequence[Run]) -> str:
     """Dev MRR of all models in one figure; empty if no run has a history."""
-    dev = [
-        {"label": report.display(run.model), "place": place, "epoch": run.history["epoch"],
+    dev: list[dict[str, Any]] = [
+        {"label": report.display(run.model), "model": run.model, "place": place, "epoch": run.history["epoch"],
          "dev_mrr": run.history["dev_mrr"], "chosen": run.about.get("chosen_epoch")}
         for place, run in enumerate(runs) if len(run.history.get("epoch", ()))
     ]  # fmt: skip
-    return figures.dev_curves(dev, f"dev MRR on {graph} by epoch") if dev else ""
+    measured = [one for one in dev if np.isfinite(one["dev_mrr"]).any()]
+    best = ", ".join(f"{one['label']} {100 * np.nanmax(one['dev_mrr']):.1f} % at best" for one in measured)
+    return figures.dev_curves(dev, f"Dev MRR on {graph} by epoch: {best}.") if dev else ""
 
 
-def _curves(graph: str, runs: Sequence[Run]) -> list[str]:
+def _curves(graph: str, runs: Sequence[Run]) -> list[Curve]:
     """Dev MRR of all models in one figure, then each model's loss."""
     with_history = [(place, run) for place, run in enumerate(runs) if len(run.history.get("epoch", ()))]
     if not with_history:
         return []
-    drawn = [_dev_curves(graph, runs)]
+    drawn = [Curve(Markup(_dev_curves(graph, runs)), "", [])]
     other = ("epoch", "step", "dev_mrr", "triples_per_second", "seconds")
     for place, run in with_history:
         terms = {name: values for name, values in run.history.items() if name not in other and not _looked(name)}
@@ -135,16 +181,18 @@ def _curves(graph: str, runs: Sequence[Run]) -> list[str]:
         if len(values) == 2 and np.array_equal(values[0], values[1], equal_nan=True):
             terms = {"loss": terms["loss"]}  # its only term is the whole
         label = report.display(run.model)
-        drawn.append(
-            figures.loss_curves(f"Loss of {label}", place, run.history["epoch"], terms, f"loss of {label} on {graph}")
-        )
+        first, last = (float(terms["loss"][at]) for at in (0, -1))
+        told = f"Loss of {label} on {graph}: from {first:.3g} in the first epoch to {last:.3g} in the last."
+        svg = figures.loss_curves(f"Loss of {label}", place, run.history["epoch"], terms, told)
+        explained = [(one.replace("_", " "), words.LOSSES[one]) for one in terms if one in words.LOSSES]
+        drawn.append(Curve(Markup(svg), run.model, explained if len(terms) > 1 else []))
     return drawn
 
 
 def _reliability(graph: str, runs: Sequence[Run]) -> str:
     """The reliability of all models' probabilities in one figure, if there are such."""
     drawn = [
-        {"label": report.display(run.model), "place": place,
+        {"label": report.display(run.model), "model": run.model, "place": place,
          "bins": [one for side in run.completed["calibrated_on_dev"].values() for one in side["reliability"]]}
         for place, run in enumerate(runs) if run.completed
     ]  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.modalities import MODALITIES
 from pipeline.modalities.coverage import Coverage
 from pipeline.modalities.coverage import coverage as coverage_of
+from stages.report import verdict
 from stages.report.content import (
     Cell,
     Citation,
@@ -117,26 +118,66 @@ def _encoder(provenance: object) -> str:
     return str(found)
 
 
-def results(runs: Sequence[Run], audit_says: str) -> Results:
+def results(graph: Graph, runs: Sequence[Run], audit_says: str) -> Results:
     """The results of one graph's runs; `audit_says` as for `why_not_comparable`."""
     letters: dict[str, str] = {}
-    rows = [_result(place, run, runs, audit_says, letters) for place, run in enumerate(runs)]
+    against, winners = verdict.differences(runs), verdict.clear_winners(runs)
+    rows = [
+        _result(place, run, audit_says, letters, against[place], [name for name in winners if winners[name] == place])
+        for place, run in enumerate(runs)
+    ]
     shown = {plain(run.model) for run in runs}
     here = [row for row in published() if plain(row.graph) == plain(runs[0].graph)]
     printed = [name for name in headline() if any(row.figures.get(name) is not None for row in published())]
     others = [
         (row, [_printed(row.figures.get(name)) for name in printed]) for row in here if plain(row.model) not in shown
     ]
+    names = {run.model: display(run.model) for run in runs}
     return Results(
+        sentence=verdict.sentence(runs, names, _all_encoders(runs), against),
+        facts=facts(graph, runs),
         headings=[*(metric.heading for metric in in_report()), f"dev {MRR.heading}"],
-        rows=rows,
+        rows=sorted(rows, key=lambda row: -row.mrr),
         reasons=[(letter, reason) for reason, letter in letters.items()],
         published_headings=[METRICS[name].heading for name in printed],
         others=others,
     )
 
 
-def _result(place: int, run: Run, runs: Sequence[Run], audit_says: str, letters: dict[str, str]) -> Result:
+def facts(graph: Graph, runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """What a reader asks next of one graph's runs: terms, and what they are."""
+    abouts = [run.about for run in runs]
+    devices = sorted({about["device"] for about in abouts})
+    days = sorted({about["date"] for about in abouts if about.get("date")})
+    minutes = sum(run.seconds for run in runs) / 60
+    shares = ", ".join(f"{one.label} {100 * one.has.mean():.0f} %" for one in graph.covered.values())
+    found = [
+        ("Split", _split_in_words(abouts[0].get("split", ""))),
+        ("Encoders", _all_encoders(runs)),
+        ("Entities covered", shares),
+        ("Seeds", f"{verdict.seeds(runs)}: the intervals speak of other queries, not of another training"),
+        ("Trained", f"{minutes:.0f} min in all on {', '.join(devices)}{', ' + ' to '.join(days) if days else ''}"),
+    ]
+    with_paper = [display(run.model) for run in runs if find_published(run.graph, run.model)]
+    if with_paper:
+        found.append(("Repeats a paper?", f"No figure of {', '.join(with_paper)} is meant to: the letters say why not"))
+    return found
+
+
+def _split_in_words(split: str) -> str:
+    words = {"clean": "clean: dev shares no row with train or test", "released": "released: the published files"}
+    return words.get(split, split)
+
+
+def _all_encoders(runs: Sequence[Run]) -> str:
+    """The encoders of all runs that have any, each once."""
+    named = dict.fromkeys(encoders(run) for run in runs if run.about.get("encoders"))
+    return " / ".join(named) or "no encoders"
+
+
+def _result(
+    place: int, run: Run, audit_says: str, letters: dict[str, str], against: verdict.Difference | None, wins: list[str]
+) -> Result:
     """One row. Reasons that `letters` lacks are given the next letter there."""
     found = find_published(run.graph, run.model)
     reasons = why_not_comparable(run, audit_says) if found else []
@@ -145,15 +186,13 @@ def _result(place: int, run: Run, runs: Sequence[Run], audit_says: str, letters:
     measured = _measured(run.test.get("reference_protocol"))
     cells = []
     for metric in in_report():
-        ours = [one.test[metric.name] for one in runs]
         theirs = found.figures.get(metric.name) if found else None
-        best = (max if metric.higher_is_better else min)(ours)
         cells.append(
             Cell(
                 metric=metric.name,
                 heading=metric.heading,
                 text=metric.text(run.test[metric.name]),
-                best=metric.shown == "headline" and len(runs) > 1 and run.test[metric.name] == best,
+                clear=metric.name in wins,
                 interval=_interval(intervals.get(metric.name)),
                 as_the_paper=_as_the_paper(measured, metric),
                 published="" if theirs is None else _printed(theirs),
@@ -162,7 +201,7 @@ def _result(place: int, run: Run, runs: Sequence[Run], audit_says: str, letters:
     cells.append(Cell("dev_mrr", f"dev {MRR.heading}", MRR.text(run.dev[MRR.name])))
     low, high = intervals[MRR.name]
     label = display(run.model)
-    return Result(run, label, place, run.test[MRR.name], low, high, cells, found, marks, measured)
+    return Result(run, label, place, run.test[MRR.name], low, high, cells, found, marks, measured, against)
 
 
 def _interval(bounds: Sequence[float] | None) -> str:
@@ -229,7 +268,7 @@ def wins(graph: Graph, runs: Sequence[Run]) -> list[Wins]:
 
     Empty where a modality was not encoded.
     """
-    aligned = [_in_order(run.ranks) for run in runs]
+    aligned = [in_order(run.ranks) for run in runs]
     runs = [replace(run, ranks=ranks) for run, ranks in zip(runs, aligned, strict=True)]
     by = groups(graph, runs[0])
     reciprocal = np.stack([per_query(run.ranks["realistic"], MRR.name) for run in runs])
@@ -240,7 +279,7 @@ def wins(graph: Graph, runs: Sequence[Run]) -> list[Wins]:
     ]
 
 
-def _in_order(ranks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def in_order(ranks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The rows in an order that all runs share, so that row i is the same query in each."""
     order = np.lexsort([ranks[name] for name in ("realistic", "tail", "relation", "head", "direction")])
     return {name: column[order] for name, column in ranks.items()}
@@ -310,15 +349,24 @@ def by_group(graph: Graph, runs: Sequence[Run]) -> list[GroupRow]:
     for place, run in enumerate(runs):
         by = groups(graph, run)
         wanted = [by[name] for name in names if name in by]
+        if graph.broken:
+            wanted.append(_touches(graph, run))
         found = breakdown.table(run.ranks, [by["all"], *wanted], samples=1)
         for row in found.select(["group", "value", "direction", "queries", MRR.name]).to_pylist():
             if row["direction"] == breakdown.BOTH or row["group"] == "all":
-                what = names.get(row["group"], "direction")
+                what = "direction" if row["group"] == "all" else names.get(row["group"], row["group"])
                 value = {"tail": "tail asked", "head": "head asked"}.get(row["direction"], row["value"])
                 what, value = map(graph.in_its_words, (what, value))
                 line = table.setdefault((what, value), GroupRow(what, value, row["queries"], [None] * len(runs)))
                 line.mrr[place] = row[MRR.name] if row["queries"] >= FEW else None
     return list(table.values())
+
+
+def _touches(graph: Graph, run: Run) -> breakdown.Groups:
+    """Queries whose head or tail is two things under one name, and all others."""
+    broken = np.isin(np.stack([run.ranks["head"], run.ranks["tail"]]), list(graph.broken)).any(axis=0)
+    codes = np.asarray(broken, dtype=np.int64)
+    return breakdown.Groups("two things under one name", ("neither end", "head or tail"), codes)
 
 
 def citations(graphs: Sequence[str], runs: Sequence[Run]) -> list[Citation]:

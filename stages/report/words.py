@@ -7,6 +7,20 @@ from pipeline.errors import counted
 from pipeline.graph.vocabulary import EVALUATED, SPLITS
 from stages.report.content import Counts, Finding, Leak
 
+# What the terms of the losses are, by their column of history.csv.
+LOSSES = {
+    "loss": "the sum of the terms",
+    "link": "how far true triples stand from corrupted ones",
+    "generator": "of the networks that generate embeddings to fool the model: it rises as the model learns to tell "
+    "these apart, which is no divergence",
+    "adversarial": "true triples against ones with generated embeddings",
+    "mutual_information": "how much the experts of a modality repeat one another",
+    "estimators": "of the networks that estimate mutual information, which take steps of their own",
+    "contrastive": "an entity's embedding against that of others, under two dropouts",
+    "regularization": "the size of the embeddings",
+    "relation": "predicting the relation between head and tail",
+}
+
 
 def counts(audit: Mapping) -> Counts | None:
     """The counts of an audit.json; None if it is empty."""

@@ -45,7 +45,7 @@ def build(root: Path, name: str = "DB15K", models=MODELS, *, drawn: bool = True,
     rows = _facts(generator)
     released = {"train": rows[:1000], "dev": rows[900:1000], "test": rows[1000:1200]}
     used = {"train": rows[:900], "dev": rows[900:1000], "test": rows[1000:1200]}
-    keys = [f"http://dbpedia.org/resource/Entity_{one}" for one in range(ENTITIES)]
+    keys = addresses()
     labels = [f"{WORDS.split()[one % 10].title()} {one}" for one in range(ENTITIES)]
     names = ("country", "birthPlace", "starring", "genre", "isPartOf", "nearestCity")
     relations = [f"http://dbpedia.org/ontology/{name}" for name in names]
@@ -62,6 +62,11 @@ def build(root: Path, name: str = "DB15K", models=MODELS, *, drawn: bool = True,
         write_run(root / "runs" / name / model, name, model, scorer, used, known, place)
         scorers[root / "runs" / name / model] = scorer
     return scorers
+
+
+def addresses() -> list[str]:
+    """The entities' keys."""
+    return [f"http://dbpedia.org/resource/Entity_{one}" for one in range(ENTITIES)]
 
 
 def _facts(generator: np.random.Generator) -> np.ndarray:
