@@ -7,7 +7,7 @@ model (stages/settings.py), versions of the code (stages/code.py), links to what
 from pathlib import Path
 
 from pipeline import tables
-from stages import code, settings, watched
+from stages import settled, watched
 from stages.cli import stage
 from stages.params import load_params
 
@@ -17,11 +17,15 @@ OUT = Path("data/params.checked")
 @stage
 def main() -> None:
     params = load_params()
-    settings.check(params)
-    settings.write(params)
+    if not settled.settled():
+        from stages import code, settings  # here: they bring PyTorch, which takes seconds
+
+        settings.check(params)
+        settings.write(params)
+        code.write({name: block.get("family", "") for name, block in params.encoders.items()})
+        settled.settle()
     for graph in params.graphs:
         watched.watch(graph, params.graph[graph])
-    code.write({name: block.get("family", "") for name, block in params.encoders.items()})
     # Always the same bytes: what follows must not run again because some other key changed.
     tables.write_text(OUT, "params.yaml has been checked.\n")
 

@@ -10,11 +10,9 @@ from pipeline.graph.matching import Names
 from pipeline.modalities import Modality, released, released_files
 from pipeline.retry import RetryPolicy
 from pipeline.versions import code_version
-from stages.params import Params, ReleasedFiles
+from stages.params import RELEASED_FILES, Params, ReleasedFiles
 
 log = logging.getLogger(__name__)
-
-FILES = ("features", "tokens", "codebook", "index")
 
 
 def asked_for(params: Params, graph: str, modality: Modality) -> bool:
@@ -28,7 +26,7 @@ def import_released(params: Params, graph: str, modality: Modality, counts_path:
     folder, kind = Path("data") / graph, modality.name
     block: ReleasedFiles = getattr(params.graph[graph].released, kind)
     files = released.Files(
-        **{name: _path(params, folder, getattr(block, name)) for name in FILES},
+        **{name: _path(params, folder, getattr(block, name)) for name in RELEASED_FILES},
         tokens_per_picture=block.tokens_per_picture,
         padding_rows=block.padding_rows,
         keep_placeholders=block.placeholders == "keep",

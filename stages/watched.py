@@ -23,8 +23,7 @@ from pathlib import Path
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.modalities import MODALITIES
-from stages.params import Graph
-from stages.released import FILES
+from stages.params import RELEASED_FILES, Graph
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ def watch(name: str, graph: Graph, data: Path = Path("data")) -> None:
     )
     for kind in MODALITIES:
         files = getattr(graph.released, kind, None) if graph.encoded == "released" else None
-        named = {key: getattr(files, key, None) for key in FILES}
+        named = {key: getattr(files, key, None) for key in RELEASED_FILES}
         _links(base / "released" / kind, {key: path for key, path in named.items() if path and Path(path).exists()})
 
 

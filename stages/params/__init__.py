@@ -14,9 +14,9 @@ from pydantic import ConfigDict
 from pipeline.errors import UserError
 from pipeline.settings import Misfit, check, nearest, shown
 from stages.params.files import File
-from stages.params.schema import Choices, Graph, ReleasedFiles, Studies
+from stages.params.schema import RELEASED_FILES, Choices, Graph, ReleasedFiles, Studies
 
-__all__ = ["PATH", "Blocks", "Graph", "Params", "ReleasedFiles", "Studies", "load_params"]
+__all__ = ["PATH", "RELEASED_FILES", "Blocks", "Graph", "Params", "ReleasedFiles", "Studies", "load_params"]
 
 PATH = Path("params.yaml")
 WHAT = {"graphs": "graph", "models": "model", "encoders": "encoder"}  # the folders of configs/, and what a file is

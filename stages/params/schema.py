@@ -52,6 +52,9 @@ class GraphImages(Block):
         return self
 
 
+RELEASED_FILES = ("features", "tokens", "codebook", "index")  # keys of `ReleasedFiles` that name a file
+
+
 class ReleasedFiles(Block):
     features: str | None = None
     tokens: str | None = None

@@ -24,6 +24,9 @@ def clone(folder: Path, epochs: int = 1) -> Path:
     (folder / "dvc.lock").unlink(missing_ok=True)
     for library in (ROOT / "trainers").glob("_kernels*"):
         shutil.copy2(library, folder / "trainers")
+    # Rows that this tree has encoded are not computed for each clone again; where there are none, clones compute them.
+    if (ROOT / "data/.store").is_dir():
+        shutil.copytree(ROOT / "data/.store", folder / "data/.store")
     small(folder, epochs)
     # The environment is there already: `make` need not install.
     (folder / "build").mkdir()
@@ -36,7 +39,7 @@ def small(folder: Path, epochs: int = 1) -> None:
     set_key(folder, "graphs", ["mini"])
     set_key(folder, "models", ["transe"])
     set_key(folder, "mini", "epochs", epochs, file=TRANSE)
-    other = {**read_params(folder, "configs/encoders/minilm.yaml"), "pooling": "first"}
+    other = {**read_params(folder, "configs/encoders/minilm.yaml"), "pooling": "first", "max_tokens": 8}
     write_params(folder, other, "configs/encoders/other.yaml")
 
 

@@ -1,4 +1,4 @@
-"""Run by test_processes.py, alone or under torchrun: trains one model on the tiny graph, the first process saves it."""
+"""Run by test_processes.py, alone or under torchrun: trains models on the tiny graph, the first process saves them."""
 
 import json
 import sys
@@ -14,20 +14,26 @@ from trainers.training.checkpoint import save_tensors
 
 
 def main() -> None:
-    name, folder = sys.argv[1], Path(sys.argv[2])
+    """`argv[1]`: a folder; `argv[2]`: JSON, a list of [model, changes of its settings], a subfolder each by number."""
     torch.set_num_threads(1)
     processes.join(torch.device("cpu"))
+    for number, (name, changes) in enumerate(json.loads(sys.argv[2])):
+        train(name, changes, Path(sys.argv[1]) / str(number))
+    processes.leave()
+
+
+def train(name: str, changes: dict, folder: Path) -> None:
     module, data = module_of(name), tiny()
     # Without what each process draws for itself (see MoMoK), or weighs within its own part (see AdaMF-MAT).
-    changes = {"adversarial_weighting": "per_triple", "learning_rate": 0.01, "gate_noise": False, "fusion_dropout": 0.0}
-    learner = learner_of(module, data, settings_of(module, **{**changes, **json.loads(sys.argv[3])}))
+    alike = {"adversarial_weighting": "per_triple", "learning_rate": 0.01, "gate_noise": False, "fusion_dropout": 0.0}
+    learner = learner_of(module, data, settings_of(module, **{**alike, **changes}))
     rows, compared, slopes, multiplied = [], [], [], []
     contract = tucker.contract
     tucker.contract = lambda x, *rest: (
         (multiplied.append(len(x)) if torch.is_grad_enabled() else None) or contract(x, *rest)
     )
-    if hasattr(module, "link_loss"):
-        loss = module.link_loss
+    loss = getattr(module, "link_loss", None)
+    if loss:
         module.link_loss = lambda query, seen, *rest, **more: (
             compared.append(len(seen)) or loss(query, seen, *rest, **more)
         )
@@ -45,12 +51,14 @@ def main() -> None:
 
     learner.step = counted
     progress = fit(learner, data, folder / "work", 4, evaluate_every=2, checkpoint_every=2)
+    tucker.contract = contract
+    if loss:
+        module.link_loss = loss
     if processes.is_first():
         save_tensors(folder / "weights.safetensors", learner.model.state_dict())
         told = {"mrr": progress.best_mrr, "epoch": progress.epoch, "rows": sum(rows), "processes": processes.count()}
         told |= {"candidates": sum(compared), "slope": slopes[0], "multiplied": sum(multiplied)}
         (folder / "told.json").write_text(json.dumps(told))
-    processes.leave()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ draw of test queries for the same trained model. How much it moves with another 
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy import sparse, stats
+from scipy import sparse
 
 from pipeline.errors import UserError
 from trainers.evaluation.metrics import METRICS, headline, per_query
@@ -140,6 +140,8 @@ def compare(
 def _wilcoxon(a: np.ndarray, b: np.ndarray) -> float:
     if (a == b).all():
         return 1.0
+    from scipy import stats  # here: it takes a second or two, and only comparisons of runs need it
+
     return float(stats.wilcoxon(a, b, zero_method="pratt", method="asymptotic").pvalue)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
-from tests.helpers.tiny import ENTITIES, RELATIONS, fit, learner_of, settings_of, tiny
+from tests.helpers.tiny import ENTITIES, RELATIONS, by_heart, fit, learner_of, settings_of, tiny
 from trainers.about import MODELS, module_of
 from trainers.evaluation import ranking
 from trainers.training import loop, runs
@@ -31,13 +31,15 @@ def module(request):
 def test_it_learns_a_tiny_graph_by_heart_in_both_directions(module, tmp_path):
     data = tiny()
     learner = learner_of(module, data, settings_of(module))
-    fit(learner, data, tmp_path, 150)
     ranks = ranking.rank(learner.model.eval().scorer(), data.train, filter_index(data), entities=ENTITIES)
-    found = ranking.metrics(ranks)
     chance = float((2 / (ranks["candidates"] + 1)).mean())
     assert chance < 0.2
-    assert found["tail"]["mrr"] > module.ABOUT.memorises
-    assert found["head"]["mrr"] > module.ABOUT.memorises
+    for part in range(5):  # most need a fifth or two of the 150 epochs
+        fit(learner, data, tmp_path / str(part), 30)
+        found = by_heart(learner.model, data)
+        if min(found["tail"]["mrr"], found["head"]["mrr"]) > module.ABOUT.memorises:
+            return
+    raise AssertionError(f"150 epochs give {found}")
 
 
 @pytest.mark.parametrize("modalities", MODALITIES, ids="+".join)

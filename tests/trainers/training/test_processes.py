@@ -12,44 +12,54 @@ import torch
 from trainers.training.checkpoint import load_tensors
 
 ROOT = Path(__file__).parents[3]
+CASES = [
+    ("adamf_mat", {}),
+    ("adamf_mat", {"feature_table": "frozen", "optimizer": "lazy_adam", "negative_pool": 6}),
+    ("transe", {}),
+    ("momok", {}),
+    ("momok", {"candidates": 9, "missing": "mask"}),
+    ("mygo", {}),
+    ("mygo", {"candidates": 9}),
+]
 
 
-def train(name: str, folder: Path, launcher: list[str], changes: dict) -> tuple[dict, dict]:
+def train(folder: Path, launcher: list[str]) -> None:
+    """All cases one after the other, each into a subfolder by its number."""
     folder.mkdir()
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, *launcher, "-m", "tests.helpers.two_processes", name, str(folder), json.dumps(changes)],
+        [sys.executable, *launcher, "-m", "tests.helpers.two_processes", str(folder), json.dumps(CASES)],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def read(folder: Path) -> tuple[dict, dict]:
     return json.loads((folder / "told.json").read_text()), load_tensors(folder / "weights.safetensors")
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """The folders `one` and `two`: trained by so many processes. A launch costs more than what is trained in it."""
+    folder = tmp_path_factory.mktemp("trained")
+    train(folder / "one", [])
+    train(folder / "two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"])
+    return folder
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [
-        ("adamf_mat", {}),
-        ("adamf_mat", {"feature_table": "frozen", "optimizer": "lazy_adam", "negative_pool": 6}),
-        ("transe", {}),
-        ("momok", {}),
-        ("momok", {"candidates": 9, "missing": "mask"}),
-        ("mygo", {}),
-        ("mygo", {"candidates": 9}),
-    ],
-)
-def test_two_processes_end_where_one_ends(name, changes, tmp_path):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    alone, weights = train(name, tmp_path / "one", [], changes)
-    both, shared = train(name, tmp_path / "two", launcher, changes)
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{name}{len(changes)}" for name, changes in CASES])
+def test_two_processes_end_where_one_ends(number, trained):
+    alone, weights = read(trained / "one" / str(number))
+    both, shared = read(trained / "two" / str(number))
     assert (alone["processes"], both["processes"]) == (1, 2)
     assert both["slope"] == pytest.approx(alone["slope"], rel=1e-3)
-    if name == "momok":  # each process compares with its part of the candidates only
+    if CASES[number][0] == "momok":  # each process compares with its part of the candidates only
         assert 0 < both["candidates"] < 0.6 * alone["candidates"]
-    if name == "mygo":  # each process makes its part of the queries
+    if CASES[number][0] == "mygo":  # each process makes its part of the queries
         assert 0 < both["multiplied"] < 0.6 * alone["multiplied"]
     assert (both["epoch"], both["rows"]) == (alone["epoch"], alone["rows"])
     assert both["mrr"] == pytest.approx(alone["mrr"], abs=2e-3)
