@@ -64,5 +64,5 @@ def test_two_processes_end_where_one_ends(number, trained):
     assert (both["epoch"], both["rows"]) == (alone["epoch"], alone["rows"])
     assert both["mrr"] == pytest.approx(alone["mrr"], abs=2e-3)
     for key, value in weights.items():
-        # Adam makes steps of one size of gradients near 0, so sums in another order show: a tenth of a step at most.
-        torch.testing.assert_close(shared[key], value, rtol=1e-3, atol=1e-3, msg=lambda text, key=key: f"{key}: {text}")
+        # Adam makes steps of one size of gradients near 0, so sums in another order show: a fifth of a step at most.
+        torch.testing.assert_close(shared[key], value, rtol=1e-3, atol=2e-3, msg=lambda text, key=key: f"{key}: {text}")
