@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.kernels import address, library, loaded, room
+from trainers import room
+from trainers.kernels import address, library, loaded
 from trainers.kernels.dropout import fresh_seed, threshold
 
 BLOCK = 1 << 22  # numbers of the relations' matrices made at a time: 16 MB, read again while they are in cache

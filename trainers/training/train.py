@@ -17,12 +17,12 @@ from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.graph.filter_index import FilterIndex
 from pipeline.modalities import used
+from trainers import matmul, room
 from trainers.about import PaperProtocol, about_model, module_of
 from trainers.evaluation import ranking
 from trainers.evaluation.metrics import MRR
 from trainers.evaluation.protocols import TestProbe
-from trainers.kernels import matmul, room
-from trainers.kernels.matmul import Choice
+from trainers.matmul import Choice
 from trainers.training import data as reading
 from trainers.training import loop, processes, runs
 from trainers.training.checkpoint import file_lock

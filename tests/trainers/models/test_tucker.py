@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainers.kernels import attention, bce, dropout, library, room, tucker
+from trainers import room
+from trainers.kernels import attention, bce, dropout, library, tucker
 from trainers.parts.tucker import TuckERScorer
 from trainers.training.kvsall import Queries, link_loss
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trainers.kernels import matmul, room
+from trainers import matmul, room
 
 CPU = torch.device("cpu")
 
