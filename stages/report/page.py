@@ -244,12 +244,13 @@ def _studies(root: Path) -> list[Study]:
         rows = _rows(table) if table.exists() else []
         drawn = _study_figures(about["plot"], rows, str(about["title"]), path) if about.get("plot") and rows else []
         pictures = [_inline(path.with_name(name)) for name in about.get("pictures", ())]
+        shown = _columns_in_words(rows)
         found.append(
             Study(
                 title=about["title"],
                 protocol=about.get("protocol", ""),
-                header=list(rows[0]) if rows else [],
-                rows=[list(row.values()) for row in rows],
+                header=list(shown),
+                rows=[list(row) for row in zip(*shown.values(), strict=True)],
                 figures=[Markup(svg) for svg in drawn],
                 pictures=pictures,
             )
@@ -260,6 +261,20 @@ def _studies(root: Path) -> list[Study]:
 def _rows(path: Path) -> list[dict]:
     with open(path, encoding="utf-8", newline="") as handle:
         return list(csv.DictReader(handle))
+
+
+def _columns_in_words(rows: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
+    """A study's table as people read it: names in words, metrics in percent, no column that is empty."""
+    shown = {}
+    for name in rows[0] if rows else ():
+        cells = [row[name] or "" for row in rows]
+        metric = METRICS.get(name.removesuffix("_deviation"))
+        if metric and metric.percent:
+            cells = [metric.text(float(cell)) if _is_number(cell) else cell for cell in cells]
+        if any(cells):
+            label = metric.heading if metric else name.replace("_", " ")
+            shown[f"± {label}" if metric and name.endswith("_deviation") else label] = cells
+    return shown
 
 
 def _inline(path: Path) -> str:
