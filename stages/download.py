@@ -3,12 +3,11 @@
 import logging
 from pathlib import Path
 
-from tqdm import tqdm
-
 from pipeline.download import sources
 from pipeline.retry import RetryPolicy
 from stages.cli import arguments, stage
 from stages.params import load_params
+from stages.progress import Bar
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +22,7 @@ def main() -> None:
     if settings.folder is not None:
         copied = sources.copy_folder(settings.folder, raw)
         log.info("%s: %d files copied from %s", name, copied, settings.folder)
-    for file, pinned in tqdm(settings.files.items(), unit=" files", desc=f"download {name}", disable=None):
+    for file, pinned in Bar(settings.files.items(), unit=" files", desc=f"download {name}"):
         fetched = sources.fetch(
             pinned.address, pinned.sha256, raw / file, work=Path("data/.work/download"),
             mirror=sources.chosen_mirror(params.sources.mirror), record=Path("data") / name / "checksums.json",

@@ -8,8 +8,6 @@ import time
 from functools import cached_property
 from pathlib import Path
 
-from tqdm import tqdm
-
 from pipeline import tables
 from pipeline.encoding import encoders, records
 from pipeline.encoding import ray as encode_ray
@@ -26,6 +24,7 @@ from stages import released
 from stages.cli import stage
 from stages.params import Params, load_params
 from stages.params.encoders import encoder_settings
+from stages.progress import Bar
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ def encode_graph(
         "settings": dataclasses.asdict(maker.settings),
         **encoder.fingerprint,
     }
-    with tqdm(unit=" rows", desc=f"encode {modality.plural} of {graph}", disable=None) as bar:
+    with Bar(unit=" rows", desc=f"encode {modality.plural} of {graph}") as bar:
         return encode_modality(
             inputs,
             encoder,
@@ -218,7 +217,7 @@ def _on_ray(params: Params, inputs: Inputs, recipe: encode_ray.Recipe) -> None:
     )
 
 
-def _move(bar: tqdm, done: int, total: int) -> None:
+def _move(bar: Bar, done: int, total: int) -> None:
     bar.total = total
     bar.update(done - bar.n)
 

@@ -1,10 +1,7 @@
 """Raw answers of Wikidata, Wikipedia and Commons about a graph's entities: all that texts and pictures are made of."""
 
 import logging
-import sys
 from pathlib import Path
-
-from tqdm import tqdm
 
 from pipeline import tables
 from pipeline.retry import RetryPolicy
@@ -17,6 +14,7 @@ from pipeline.wikimedia.fetching import Addresses, Progress, Wanted, fetch
 from pipeline.wikimedia.store import WebStore
 from stages.cli import arguments, stage
 from stages.params import Params, load_params
+from stages.progress import Bar
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +62,7 @@ class _Bars:
 
     def __init__(self, graph: str):
         self._graph = graph
-        self._bar: tqdm | None = None
+        self._bar: Bar | None = None
         self._step = ""
 
     def __enter__(self) -> "_Bars":
@@ -74,11 +72,7 @@ class _Bars:
         if self._bar is None or state.step != self._step or state.total != self._bar.total:
             self.__exit__()
             self._step = state.step
-            # Every half minute where the output is a file: long runs are watched through logs.
-            interval = 0.1 if sys.stderr.isatty() else 30
-            self._bar = tqdm(
-                total=state.total, desc=f"{self._graph} {state.step}", mininterval=interval, maxinterval=interval
-            )
+            self._bar = Bar(total=state.total, desc=f"{self._graph} {state.step}", unit=" requests")
         self._bar.n = state.done
         self._bar.set_postfix_str(f"{state.failed} failed, {state.received / 1e6:.1f} MB", refresh=False)
         self._bar.update(0)

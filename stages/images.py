@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from pipeline import tables
 from pipeline.errors import UserError, counted
@@ -22,6 +21,7 @@ from pipeline.wikimedia import images
 from pipeline.wikimedia.images import from_commons
 from stages.cli import arguments, stage
 from stages.params import Params, load_params
+from stages.progress import Bar
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def main() -> None:
     pictured: set[int] = set()
     with Parts(folder / "images", provenance) as parts:
         rows = _rows(params, graph, folder, entities, about)
-        for one in tqdm(rows, unit=" pictures", desc=f"images {graph}", disable=None):
+        for one in Bar(rows, unit=" pictures", desc=f"images {graph}"):
             parts.add(one)
             counts.add(one)
             pictured.add(one["entity_id"])

@@ -133,6 +133,7 @@ class Train(Block):
     processes: AtLeastOne
     dev_sample: AtLeastOne | None
     train_on: Literal["train", "train+dev"]
+    tensorboard: bool
     matmul: Literal["auto", "plain", "tf32"]
     keep_memory: Count | None
 

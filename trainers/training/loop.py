@@ -21,6 +21,7 @@ from trainers.training import processes
 from trainers.training.checkpoint import Checkpoints, load_tensors, save_tensors
 from trainers.training.learner import Learner
 from trainers.training.optimizer import NotFinite
+from trainers.training.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ def fit(
     work: Path,
     show: bool | None = None,
     probe: Callable[[nn.Module, int], dict] | None = None,
+    each: Callable[[list[dict]], None] | None = None,
 ) -> Progress:
     """Train, and leave the learner's model with the weights that were best on dev.
 
@@ -59,7 +61,8 @@ def fit(
     epochs and after the last. After `patience` measurements without gain training stops (0: never). `work` holds what
     an interrupted run goes on from; it is found there by the next call with the same arguments, and is the caller's to
     delete. `show` draws a progress bar; None: if stderr is a terminal. `probe(model, epoch)` gives further columns of
-    the history after each epoch; nothing is chosen by them.
+    the history after each epoch; nothing is chosen by them. `each(history)` is called after each epoch, in the first
+    process, with all rows so far. Without a bar, a line of the log says each minute how far it is.
 
     Raises UserError if a loss term stops being finite or memory runs out; the last checkpoint stays.
     """
@@ -67,11 +70,12 @@ def fit(
     progress = _resume(checkpoints, learner)
     show = (sys.stderr.isatty() if show is None else show) and processes.is_first()
     steps = learner.steps_per_epoch
+    watch = Watch(epochs, steps, triples) if processes.is_first() and not show else None
     with tqdm(total=epochs * steps, initial=progress.epoch * steps, disable=not show, unit="step") as bar:
         while progress.epoch < epochs and not (patience and progress.without_gain >= patience):
             began = time.perf_counter()
             try:
-                row = _one_epoch(learner, progress, seed, bar)
+                row = _one_epoch(learner, progress, seed, bar, watch)
             except KeyboardInterrupt:
                 log.warning("Stopped in epoch %d; the last checkpoint is kept.", progress.epoch + 1)
                 raise
@@ -92,6 +96,8 @@ def fit(
             row["seconds"] = progress.seconds
             progress.history.append(row)
             bar.set_postfix(_postfix(row, progress))
+            if each and processes.is_first():
+                each(progress.history)
             if checkpoint_every and (progress.epoch % checkpoint_every == 0 or progress.epoch == epochs):
                 _save(checkpoints, learner, progress)
     processes.wait()
@@ -107,7 +113,7 @@ def reseed(seed: int, epoch: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1))
 
 
-def _one_epoch(learner: Learner, progress: Progress, seed: int, bar: tqdm) -> dict:
+def _one_epoch(learner: Learner, progress: Progress, seed: int, bar: tqdm, watch: Watch | None) -> dict:
     """One pass over the batches; the mean of each loss term, and their sum as `loss`."""
     reseed(seed, progress.epoch)
     learner.model.train()
@@ -118,6 +124,8 @@ def _one_epoch(learner: Learner, progress: Progress, seed: int, bar: tqdm) -> di
         except NotFinite as error:
             raise _not_finite(error.term, progress, len(taken)) from error
         bar.update()
+        if watch:
+            watch.step(progress.epoch, len(taken), taken[-1], _best(progress))
     for scheduler in learner.schedulers.values():
         scheduler.step()
     # The terms are looked at once an epoch: asking after every step would make a GPU wait for each of them.
@@ -182,8 +190,13 @@ def _resume(checkpoints: Checkpoints, learner: Learner) -> Progress:
 def _postfix(row: dict, progress: Progress) -> dict[str, str]:
     shown = {"loss": f"{row['loss']:.4f}", "triples/s": f"{row['triples_per_second']:,.0f}"}
     if progress.best_epoch:
-        shown["dev MRR"] = f"{progress.best_mrr:.4f} (epoch {progress.best_epoch})"
+        shown["dev MRR"] = _best(progress).removeprefix("dev MRR ")
     return shown
+
+
+def _best(progress: Progress) -> str:
+    """The best on dev so far in words; empty before it is measured."""
+    return f"dev MRR {progress.best_mrr:.4f} (epoch {progress.best_epoch})" if progress.best_epoch else ""
 
 
 def _explain_memory(error: RuntimeError, learner: Learner) -> None:

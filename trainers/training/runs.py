@@ -13,6 +13,7 @@ import json
 import platform
 import resource
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module, metadata
@@ -62,8 +63,13 @@ class Run:
 def save_run(path: Path, model: nn.Module, about: dict, history: list[dict]) -> None:
     """Write weights, history and, last, run.json: a folder with a run.json is complete."""
     save_tensors(path / "weights.safetensors", model.state_dict())
-    tables.write_text(path / "history.csv", _csv(history))
+    write_history(path, history)
     tables.write_json(path / "run.json", about)
+
+
+def write_history(path: Path, history: list[dict]) -> None:
+    """Write history.csv, also of a run that still trains."""
+    tables.write_text(path / "history.csv", _csv(history))
 
 
 def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
@@ -163,6 +169,7 @@ def describe(data: Data, *, model: str, settings: Any, split: str, encoders: dic
         "steps": progress.step,
         "triples_seen": progress.epoch * len(data.train),
         "seconds": progress.seconds,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "peak_memory_bytes": peak_memory(device),
         "device": device_name(device),
         "precision": str(precision).removeprefix("torch."),

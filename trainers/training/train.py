@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from trainers.evaluation.metrics import MRR
 from trainers.evaluation.protocols import TestProbe
 from trainers.matmul import Choice
 from trainers.training import data as reading
-from trainers.training import loop, processes, runs
+from trainers.training import loop, processes, runs, watch
 from trainers.training.checkpoint import file_lock
 from trainers.training.data import Data, Features, Tokens
 from trainers.training.memmap import digest
@@ -34,7 +35,7 @@ from trainers.training.version import run_version
 log = logging.getLogger(__name__)
 
 # What of a Schedule says where and how safely a run is trained, not what; its other fields decide the numbers.
-NO_NUMBER = ("device", "processes", "checkpoint_every", "keep_memory")
+NO_NUMBER = ("device", "processes", "checkpoint_every", "keep_memory", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Schedule:
     train_on: Literal["train", "train+dev"] = "train"
     matmul: Choice = "auto"
     keep_memory: int | None = None  # MiB; None: a quarter of what is free
+    tensorboard: bool = False  # write what TensorBoard shows into the folder `tensorboard` beside the work
     processes: int = 1  # of one machine; who starts them has read it, the run itself does not
 
 
@@ -107,6 +109,7 @@ def train(
             seed=seed,
             work=folder,
             probe=probe,
+            each=_watched(run, work.parent / "tensorboard" if schedule.tensorboard else None),
         )
     about = runs.describe(
         data,
@@ -133,6 +136,22 @@ def train(
         runs.save_run(run, learner.model, about, progress.history)
         shutil.rmtree(folder, ignore_errors=True)
     return about
+
+
+def _watched(run: Path, board: Path | None) -> Callable[[list[dict]], None]:
+    """What is written after each epoch for those who watch: history.csv, at most once a second, and TensorBoard's."""
+    write = watch.tensorboard(board / run.parent.name / run.name) if board and processes.is_first() else None
+    last = 0.0
+
+    def each(history: list[dict]) -> None:
+        nonlocal last
+        if write:
+            write(history[-1])
+        if time.monotonic() - last > 1:
+            runs.write_history(run, history)
+            last = time.monotonic()
+
+    return each
 
 
 def modalities_of(settings: object) -> list[str]:
