@@ -3,9 +3,11 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import torch
 from ruamel.yaml import YAML
 
+from pipeline import tables
 from trainers.evaluation import ranking
 from trainers.training import loop
 from trainers.training.data import Data, Features, Tokens
@@ -113,3 +115,18 @@ def fit(learner, data: Data, work, epochs: int, **changes) -> loop.Progress:
 
     plan = {"evaluate_every": epochs, "patience": 0, "checkpoint_every": 0, **changes}
     return loop.fit(learner, measure, triples=len(data.train), epochs=epochs, seed=0, work=work, show=False, **plan)
+
+
+def write_tables(folder, data, order) -> None:
+    """The tables of the tiny graph, its entities numbered by `order`."""
+    ids = np.arange(len(order), dtype=np.int32)
+    names = [f"entity {i}" for i in np.argsort(order)]
+    tables.write(folder / "entities.parquet", "entities", {"entity_id": ids, "key": names, "label": names}, {})
+    kinds = [f"relation {i}" for i in range(RELATIONS)]
+    columns = {"relation_id": np.arange(RELATIONS, dtype=np.int32), "key": kinds, "label": kinds}
+    tables.write(folder / "relations.parquet", "relations", columns | {"category": ["1-1"] * RELATIONS}, {})
+    rows = np.concatenate([data.train, data.dev, data.test]).astype(np.int32)
+    split = np.repeat(["train", "dev", "test"], [len(data.train), len(data.dev), len(data.test)])
+    rows[:, [0, 2]] = np.asarray(order, dtype=np.int32)[rows[:, [0, 2]]]
+    columns = {"head": rows[:, 0], "relation": rows[:, 1], "tail": rows[:, 2], "split": split}
+    tables.write(folder / "triples.parquet", "triples", columns, {"split": "clean"})

@@ -6,27 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline import tables
 from pipeline.errors import UserError
 from stages import evaluate
-from tests.helpers.tiny import ENTITIES, RELATIONS, settings_of, tiny
+from tests.helpers.tiny import ENTITIES, settings_of, tiny, write_tables
 from trainers.models import rotate
 from trainers.training.train import Schedule, check_inputs, train
-
-
-def write_tables(folder, data, order) -> None:
-    """The tables of the tiny graph, its entities numbered by `order`."""
-    ids = np.arange(len(order), dtype=np.int32)
-    names = [f"entity {i}" for i in np.argsort(order)]
-    tables.write(folder / "entities.parquet", "entities", {"entity_id": ids, "key": names, "label": names}, {})
-    kinds = [f"relation {i}" for i in range(RELATIONS)]
-    columns = {"relation_id": np.arange(RELATIONS, dtype=np.int32), "key": kinds, "label": kinds}
-    tables.write(folder / "relations.parquet", "relations", columns | {"category": ["1-1"] * RELATIONS}, {})
-    rows = np.concatenate([data.train, data.dev, data.test]).astype(np.int32)
-    split = np.repeat(["train", "dev", "test"], [len(data.train), len(data.dev), len(data.test)])
-    rows[:, [0, 2]] = np.asarray(order, dtype=np.int32)[rows[:, [0, 2]]]
-    columns = {"head": rows[:, 0], "relation": rows[:, 1], "tail": rows[:, 2], "split": split}
-    tables.write(folder / "triples.parquet", "triples", columns, {"split": "clean"})
 
 
 @pytest.fixture

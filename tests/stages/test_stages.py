@@ -16,7 +16,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # Keys that say where, how fast or how patiently, but not what: changing one must run nothing again.
 NO_OUTPUT = {
     *("sources", "store", "web", "graphs", "models", "path", "studies", "evaluate.memory", "complete.models"),
-    *("train.device", "train.processes", "train.checkpoint_every", "train.tensorboard"),
+    *("train.device", "train.processes", "train.checkpoint_every", "train.tensorboard", "train.keep_memory"),
     *("encode.batch_size", "encode.device", "encode.store_failure", "encode.executor", "encode.ray_address"),
 }
 # The files that hold what a script reads of configs/, as stages.params calls it.

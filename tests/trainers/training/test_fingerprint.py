@@ -14,7 +14,7 @@ from trainers.training.train import Schedule, fingerprint, train
 
 SCHEDULE = Schedule(device="cpu", precision="float32", evaluate_every=1, patience=0, checkpoint_every=1)
 # What says where and how safely a run is trained, each changed.
-ELSEWHERE = {"device": "auto", "processes": 2, "checkpoint_every": 3, "keep_memory": 5}
+ELSEWHERE = {"device": "auto", "processes": 2, "checkpoint_every": 3, "keep_memory": 5, "tensorboard": True}
 OTHER_NUMBERS = {"precision": "bfloat16", "evaluate_every": 2, "patience": 7, "dev_sample": 5,
                  "train_on": "train+dev", "matmul": "plain"}  # fmt: skip
 

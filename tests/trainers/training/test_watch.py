@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from pipeline.tables import read_json
-from tests.helpers.tiny import settings_of, tiny
-from tests.stages.test_evaluate import write_tables
+from tests.helpers.tiny import settings_of, tiny, write_tables
 from trainers.models import transe
 from trainers.training import runs
 from trainers.training.train import Schedule, train
