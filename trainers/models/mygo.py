@@ -6,13 +6,10 @@ learned unknown, through a second Transformer; TuckER makes one vector of its ou
 (hierarchical triple modeling). Views: a fine-grained contrastive loss pulls an entity's embedding towards means of its
 sequence under another dropout.
 
-The same numbers as the reference code, with less work:
-
-- [ENT] is the same vector for every entity, so its attention logits are x·(W_kᵀ q), and the value projection follows
-  the weighted sum; only that one place goes through the feed-forward network.
-- A token is projected and normalised once for each row of the codebook in use, not once for each place it stands at.
-  The dropout falls on the places, as in the reference.
-- The contrastive pass encodes the rows it compares, not all entities.
+The same numbers as the reference code, with less work: [ENT] is the same vector for every entity, so its attention
+logits are x·(W_kᵀ q), the value projection follows the weighted sum, and only that place goes through the feed-forward
+network; a token is projected and normalised once for each row of the codebook in use (the dropout falls on the places,
+as in the reference); the contrastive pass encodes the rows it compares, not all entities.
 """
 
 import math

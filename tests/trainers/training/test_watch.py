@@ -1,5 +1,6 @@
 """Training can be watched without a terminal: lines of the log, a history that grows, TensorBoard's files."""
 
+import itertools
 import logging
 
 import pytest
@@ -42,7 +43,7 @@ def trained(tmp_path, monkeypatch):
         seen.append((len((path / "history.csv").read_text().splitlines()) - 1, (path / "run.json").exists()))
 
     monkeypatch.setattr(runs, "write_history", counted)
-    monkeypatch.setattr("trainers.training.train.time.monotonic", lambda: 10.0 * len(seen) + 10)
+    monkeypatch.setattr("trainers.training.train.time.monotonic", itertools.count(10.0, 10.0).__next__)
     schedule = Schedule(device="cpu", precision="float32", evaluate_every=1, checkpoint_every=0, tensorboard=True)
     train("transe", settings_of(transe, epochs=3), schedule, graph=tmp_path / "data/mini/graph",
           encoded=tmp_path / "data/mini/encoded", run=tmp_path / "runs/mini/transe", work=tmp_path / "work/runs",
