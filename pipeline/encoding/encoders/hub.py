@@ -1,22 +1,26 @@
 """Where a model's files lie: a folder, a Python package, or the Hugging Face cache, filled once and then offline."""
 
-import json
 import logging
 import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from pipeline.errors import NO_JSON, UserError
+from pipeline.encoding.encoders import hub_files
+from pipeline.errors import UserError
 from pipeline.retry import PASSING, UNREACHABLE_RETRIES, RetryPolicy
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_SMALL = ["*.json", "*.txt", "*.model"]
 RETRY = RetryPolicy(retries=UNREACHABLE_RETRIES)
 
 
-def locate(model: str, revision: str | None, whole: bool = True) -> Path:
+def locate(model: str, revision: str | None, only: Sequence[str] = ()) -> Path:
     """The folder with a model's files: of a Python package, a folder, or the Hugging Face cache (filled if need be).
+
+    `only`: ends of a tensor's name, if no other tensor is needed; of a hub name just its bytes are fetched then.
 
     Raises UserError if the files are not there and cannot be had, or a hub name has no pinned revision.
     """
@@ -32,7 +36,7 @@ def locate(model: str, revision: str | None, whole: bool = True) -> Path:
             f"The model {model} needs a pinned `revision`, a commit of its hub page (40 hexadecimal digits){given}; so "
             "rows can be reused."
         )
-    return _from_hub(model, revision, whole)
+    return _from_hub(model, revision, only)
 
 
 def _in_package(model: str) -> Path:
@@ -46,41 +50,29 @@ def _in_package(model: str) -> Path:
     return folder
 
 
-def _from_hub(model: str, revision: str, whole: bool) -> Path:
+def _from_hub(model: str, revision: str, only: Sequence[str]) -> Path:
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub import errors as hub
-    from huggingface_hub import snapshot_download
 
+    apart = Path(constants.HF_HUB_CACHE).parent / "tessera" / model.replace("/", "--") / revision
+    if only and _complete(apart):
+        return apart
     try:
-        folder = Path(snapshot_download(model, revision=revision, allow_patterns=_SMALL, local_files_only=True))
+        folder = Path(snapshot_download(model, revision=revision, allow_patterns=["*.json"], local_files_only=True))
         if _complete(folder):
             return folder
     except hub.LocalEntryNotFoundError:
         pass
-    logging.getLogger(__name__).info("fetching %s at %s", model, revision)
     # The base of the hub's errors is what its HTTP library raises of a connection that breaks, whichever library it is.
     broken: type[Exception] = hub.HfHubHTTPError.__mro__[1]
 
-    def passes(error: Exception) -> bool:
-        if isinstance(error, hub.HfHubHTTPError):
-            return error.response is not None and error.response.status_code in PASSING
-        if isinstance(error, hub.OfflineModeIsEnabled):
-            return False
-        if isinstance(error, hub.LocalEntryNotFoundError):
-            return not isinstance(error.__cause__, hub.OfflineModeIsEnabled | hub.RevisionNotFoundError)
-        return isinstance(error, broken | ConnectionError | TimeoutError)
+    def tries(action: Callable[[], Any]) -> Any:
+        return RETRY.call(action, (broken, OSError), partial(_passes, broken))
 
     try:
-        fetch = partial(snapshot_download, model, revision=revision)
-        folder = Path(RETRY.call(lambda: fetch(allow_patterns=[*_SMALL, "*.safetensors"]), (broken, OSError), passes))
-        # Older models have pickles alone: read, but no code in them is run.
-        if not any(folder.glob("*.safetensors")):
-            RETRY.call(lambda: fetch(allow_patterns=["pytorch_model*.bin"]), (broken, OSError), passes)
-        if not _complete(folder):  # without a network the client is content with what is in the cache
-            raise UserError(
-                f"{model} at {revision} lies in the Hugging Face cache in part, and the hub does not give the rest; "
-                "try again with a network, or point `model` at a folder."
-            )
-        return folder
+        with _quiet():
+            found = hub_files.fetch_tokenizer_and(only, model, revision, apart, tries) if only else None
+            return found or hub_files.fetch_whole(model, revision, tries)
     except hub.GatedRepoError as error:
         raise UserError(
             f"{model} is gated: accept its licence on its hub page, then run `hf auth login`, or point `model` at "
@@ -92,9 +84,37 @@ def _from_hub(model: str, revision: str, whole: bool) -> Path:
         if isinstance(error, hub.RevisionNotFoundError) or isinstance(error.__cause__, hub.RevisionNotFoundError):
             raise UserError(f"{model} has no revision {revision}; take a commit of its hub page.") from error
         raise UserError(
-            f"{model} at {revision} is not in the Hugging Face cache and cannot be fetched ({first_line(error)}); "
-            "fetch it on a machine with a network, copy the cache (HF_HOME) here, or point `model` at a folder."
+            f"{model} at {revision} is not whole in the Hugging Face cache and cannot be fetched "
+            f"({first_line(error)}); fetch it on a machine with a network, copy the cache (HF_HOME) here, or point "
+            "`model` at a folder."
         ) from error
+
+
+def _passes(broken: type[Exception], error: Exception) -> bool:
+    """Whether what the hub's client raised may be another thing the next time."""
+    from huggingface_hub import errors as hub
+
+    if isinstance(error, hub.HfHubHTTPError):
+        return error.response is not None and error.response.status_code in PASSING
+    if isinstance(error, hub.OfflineModeIsEnabled):
+        return False
+    if isinstance(error, hub.LocalEntryNotFoundError):
+        return not isinstance(error.__cause__, hub.OfflineModeIsEnabled | hub.RevisionNotFoundError)
+    return isinstance(error, broken | ConnectionError | TimeoutError)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the hub's client and its HTTP library say of each request: what matters is said here."""
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "httpx", "httpx2", "httpcore")]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)
 
 
 def _complete(folder: Path) -> bool:
@@ -106,9 +126,9 @@ def _complete(folder: Path) -> bool:
 
 
 def index_of(folder: Path) -> Path | None:
-    """The index of weights that lie in several files, if there is one."""
-    names = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    """The index of weights that lie in several files, if that is how they are read."""
+    found = next((folder / name for name in hub_files.WEIGHTS if (folder / name).is_file()), None)
+    return found if found is not None and found.name.endswith(hub_files.INDEX) else None
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -117,10 +137,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises UserError if there is none, or several and nothing says which.
     """
     if (index := index_of(folder)) is not None:
-        try:
-            return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-        except (*NO_JSON, KeyError, AttributeError, TypeError) as error:
-            raise UserError(f"{index} is no index of weights ({first_line(error)}); fetch it again.") from error
+        return [folder / name for name in sorted(set(hub_files.shards(index).values()))]
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).is_file():
             return [folder / name]

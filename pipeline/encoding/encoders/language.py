@@ -92,7 +92,7 @@ class Language:
         self._settings = settings
         self._device = device
         self._precision = precision
-        self._folder = locate(settings.model, settings.revision, whole=settings.pooling != "none")
+        self._folder = locate(settings.model, settings.revision, only=EMBEDDINGS if settings.pooling == "none" else ())
         self._tokenizer = _tokenizer(self._folder, settings.model)
         self._blanks = _keeps_blanks(self._tokenizer)
         self._stop_words = stop_words.LISTS[settings.stop_words]

@@ -198,7 +198,7 @@ def test_models_that_are_not_there(monkeypatch, tmp_path):
             hub.locate(model, revision)
 
 
-def test_an_absent_or_gated_hub_model_is_a_sentence(monkeypatch):
+def test_an_absent_or_gated_hub_model_is_a_sentence(monkeypatch, tmp_path):
     """The hub's own errors, as its client raises them, without a network."""
     import httpx
     import huggingface_hub
@@ -211,16 +211,15 @@ def test_an_absent_or_gated_hub_model_is_a_sentence(monkeypatch):
     )
 
     waits = []
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(hub, "RETRY", RetryPolicy(retries=2, wait=waits.append))
     response = httpx.Response(403, request=httpx.Request("GET", "https://hub.invalid/x"))
 
     def hub_says(error: Exception):
-        def snapshot(*_, local_files_only: bool = False, **__):
-            if local_files_only:
-                raise LocalEntryNotFoundError("not in the cache")
+        def listing(*_, **__):
             raise error
 
-        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+        monkeypatch.setattr(huggingface_hub.HfApi, "model_info", listing)
 
     no_revision = LocalEntryNotFoundError("Got: RevisionNotFoundError")
     no_revision.__cause__ = RevisionNotFoundError("404", response=response)
