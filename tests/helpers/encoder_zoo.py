@@ -128,10 +128,11 @@ def blocks(folder: Path) -> dict[str, dict]:
         "vqgan": {"family": "vqgan", "weights": str(vqgan(folder / "vqgan")), "size": 32},
         "timm": {"family": "timm", "model": str(vit(folder / "timm"))},
         "patches": {"family": "patches", "codes": 32, "size": 32},
+        "clusters": {"family": "clusters", "model": str(vit(folder / "timm")), "codes": 16},
     }
 
 
-NAMES = ("bert", "bert-first", "bert-tokens", "roberta", "llama", "beit", "vqgan", "timm", "patches")
+NAMES = ("bert", "bert-first", "bert-tokens", "roberta", "llama", "beit", "vqgan", "timm", "patches", "clusters")
 
 
 def load(name: str, block: dict, inputs=None, precision: torch.dtype = torch.float32):

@@ -39,12 +39,30 @@ def locate(model: str, revision: str | None, only: Sequence[str] = ()) -> Path:
     return _from_hub(model, revision, only)
 
 
-def _in_package(model: str) -> Path:
-    package, _, inner = model.removeprefix("package:").partition("/")
+def weights_file(weights: str) -> Path:
+    """The file that `weights` names: a path, or package:<Python package>/<file in it>. Raises UserError."""
+    if not weights.startswith("package:"):
+        return Path(weights)
+    path = _inside_package(weights)
+    if not path.is_file():
+        raise UserError(f"The Python package of {weights} has no such file; check `weights`.")
+    return path
+
+
+def _inside_package(name: str) -> Path:
+    package, _, inner = name.removeprefix("package:").partition("/")
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"The model {model} lies in the Python package {package}, which is not installed; install it.")
-    folder = Path(next(iter(spec.submodule_search_locations))) / inner
+        raise UserError(
+            f"{name} lies in the Python package {package}, which is not installed: pip install "
+            f"{package.replace('_', '-')}."
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / inner
+
+
+def _in_package(model: str) -> Path:
+    package, _, inner = model.removeprefix("package:").partition("/")
+    folder = _inside_package(model)
     if not folder.is_dir():
         raise UserError(f"The Python package {package} has no folder {inner!r}; check `model: {model}`.")
     return folder

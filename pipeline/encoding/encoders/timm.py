@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from pipeline.encoding import torchvision_repair  # noqa: F401  (before timm)
 from pipeline.encoding.encoders import InvalidInput, Rows, checkpoints, file_sha256, pictures
-from pipeline.encoding.encoders.hub import locate
+from pipeline.encoding.encoders.hub import locate, weights_file
+from pipeline.encoding.encoders.layouts import converted
 from pipeline.errors import UserError
 from pipeline.settings import Commit
 from pipeline.versions import code_version
@@ -28,7 +29,8 @@ class Settings:
     model: str  # hub name such as timm/vit_base_patch16_224.augreg2_in21k_ft_in1k, a folder like one of the hub's, or,
     # with `weights`, the name of an architecture
     revision: Commit | None = None  # commit of a hub name; must be pinned
-    weights: str | None = None  # path of local weights for the architecture `model`
+    weights: str | None = None  # for the architecture `model`: a path, an address, or package:<package>/<file>
+    convert: Literal["efficientnet_lite0"] | None = None  # the layout that `weights` have, if not timm's
 
 
 class Timm:
@@ -37,10 +39,10 @@ class Timm:
     window = 0
 
     def __init__(self, settings: Settings, *, device: torch.device, precision: torch.dtype):
-        self._device, self._precision = device, precision
+        self._device, self._precision, self._layout = device, precision, settings.convert
         self._about: dict[str, Any]
         if settings.weights is not None:
-            self._file, self._about = Path(settings.weights), {"architecture": settings.model}
+            self._file, self._about = weights_file(settings.weights), {"architecture": settings.model}
         else:
             folder = locate(settings.model, settings.revision)
             self._file, self._about = _weights(folder), _config(folder)
@@ -78,9 +80,11 @@ class Timm:
             ) from error
 
     @cached_property
-    def _model(self) -> nn.Module:
+    def network(self) -> nn.Module:
+        """The model with its weights, without its classifier."""
         model = self._build()
         state = checkpoints.tensors(checkpoints.read(self._file), inside=("state_dict", "model"), path=self._file)
+        state = converted(state, self._layout, self._file)
         about: Any = model.pretrained_cfg
         classifier = about.get("classifier") or ()
         heads = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
@@ -110,13 +114,16 @@ class Timm:
         """All pictures cost the same."""
         return 0
 
+    def lots(self, items: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Prepared pictures as batches (B, 3, H, W) on the device, one by one where rows would depend on it."""
+        images = torch.stack(list(items)).to(self._device)
+        return images.split(1 if self._alone else len(images))
+
     def encode(self, items: Sequence[Tensor]) -> Rows:
         """Pooled features, no tokens."""
-        images = torch.stack(list(items)).to(self._device)
         mixed = self._precision != torch.float32
-        lots = images.split(1 if self._alone else len(images))
         with torch.inference_mode(), torch.autocast(self._device.type, self._precision, enabled=mixed):
-            features = torch.cat([self._model(lot) for lot in lots])
+            features = torch.cat([self.network(lot) for lot in self.lots(items)])
         if features.ndim != 2:
             raise UserError(
                 f"{self._about['architecture']} gives features of shape {tuple(features.shape)}, not pooled ones."
