@@ -222,7 +222,7 @@ class MyGO(ScoringModel):
         """What follows [ENT] in the sequences of the entities `rows` (None: all), before their biases."""
         found = []
         if self.has_structure:
-            table = self.structure
+            table: Tensor = self.structure
             if rows is not None:
                 table = F.embedding(rows, table, sparse=True) if self.sparse else table[rows]
             found.append(Segment(self.structure_norm(table), None, None, self.drop(self.settings.structure_dropout)))
