@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainers.parts.scorer import ScoringModel
 from trainers.training.data import Data
 from trainers.training.negative_sampling import candidates, products
-from trainers.training.sampling import Negatives
+from trainers.training.sampling import Negatives, counts
 from trainers.training.structure import Settings
 
 
@@ -96,7 +96,7 @@ class Bilinear(ScoringModel):
 
         `known` (B,) and `relation` (B,) make queries; triple i is query `row[i]` (M,) with `answer[i]` (M,).
         """
-        share = torch.bincount(row, minlength=len(known)) / len(row)
+        share = counts(row, len(known)) / len(row)
         x, r = self.rows(self.entity, known), self.relation[relation if self.reciprocal else relation % self.relations]
         sizes = [self.modulus(part).pow(3).sum(-1) for part in (x, r, self.rows(self.answers, answer))]
         return (share * (sizes[0] / 2 + sizes[1])).sum() + sizes[2].mean() / 2
@@ -106,7 +106,7 @@ class Bilinear(ScoringModel):
 
         Arguments as of `n3`.
         """
-        share = torch.bincount(row, minlength=len(known)) / len(row)
+        share = counts(row, len(known)) / len(row)
         x, t = self.rows(self.entity, known), self.rows(self.answers, answer)
         heads = x.square().sum(-1) + self.ask(x, relation).square().sum(-1)
         tails = t.square().sum(-1) + self.ask_back(t, relation[row]).square().sum(-1)

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -106,13 +107,23 @@ def file_lock(folder: Path, writes: bool = True) -> Iterator[None]:
 
 
 class Checkpoints:
-    """The checkpoints of one run, in one folder of its own."""
+    """The checkpoints of one run, in one folder of its own.
 
-    def __init__(self, folder: Path):
+    With `background` a thread writes them, from a copy in the host's memory, while training goes on: a GPU would wait
+    for the disk. What goes wrong then is raised by the next `save` or `wait`.
+    """
+
+    def __init__(self, folder: Path, *, background: bool = False):
         self.folder = folder
+        self._thread = ThreadPoolExecutor(1) if background else None
+        self._written: Future | None = None
 
-    def save(self, epoch: int, learner, progress: dict) -> None:
-        """Write the learner's state after `epoch` together with `progress` (JSON), then drop all but the newest two."""
+    def save(self, epoch: int, learner, progress: dict, then: Callable[[], object] = lambda: None) -> None:
+        """Write the learner's state after `epoch` together with `progress` (JSON), then drop all but the newest two.
+
+        `then` is called once that is done.
+        """
+        self.wait()
         tensors = {f"model.{name}": value for name, value in learner.model.state_dict().items()}
         rest: dict = {"progress": progress, "optimizers": {}, "schedulers": {}}
         for name, optimizer in learner.optimizers.items():
@@ -120,6 +131,26 @@ class Checkpoints:
             tensors |= {f"optimizer.{name}.{key}": value for key, value in found.items()}
         for name, scheduler in learner.schedulers.items():
             rest["schedulers"][name] = _plain(scheduler.state_dict())
+        if self._thread is None:
+            self._write(epoch, tensors, rest)
+            then()
+            return
+        tensors = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+        rest = json.loads(json.dumps(rest))  # training goes on changing what it holds
+
+        def write() -> None:
+            self._write(epoch, tensors, rest)
+            then()
+
+        self._written = self._thread.submit(write)
+
+    def wait(self) -> None:
+        """Until what `save` was given is written. Raises what that met, UserError where the disk is full."""
+        if self._written is not None:
+            written, self._written = self._written, None
+            written.result()
+
+    def _write(self, epoch: int, tensors: dict[str, Tensor], rest: dict) -> None:
         part = self.folder / f".epoch-{epoch}.part"
         shutil.rmtree(part, ignore_errors=True)
         save_tensors(part / "tensors.safetensors", tensors)

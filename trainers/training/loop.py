@@ -66,7 +66,8 @@ def fit(
 
     Raises UserError if a loss term stops being finite or memory runs out; the last checkpoint stays.
     """
-    checkpoints = Checkpoints(work)
+    on_gpu = next(learner.model.parameters()).device.type == "cuda"
+    checkpoints = Checkpoints(work, background=on_gpu)
     progress = _resume(checkpoints, learner)
     show = (sys.stderr.isatty() if show is None else show) and processes.is_first()
     steps = learner.steps_per_epoch
@@ -100,6 +101,7 @@ def fit(
                 each(progress.history)
             if checkpoint_every and (progress.epoch % checkpoint_every == 0 or progress.epoch == epochs):
                 _save(checkpoints, learner, progress)
+    checkpoints.wait()
     processes.wait()
     learner.model.load_state_dict(load_tensors(best_weights(work, progress.best_epoch)))
     began = time.perf_counter()
@@ -165,11 +167,14 @@ def _save(checkpoints: Checkpoints, learner: Learner, progress: Progress) -> Non
     """Write a checkpoint, then drop best weights that no kept checkpoint names."""
     if not processes.is_first():
         return
-    checkpoints.save(progress.epoch, learner, vars(progress))
-    named = {one["best_epoch"] for one in checkpoints.progresses()}
-    for path in checkpoints.folder.glob("best-*.safetensors"):
-        if int(path.stem.removeprefix("best-")) not in named:
-            path.unlink(missing_ok=True)
+
+    def drop() -> None:
+        named = {one["best_epoch"] for one in checkpoints.progresses()} | {progress.best_epoch}
+        for path in checkpoints.folder.glob("best-*.safetensors"):
+            if int(path.stem.removeprefix("best-")) not in named:
+                path.unlink(missing_ok=True)
+
+    checkpoints.save(progress.epoch, learner, vars(progress), drop)
 
 
 def _resume(checkpoints: Checkpoints, learner: Learner) -> Progress:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.training.sampling import local_slice, without_repetition
+from trainers.training.sampling import counts, local_slice, without_repetition
 
 BLOCK = {"cpu": 1 << 22, "cuda": 1 << 27}  # scores made at a time: 16 MB, which malloc keeps between steps
 
@@ -107,11 +107,13 @@ class _CrossEntropy(torch.autograd.Function):
         ctx.dtypes = query.dtype, answers.dtype
         left, right = query.to(compute), answers.to(compute)
         d_query, d_answers = torch.empty_like(left), torch.zeros(right.shape, device=right.device)
-        weight = torch.bincount(row, minlength=len(query)).float() / pairs
+        weight = counts(row, len(query)) / pairs
         cost = torch.zeros((), dtype=torch.float64 if kind == "cpu" else torch.float32, device=query.device)
         rows = max(1, BLOCK.get(kind, BLOCK["cpu"]) // len(answers))
-        starts = torch.arange(0, len(query) + rows, rows, device=row.device).clamp(max=len(query))
-        bounds = torch.searchsorted(row, starts).tolist()
+        bounds = [0, len(row)]
+        if len(query) > rows:  # what stands where is asked of the device, which has to be waited for
+            starts = torch.arange(0, len(query) + rows, rows, device=row.device).clamp(max=len(query))
+            bounds = torch.searchsorted(row, starts).tolist()
         for block, (begin, end) in enumerate(itertools.pairwise(bounds)):
             part = slice(block * rows, min((block + 1) * rows, len(query)))
             scores, distance = _scores(left[part], right, euclidean)

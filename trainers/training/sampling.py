@@ -48,6 +48,15 @@ def without_repetition(
             return drawn[places]
 
 
+def counts(index: Tensor, number: int) -> Tensor:
+    """(number,) float32: how often 0 … number−1 stand in `index` (n,), exact below 2²⁴.
+
+    Unlike `bincount` it waits for no GPU to say how large the largest is. Sums of ones are the same in any order.
+    """
+    ones = torch.ones(len(index), device=index.device)
+    return torch.zeros(number, device=index.device).index_add_(0, index, ones)
+
+
 def local_slice(number: int) -> tuple[slice, float]:
     """This process' part of a batch of `number` rows, and the factor that makes its mean loss one share of the whole.
 

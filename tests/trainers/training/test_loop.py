@@ -2,13 +2,15 @@
 
 import os
 import re
+import threading
+import time
 
 import pytest
 import torch
 from torch import nn
 
 from pipeline.errors import UserError
-from trainers.training import loop
+from trainers.training import checkpoint, loop
 from trainers.training.checkpoint import Checkpoints, file_lock, load_tensors
 
 
@@ -89,6 +91,32 @@ def test_a_torn_checkpoint_is_set_aside_and_the_one_before_it_used(tmp_path, cap
     assert learner.steps == 2 * (5 - 3)
     assert progress.epoch == 5
     assert learner.model.weight.item() == 10
+
+
+def test_checkpoints_that_a_thread_writes_are_those_of_their_epoch(tmp_path, monkeypatch):
+    written, save = [], checkpoint.save_tensors
+
+    def slowly(path, tensors):
+        time.sleep(0.05)
+        written.append((threading.current_thread() is threading.main_thread(), float(tensors["model.weight"])))
+        save(path, tensors)
+
+    monkeypatch.setattr(checkpoint, "save_tensors", slowly)
+    monkeypatch.setattr(loop, "Checkpoints", lambda folder, background: Checkpoints(folder, background=True))
+    fit(Counter(), tmp_path, epochs=3)
+    assert written == [(False, 2), (False, 4), (False, 6)]  # not what the weight was when the disk was done
+    assert fit(Counter(), tmp_path, epochs=5).epoch == 5
+    assert len(written) == 5
+
+
+def test_what_a_writing_thread_meets_stops_the_run(tmp_path, monkeypatch):
+    def full(path, tensors):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(checkpoint, "save_tensors", full)
+    monkeypatch.setattr(loop, "Checkpoints", lambda folder, background: Checkpoints(folder, background=True))
+    with pytest.raises(UserError, match="disk is full"):
+        fit(Counter(), tmp_path, epochs=2)
 
 
 def test_only_the_newest_two_checkpoints_and_the_best_weights_they_need_are_kept(tmp_path):
