@@ -26,6 +26,7 @@ from trainers.about import About, PaperProtocol
 from trainers.kernels.cross_entropy import linear_cross_entropy
 from trainers.kernels.dropout import dropout
 from trainers.kernels.ent_attention import Segment, mix, plain_weights
+from trainers.parts.contrastive import info_nce
 from trainers.parts.modules import Modules, ModuleSequence
 from trainers.parts.scorer import ScoringModel, evaluating
 from trainers.parts.token_selection import Selection, select
@@ -387,17 +388,6 @@ class MyGO(ScoringModel):
             segments, direction = self.segments(self.token_vectors(), None), self.key_directions()
             values = [segment.values() for segment in segments]
             return plain_weights(segments, values, direction, direction @ self.biases().T).mean(1)
-
-
-def info_nce(anchors: Tensor, views: Tensor, present: Tensor, temperature: float) -> Tensor:
-    """Cross entropy of each anchor (n, D) finding its own view (n, D) by cosine among all that are `present` (n,).
-
-    Rows that are not present take no part; 0 if none is.
-    """
-    similar = F.normalize(anchors.float(), dim=1, eps=1e-8) @ F.normalize(views.float(), dim=1, eps=1e-8).T
-    logits = (similar / temperature).masked_fill(~present, -math.inf)
-    own = torch.arange(len(logits), device=logits.device).masked_fill(~present, -100)
-    return F.cross_entropy(logits, own, ignore_index=-100, reduction="sum") / present.sum().clamp(min=1)
 
 
 def uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:

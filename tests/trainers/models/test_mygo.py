@@ -13,7 +13,8 @@ from pipeline.settings import build as checked
 from trainers.kernels import ent_attention
 from trainers.kernels.cross_entropy import linear_cross_entropy
 from trainers.kernels.ent_attention import Segment, mix
-from trainers.models.mygo import Learner, MyGO, Settings, build, info_nce
+from trainers.models.mygo import Learner, MyGO, Settings, build
+from trainers.parts.contrastive import info_nce
 from trainers.training.data import Data, Tokens
 
 ENTITIES, RELATIONS, CODES = 21, 4, 17
