@@ -1,0 +1,36 @@
+"""torch.compile takes the loss of a step as one graph, plain torch in the kernels' place, as on a GPU."""
+
+import pytest
+import torch
+
+from tests.helpers.tiny import learner_of, settings_of, tiny
+from trainers import kernels
+from trainers.about import module_of
+
+LOSSES = {
+    "mygo": lambda learner, batch: sum(learner.losses(batch).values()),
+    "momok": lambda learner, batch: learner.model(batch)[0],
+    "rotate": lambda learner, batch: learner.objective.loss(learner.model, batch)[0],
+    "transe": lambda learner, batch: learner.objective.loss(learner.model, batch)[0],
+    "complex": lambda learner, batch: learner.objective.loss(learner.model, batch)[0],
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler, on caches that it does not use
+def test_the_loss_of_a_step_is_one_graph(name, monkeypatch):
+    monkeypatch.setenv("TESSERA_KERNELS", "off")
+    kernels.library.cache_clear()
+    ignored = torch._dynamo.config.ignore_logging_functions | {kernels.log.info, kernels.log.warning}
+    monkeypatch.setattr(torch._dynamo.config, "ignore_logging_functions", ignored)
+    module = module_of(name)
+    learner = learner_of(module, tiny(), settings_of(module, gate_noise=False, fusion_dropout=0.0))
+    learner.model.train()
+    batch = next(iter(learner.batches(0)))
+    torch._dynamo.reset()
+    try:
+        compiled = torch.compile(lambda: LOSSES[name](learner, batch), backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(), LOSSES[name](learner, batch))
+    finally:
+        torch._dynamo.reset()
+        kernels.library.cache_clear()
