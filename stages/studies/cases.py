@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pipeline import tables
 from pipeline.encoding.encoders.hub import locate
+from pipeline.encoding.encoders.language import EMBEDDINGS
 from pipeline.errors import UserError
 from pipeline.modalities import MODALITIES, used
 from pipeline.modalities.coverage import Coverage, coverage
@@ -222,7 +223,7 @@ def _spelt(path: Path, ids: np.ndarray) -> dict[int, str]:
 
     used = np.unique(ids[ids >= 0]).tolist()
     try:
-        model = locate(made["settings"]["model"], made["settings"]["revision"], whole=False)
+        model = locate(made["settings"]["model"], made["settings"]["revision"], only=EMBEDDINGS)
         tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
     except (UserError, OSError, ValueError) as error:
         log.warning("Text tokens keep their numbers, for the tokenizer is not here: %s", error)
