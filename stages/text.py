@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline import tables
 from pipeline.errors import counted
-from pipeline.modalities import texts
+from pipeline.modalities import beyond_images, texts
 from pipeline.versions import code_version
 from pipeline.wikimedia import texts as web_texts
 from stages.cli import arguments, stage
@@ -24,14 +24,23 @@ def main() -> None:
     settings = params.graph[name].text
     folder = Path("data") / name
     entities = tables.read(folder / "graph" / "entities.parquet", "entities").sort_by("entity_id")
-    found, odd = look_up(settings.source, entities["key"].to_pylist(), folder)
+    keys, labels = entities["key"].to_pylist(), entities["label"].to_pylist()
+    if settings.source == "beyond_images":
+        base, _ = look_up(settings.base, keys, folder)
+        archive = folder / "raw" / beyond_images.ARCHIVE
+        found, odd = beyond_images.described(keys, labels, base, archive, name, settings.captions)
+        log.info("%s: %s with captions", name, counted(odd["with_captions"], "entity", "entities"))
+    else:
+        found, odd = look_up(settings.source, keys, folder)
     columns, counts = texts.rows(
-        entities["label"].to_pylist(), found, fields=params.text.fields, separator=params.text.separator,
+        labels, found, fields=params.text.fields, separator=params.text.separator,
         fallback=settings.fallback,
     )  # fmt: skip
     provenance = {"stage": "text", "source": settings.source, "fallback": settings.fallback}
+    if settings.source == "beyond_images":
+        provenance |= {"base": settings.base, "captions": settings.captions}
     provenance |= {"fields": list(params.text.fields), "separator": params.text.separator}
-    provenance["code_version"] = code_version(texts, web_texts)
+    provenance["code_version"] = code_version(texts, web_texts, beyond_images)
     tables.write(folder / "text.parquet", "text", columns, provenance)
     tables.write_json(folder / "text.json", {"source": settings.source, **counts, **odd})
     if odd.get("other_entities"):

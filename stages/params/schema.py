@@ -37,7 +37,9 @@ class PinnedFile(Block):
 
 
 class GraphText(Block):
-    source: Literal["table", "links", "qid", "title", "wikidata", "wikipedia", "none"] = "none"
+    source: Literal["table", "links", "qid", "title", "wikidata", "wikipedia", "beyond_images", "none"] = "none"
+    base: Literal["links", "qid", "title", "none"] = "none"
+    captions: Literal["merged", "each"] = "merged"
     fallback: Literal["none", "label"] = "none"
 
 
