@@ -45,8 +45,11 @@ class Inputs(ABC):
         left = set(map(bytes, self.keys[wanted]))
         held: list[tuple[bytes, str | bytes]] = []
         for key, raw in self._raw():
+            if not left:
+                break  # a small shard is done long before the tables end
             if key.rstrip(b"\0") in left:
                 left.discard(key.rstrip(b"\0"))
+                self._check(key, raw)
                 held.append((key, raw))
                 if len(held) >= at_once:
                     yield held
@@ -59,6 +62,9 @@ class Inputs(ABC):
     @abstractmethod
     def _raw(self) -> Iterator[tuple[bytes, str | bytes]]:
         """(key, raw input) of every row that has one, in the order of the files."""
+
+    def _check(self, key: bytes, raw: str | bytes) -> None:  # noqa: B027  most inputs need none
+        """Raise UserError if the input is not that of its key. Only what is wanted is looked at."""
 
     def _order(self, entity: list[int], image_ix: list[int], keys: list[bytes]) -> None:
         """Sort the rows, and refuse two of the same name."""
@@ -132,10 +138,11 @@ class Pictures(Inputs):
             for digest, status, content in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 if status != "ok" or digest is None:
                     continue
-                key = bytes.fromhex(digest)
-                if content is None or hashlib.sha256(content).digest() != key:
-                    raise UserError(f"{self.path} holds a picture whose bytes are not those of its sha256 {digest}.")
-                yield key, content
+                yield bytes.fromhex(digest), content or b""
+
+    def _check(self, key: bytes, raw: str | bytes) -> None:
+        if not isinstance(raw, bytes) or hashlib.sha256(raw).digest() != key:
+            raise UserError(f"{self.path} holds a picture whose bytes are not those of its sha256 {key.hex()}.")
 
 
 def read_inputs(modality: Modality, folder: Path) -> Inputs:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pipeline import tables
-from pipeline.encoding import run
+from pipeline.encoding import inputs, run
 from pipeline.encoding.inputs import Pictures, Texts
 from pipeline.encoding.publish import CHUNK
 from pipeline.encoding.run import encode_modality
@@ -357,3 +357,21 @@ def test_tables_of_nothing_are_read_as_nothing(tmp_path):
     tokens = data.read_tokens(tmp_path, 5)
     assert len(features.entity) == len(features.matrix) == 0
     assert len(tokens.entity) == len(tokens.values) == len(tokens.codebook) == 0
+
+
+def test_a_small_shard_reads_and_hashes_no_more_than_it_needs(tmp_path, monkeypatch):
+    pictures = Pictures(zoo.write_pictures(tmp_path / "images", [(e, 0, zoo.picture(e)) for e in range(200)]))
+    batches, stream = [], inputs._stream
+
+    def counted(*given):
+        for batch in stream(*given):
+            batches.append(batch.num_rows)
+            yield batch
+
+    monkeypatch.setattr(inputs, "_stream", counted)
+    checked: list[tuple] = []
+    monkeypatch.setattr(pictures, "_check", lambda *given: checked.append(given))
+    found = list(pictures.read(np.arange(200) == 3, 8))
+    assert found == [[(key_of(zoo.picture(3)), zoo.picture(3))]]
+    assert sum(batches) < 200
+    assert checked == found[0]
