@@ -4,7 +4,7 @@
 # make install  only installs
 # make verify   compares all that DVC keeps with its checksums, sets aside what is damaged
 # make import NAME=… TRIPLES=…   a graph of your own (docs/your-own-graph.md); VALID=, TEST=, TEXTS=, PICTURES=, FEATURES=
-#             and any other option of python -m stages.import_graph as OPTIONS="…"
+#             FROM=WN18RR (or FB15K-237, …) instead, and any other option of python -m stages.import_graph as OPTIONS="…"
 # make ask    opens a page on this machine that asks the trained runs of a graph (docs/asking.md); GRAPH=, MODELS=, PORT=
 # make study NAME=… GRAPH=… MODEL=…   one experiment: table, figure, words (docs/studies.md); SEEDS=, EPOCHS= on wish
 # make benchmark   fills benchmarks/results/ as far as MINUTES= (60) go, writes docs/results.md
@@ -51,7 +51,8 @@ verify: $(STAMP)
 	python -m stages.ops.verify
 
 import: $(STAMP)
-	python -m stages.import_graph --name "$(NAME)" --triples $(TRIPLES) $(if $(VALID),--valid $(VALID)) \
+	python -m stages.import_graph $(if $(NAME),--name "$(NAME)") $(if $(TRIPLES),--triples $(TRIPLES)) \
+		$(if $(FROM),--from "$(FROM)") $(if $(VALID),--valid $(VALID)) \
 		$(if $(TEST),--test $(TEST)) $(if $(TEXTS),--texts "$(TEXTS)") $(if $(PICTURES),--pictures "$(PICTURES)") \
 		$(if $(FEATURES),--features "$(FEATURES)") $(OPTIONS)
 

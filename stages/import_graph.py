@@ -6,13 +6,21 @@ docs/your-own-graph.md shows all of it.
 """
 
 import argparse
+from pathlib import Path
 
-from pipeline.errors import counted
+from pipeline.download.sources import chosen_mirror
+from pipeline.errors import UserError, counted
 from pipeline.graph.vocabulary import SPLITS
 from pipeline.importing.delimited import NAMES, Guess
 from pipeline.importing.graph import Found, Imported, import_graph
+from pipeline.importing.located import located
+from pipeline.importing.public import PUBLIC, labels_in, public
 from pipeline.modalities import MODALITIES
+from pipeline.retry import RetryPolicy
 from stages.cli import arguments, stage
+from stages.params import load_params
+
+WORK = Path("data/.work/import")
 
 
 @stage
@@ -23,27 +31,65 @@ def main() -> None:
         None if args.header is None else args.header == "yes",
         tuple(args.columns.split(",")) if args.columns else None,
     )
+    named = {one: getattr(args, one) for one in ("triples", "valid", "test", "texts", "labels", "relations")}
+    if args.from_public is not None:
+        named, guess = _public(args, named, guess)
+    elif not args.triples or not args.name:
+        raise UserError(
+            "Say what the graph will be called and where its triples are: --name and --triples (or --from)."
+        )
+    named |= {one: _located(args.name, named[one]) for one in ("triples", "valid", "test")}
     imported = import_graph(
-        args.name, args.triples, valid=args.valid, test=args.test, texts=args.texts, pictures=args.pictures,
-        features=args.features, order=args.order, modality=args.modality, guess=guess, replace=args.replace,
+        args.name, named.pop("triples"), **named, pictures=args.pictures, features=args.features, order=args.order,
+        modality=args.modality, tokens=args.tokens, guess=guess, replace=args.replace,
     )  # fmt: skip
     print("\n".join(told(args.name, imported)))
 
 
+def _public(args: argparse.Namespace, named: dict, guess: Guess) -> tuple[dict, Guess]:
+    """The files of a public graph, where nothing else is said."""
+    args.name = args.name or args.from_public
+    found = public(args.from_public, WORK / "public", **_fetching())
+    print(f"{args.from_public}: {PUBLIC[args.from_public].source}")
+    own = {one: [path] if one in ("triples", "valid", "test") else path for one, path in found.items()}
+    about = PUBLIC[args.from_public]
+    if about.label_before:
+        own["labels"] = labels_in(found["texts"], about.label_before)
+    return {one: own.get(one) if given is None else given for one, given in named.items()}, about.guess
+
+
+def _located(name: str, given: list | None) -> list | None:
+    """Files of triples; what is an address or lies in an archive is brought here first."""
+    if given is None:
+        return None
+    remote = any(str(one).startswith(("http://", "https://")) for one in given)
+    return [located(one, WORK / name, **(_fetching() if remote else {})) for one in given]
+
+
+def _fetching() -> dict:
+    sources = load_params().sources
+    return {"mirror": chosen_mirror(sources.mirror), "retry": RetryPolicy(sources.timeout, sources.retries)}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = arguments(__doc__ or "")
-    parser.add_argument("--name", required=True, help="what the graph will be called")
-    parser.add_argument("--triples", required=True, nargs="+", metavar="FILE",
-                        help="TSV, CSV, Parquet, N-Triples (.nt), Turtle (.ttl), or OpenKE's folder")  # fmt: skip
+    parser.add_argument("--name", help="what the graph will be called (with --from: as it is called there)")
+    parser.add_argument("--triples", nargs="+", metavar="FILE",
+                        help="TSV, CSV, Parquet, N-Triples, Turtle, OpenKE's folder, a zip or an address")  # fmt: skip
+    parser.add_argument("--from", dest="from_public", metavar="GRAPH", help=f"a public graph: {', '.join(PUBLIC)}")
     parser.add_argument("--valid", nargs="+", metavar="FILE", help="validation triples; left out: carved out")
     parser.add_argument("--test", nargs="+", metavar="FILE", help="test triples; left out: carved out")
-    parser.add_argument("--texts", metavar="FILE", help="a table of key, label, description, aliases")
-    parser.add_argument("--pictures", metavar="FOLDER", help="a folder, zip or tar of <entity>/<file>")
-    parser.add_argument("--features", metavar="FILE", help=".npz, .parquet, .pth with keys, or .npy with --order")
+    parser.add_argument("--texts", metavar="FILE", help="a table of key, label, description, aliases; or: wikidata")
+    parser.add_argument("--labels", metavar="FILE", help="a table of key and label of entities, beside --texts")
+    parser.add_argument("--relations", metavar="FILE", help="a table of key and label of relations")
+    parser.add_argument("--pictures", metavar="FOLDER", help="a folder, zip or tar of <entity>/<file>; or: commons")
+    parser.add_argument("--features", metavar="FILE", help=".npz, .parquet, .pth, .h5 with keys, or .npy with --order")
     parser.add_argument("--order", metavar="FILE", help="the keys of the features, one a line, where they have none")
     parser.add_argument(
         "--modality", choices=list(MODALITIES), default="image", help="what the features are of (image)"
     )
+    parser.add_argument("--tokens", type=int, default=0, metavar="N",
+                        help="make N tokens of each vector, for models that read tokens (0: none)")  # fmt: skip
     parser.add_argument("--delimiter", help=f"what parts the fields: a character, or {', '.join(NAMES)}")
     parser.add_argument("--header", choices=("yes", "no"), help="whether the first line names the columns")
     parser.add_argument("--columns", help="what the columns are, such as head,tail,relation")

@@ -80,13 +80,29 @@ def _check_what_models_read(params: Params) -> None:
         chosen = getattr(model_settings(params, model, graph), "modalities", ())
         for modality in (one for one in MODALITIES.values() if one.name in chosen and len(reads) == 1):
             block = getattr(params, modality.key, None)
-            if block is None or params.graph[graph].encoded == "released":
+            given = getattr(params.graph[graph].released, modality.name, None)
+            if params.graph[graph].encoded == "released" and given is not None:
+                _check_released(params, graph, model, modality.name, reads[0])
+                continue
+            if block is None:
                 continue
             if reads[0] not in encoders.gives(*encoder_settings(params, block.encoder)):
                 way = (modality.key, "encoder")
                 said = f"it gives no {reads[0]}, which {model} reads of the {modality.plural} of {graph}"
                 out = f"choose another, or take {modality.name} out of modalities in configs/models/{model}.yaml."
                 raise File(params.path).refusal(way, f"{'.'.join(way)} cannot be {block.encoder!r}: {said}; {out}")
+
+
+def _check_released(params: Params, graph: str, model: str, modality: str, reads: str) -> None:
+    """Released files must be of the kind that a model reads."""
+    given = getattr(params.graph[graph].released, modality)
+    if getattr(given, reads) is None:
+        make = "import the graph again with --tokens 8 (docs/your-own-graph.md)" if reads == "tokens" else "name some"
+        raise params.graph.file(graph).refusal(
+            ("released", modality),
+            f"released.{modality} has no {reads}, which {model} reads; {make}, or take {modality} out of modalities in "
+            f"configs/models/{model}.yaml.",
+        )
 
 
 def write(params: Params) -> None:

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 _Q_ID = re.compile(r"Q[1-9][0-9]*")
+_SEPARATORS = re.compile(r"[/._\s]+")
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -37,6 +38,11 @@ def _spaced(name: str) -> str:
     return unicodedata.normalize("NFC", name).replace("_", " ").strip()
 
 
+def _loose(name: str) -> str:
+    """A name with all that stands for a slash in names of files taken as one."""
+    return " ".join(_SEPARATORS.split(unicodedata.normalize("NFC", name))).strip()
+
+
 @dataclass(frozen=True)
 class Matched:
     """What became of names: `entity` maps each matched name to its entity_id; the others are listed."""
@@ -58,7 +64,8 @@ class Matched:
 
 class Names:
     """All names that a graph's entities go by. A name is looked up in this order, the first form that knows it wins:
-    key, key without brackets, Q-id, title, label; each as it stands, then percent-decoded. Numbers are ids only if all
+    key, key without brackets, Q-id, title, label; each as it stands, then percent-decoded; last, key or title with `/`,
+    `.`, `_` and space being one (`/m/027rn`, `m.027rn`), where only one entity has it. Numbers are ids only if all
     names looked up together are numbers and no entity has such a key (`1984` is a novel first, a row number last).
     """
 
@@ -67,6 +74,7 @@ class Names:
         self._entities = len(keys)
         self._forms: list[dict[str, list[int]]] = [defaultdict(list) for _ in range(4)]
         by_key, by_q_id, by_title, by_label = self._forms
+        self._loose: dict[str, list[int]] = defaultdict(list)
         for entity, key in enumerate(keys):
             for form in dict.fromkeys((key, plain_key(key))):
                 by_key[_spaced(form)].append(entity)
@@ -74,6 +82,8 @@ class Names:
             if found:
                 by_q_id[found].append(entity)
             by_title[title(key)].append(entity)
+            for form in {_loose(plain_key(key)), _loose(title(key))}:
+                self._loose[form].append(entity)
         for entity, label in enumerate(labels):
             if label:
                 by_label[_spaced(label)].append(entity)
@@ -105,7 +115,7 @@ class Names:
             for known in self._forms:
                 if found := known.get(form):
                     return list(dict.fromkeys(found))
-        return []
+        return self._loose.get(_loose(unquote(plain)), []) if _loose(plain) else []
 
 
 def entity_name(path: str) -> str:

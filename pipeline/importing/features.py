@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.graph.matching import Matched, Names
 from pipeline.graph.text_files import lines
 from pipeline.importing.delimited import read_parquet
+from pipeline.modalities.released_files import read_hdf5
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Features:
 
 
 def read_features(source: object, names: Names, order: str | Path | None = None) -> Features:
-    """Read .npz (keys and a matrix, or one vector a name), .parquet (key, embedding), .pth (a dict of names), or .npy
-    and plain tensors whose keys `order` lists; or a pandas DataFrame (key, embedding), or a dict of vectors.
+    """Read .npz (keys and a matrix, or one vector a name), .parquet (key, embedding), .pth (a dict of names), .h5 (name
+    -> vector, or several: their mean), or .npy and plain tensors whose keys `order` lists; or a pandas DataFrame (key,
+    embedding), or a dict of vectors.
 
     Any float or integer type; entities may be missing. Raises UserError for an array without keys, for keys given
     twice, for rows of unlike widths, and if no name is an entity.
@@ -98,10 +100,15 @@ def _load(path: Path) -> np.ndarray | Mapping:
             return {key: arrays[key] for key in arrays.files}
     if path.suffix == ".npy":
         return np.load(path, allow_pickle=False)
+    if path.suffix in (".h5", ".hdf5"):
+        # Several vectors of one name (its pictures, its sentences) count as their mean.
+        return {name: rows.mean(0) for name, rows in read_hdf5(path)}
     if path.suffix in (".pth", ".pt"):
         value = torch.load(path, map_location="cpu", weights_only=True)
         return dict(value) if isinstance(value, Mapping) else _array(value)
-    raise UserError(f"{path}: features are read from .npz, .parquet, .npy and .pth, not from {path.suffix or 'this'}.")
+    raise UserError(
+        f"{path}: features are read from .npz, .parquet, .npy, .h5 and .pth, not from {path.suffix or 'this'}."
+    )
 
 
 def _array(value: object) -> np.ndarray:

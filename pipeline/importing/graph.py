@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline import tables
@@ -21,9 +22,10 @@ from pipeline.graph.labels import readable
 from pipeline.graph.matching import Matched, Names, match_files
 from pipeline.graph.name_triples import ORDER, header
 from pipeline.graph.splits import choose
+from pipeline.importing.codebook import quantise
 from pipeline.importing.delimited import FIND_OUT, Guess
 from pipeline.importing.features import Features, read_features
-from pipeline.importing.texts import Texts, nearest, read_texts
+from pipeline.importing.texts import Texts, nearest, read_labels, read_texts
 from pipeline.importing.triples import Triples, joined, read_triples
 from pipeline.modalities import MODALITIES
 from pipeline.modalities.archives import open_archive
@@ -35,8 +37,10 @@ WRITTEN = (
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _PLAIN = re.compile(r"[A-Za-z0-9./_][\w./-]*")
 _RECORD = "imported.json"  # a source folder without it is not ours to replace
-_FILES = {_RECORD, "train.tsv", "valid.tsv", "test.tsv", "triples.tsv", "entities.tsv", "text.tsv"}
-_FILES |= {f"{modality}-features.parquet" for modality in MODALITIES}
+_FILES = {_RECORD, "train.tsv", "valid.tsv", "test.tsv", "triples.tsv", "entities.tsv", "relations.tsv", "text.tsv"}
+_FILES |= {f"{modality}-{kind}" for modality in MODALITIES
+           for kind in ("features.parquet", "tokens.json", "codebook.npy")}  # fmt: skip
+FROM_WEB = {"wikidata", "wikipedia"}  # texts that the stages ask for by Q-id or title, instead of a table
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,18 @@ class Imported:
 def import_graph(
     name: str, triples: object, *, valid: object = None, test: object = None, texts: object = None,
     pictures: str | Path | None = None, features: object = None, order: str | Path | None = None,
-    modality: str = "image", guess: Guess = FIND_OUT, replace: bool = False, project: str | Path = ".",
+    modality: str = "image", tokens: int = 0, labels: object = None, relations: object = None,
+    guess: Guess = FIND_OUT, replace: bool = False, project: str | Path = ".",
 ) -> Imported:  # fmt: skip
     """Bring a graph into `project`: its triples, and texts, pictures and features where there are such.
 
     `triples` (and `valid`, `test`) is a path or a pandas DataFrame, or a list of such; `texts` a path or a DataFrame;
     `pictures` a folder or archive of <entity>/<file>, which stays where it is; `features` a path, a DataFrame (key,
     embedding) or a dict of vectors, of which `modality` ("text" or "image") says what they are of; `order` lists the
-    keys of an array that has none. `guess` corrects what is found out about the files of triples.
+    keys of an array that has none; `tokens`: so many are made of each vector (see codebook.py), 0: none. `labels` and
+    `relations` are tables of key and label, of entities and of relations. `texts` may be "wikidata" or "wikipedia", and
+    `pictures` "commons": the stages then ask there, by Q-id or title. `guess` corrects what is found out about files of
+    triples.
 
     Raises UserError, and has then written nothing, if anything cannot be used or the graph is there already.
     """
@@ -88,35 +96,51 @@ def import_graph(
     keys = list(
         dict.fromkeys([*read.entities, *(one for rows in read.splits.values() for row in rows for one in row[::2])])
     )
-    labels = [read.labels.get(key) or readable(key) for key in keys]
-    names = Names(keys, labels)
+    called = [read.labels.get(key) or readable(key) for key in keys]
+    names = Names(keys, called)
     matched: dict[str, Found] = {}
+    if labels is not None:
+        matched["labels"], called = _labelled(labels, names, keys, called, read.notes)
+        names = Names(keys, called)
+    named = _named(relations, read)
     described = None
-    if texts is not None:
+    if texts is not None and not _from_web(texts):
         described = read_texts(texts, names)
         read.notes += described.notes
         matched["texts"] = _found(described.matched, keys)
-        labels = [described.rows[at][0] if at in described.rows and described.rows[at][0] else label
-                  for at, label in enumerate(labels)]  # fmt: skip
-        names = Names(keys, labels)
-    if pictures is not None:
+        called = [described.rows[at][0] if at in described.rows and described.rows[at][0] else label
+                  for at, label in enumerate(called)]  # fmt: skip
+        names = Names(keys, called)
+    if pictures is not None and pictures != "commons":
         matched["pictures"] = _pictures(pictures, names, keys)
     vectors = None
     if features is not None:
         vectors = read_features(features, names, order)
         matched[f"features ({modality})"] = _found(vectors.matched, keys)
+    elif tokens:
+        raise UserError(
+            "Tokens are made from features, of which none are given; name their file, or leave --tokens out."
+        )
     (project / "data").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".import-{name}-", dir=project / "data") as scratch:
         new = Path(scratch) / "source"
         new.mkdir()
-        _write(new, read, keys, labels, described)
+        _write(new, read, keys, called, described)
+        _write_relations(new, named)
         graph, found = _as_ingest_reads(new, source, described is not None)
         tables.write_json(new / _RECORD, {"notes": read.notes, "entities": len(keys)})
         if vectors is not None:
             pq.write_table(vectors.table(keys), new / f"{modality}-features.parquet")
+            _write_tokens(new, vectors, keys, modality, tokens, read.notes)
         _publish(new, source, Path(scratch))
-    tables.write_text(config, _config(source.relative_to(project), described, pictures, vectors, modality))
+    tables.write_text(
+        config, _config(source.relative_to(project), texts, pictures, modality if vectors else None, tokens)
+    )
     return Imported(source, config, len(keys), len(graph.relation_keys), found, matched, read.notes)
+
+
+def _from_web(texts: object) -> bool:
+    return isinstance(texts, str) and texts in FROM_WEB
 
 
 def _refuse_present(name: str, source: Path, config: Path, replace: bool) -> None:
@@ -187,6 +211,50 @@ def _write(folder: Path, read: Triples, keys: list[str], labels: list[str], text
         tables.write_text(folder / "text.tsv", _lines(("key", "label", "description", "aliases"), described))
 
 
+def _labelled(
+    source: object, names: Names, keys: list[str], called: list[str], notes: list[str]
+) -> tuple[Found, list[str]]:
+    """What became of a table of labels, and what the entities are called with it."""
+    found, said = read_labels(source)
+    notes += said
+    matched = names.match(found)
+    own = {entity: found[name] for name, entity in matched.entity.items() if found[name]}
+    return _found(matched, keys), [own.get(at) or label for at, label in enumerate(called)]
+
+
+def _named(relations: object, read: Triples) -> dict[str, str]:
+    """The relations' labels by key out of a table; those of no relation are counted."""
+    if relations is None:
+        return {}
+    found, said = read_labels(relations)
+    known = {row[1] for rows in read.splits.values() for row in rows}
+    read.notes += [*said, f"{len(known & set(found)):,} of {len(known):,} relations have a label."]
+    return {key: label for key, label in found.items() if key in known and label}
+
+
+def _write_relations(folder: Path, named: dict[str, str]) -> None:
+    if named:
+        rows = "".join(f"{key}\t{label}\n" for key, label in named.items())
+        tables.write_text(folder / "relations.tsv", f"key\tlabel\n{rows}")
+
+
+def _write_tokens(
+    folder: Path, vectors: Features, keys: list[str], modality: str, tokens: int, notes: list[str]
+) -> None:
+    """Tokens and their codebook beside the features, and aloud how well they stand for them."""
+    if not tokens:
+        return
+    made = quantise(vectors.matrix, tokens)
+    tables.write_text(
+        folder / f"{modality}-tokens.json", made.lists([keys[one] for one in vectors.entity_ids.tolist()])
+    )
+    np.save(folder / f"{modality}-codebook.npy", made.codebook)
+    notes.append(
+        f"{tokens} tokens an entity were made from the features of {modality}, of a learned codebook of "
+        f"{len(made.codebook):,}; they keep {made.kept:.0%} of the features' variance."
+    )
+
+
 def _lines(names: Sequence[str], rows, plain: bool = False) -> str:
     """Lines between tabs; quoted as CSV does, unless the reader takes quotes as they stand."""
     if plain:
@@ -223,16 +291,21 @@ def _publish(new: Path, source: Path, scratch: Path) -> None:
         raise UserError(f"{source} cannot be written ({error.strerror}); free space or rights there.") from error
 
 
-def _config(source: Path, texts: Texts | None, pictures: object, features: Features | None, modality: str) -> str:
-    """The graph's file, in the form that DVC writes."""
+def _config(source: Path, texts: object, pictures: object, modality: str | None, tokens: int) -> str:
+    """The graph's file, in the form that DVC writes; `modality`: whose features came with it."""
     lines = ["form: names", f"folder: {_quoted(source.as_posix())}"]
     if texts is not None:
-        lines += ["text:", "  source: table"]
-    if pictures is not None:
+        lines += ["text:", f"  source: {texts if _from_web(texts) else 'table'}"]
+    if pictures == "commons":
+        lines += ["images:", "  source: commons"]
+    elif pictures is not None:
         lines += ["images:", "  source: folder", f"  path: {_quoted(str(pictures))}"]
-    if features is not None:
-        path = source / f"{modality}-features.parquet"
-        lines += ["encoded: released", "released:", f"  {modality}:", f"    features: {_quoted(path.as_posix())}"]
+    if modality is not None:
+        files = {"features": "features.parquet"}
+        files |= {"tokens": "tokens.json", "codebook": "codebook.npy"} if tokens else {}
+        lines += ["encoded: released", "released:", f"  {modality}:"]
+        lines += [f"    {kind}: {_quoted((source / f'{modality}-{name}').as_posix())}" for kind, name in files.items()]
+        lines += ["    padding_rows: 0"] if tokens else []
     return WRITTEN + "\n".join(lines) + "\n"
 
 

@@ -63,6 +63,26 @@ def read_texts(source: object, names: Names) -> Texts:
     return Texts(rows, matched, repeated, [*table.notes, f"{table.name}: {said}."])
 
 
+def read_labels(source: object) -> tuple[dict[str, str], list[str]]:
+    """Labels by key out of a table of keys and labels (two columns, or a header that names them), and what to say.
+
+    Raises UserError if the table has no such columns.
+    """
+    table = read_table(source, Guess(columns=("key", "text")))
+    names = table.columns or (table.rows[0][1] if table.rows else [])
+    words = [name.strip().lower().replace(" ", "_") for name in names]
+    places = [next((at for at, word in enumerate(words) if word in _WORDS[kind]), -1) for kind in ("key", "label")]
+    rows = table.rows
+    if min(places) >= 0:
+        rows = rows if table.columns else rows[1:]
+    elif len(names) == 2:
+        places = [0, 1]
+    else:
+        raise UserError(f"{table.name} has the columns {', '.join(names)[:120]}; labels need a key and a label.")
+    found = {fields[places[0]].strip(): _plain(fields[places[1]]) for _, fields in rows}
+    return found, [*table.notes, f"{table.name}: column {places[0] + 1} key, column {places[1] + 1} label."]
+
+
 def _columns(table: Table) -> tuple[dict[str, int], Table]:
     """Where the four fields stand, and the table without its header."""
     width = len(table.rows[0][1]) if table.rows else 0

@@ -176,6 +176,14 @@ def test_a_model_whose_encoder_does_not_give_what_it_reads(world, model, encoder
     refused(PARAMS, line, said, f"modalities in configs/models/{model}.yaml")
 
 
+def test_a_model_whose_released_files_are_of_another_kind_is_refused(world):
+    edit(MINI, "encoded: here", "encoded: released")
+    line = edit(MINI, "released: {}", "released:\n  image:\n    features: f.parquet")
+    settings.check(load_params())  # adamf_mat reads features
+    edit(PARAMS, "models:\n- adamf_mat\n- rotate", "models:\n- mygo")
+    refused(MINI, line - 1, "released.image has no tokens, which mygo reads", "--tokens 8")
+
+
 def test_models_may_be_none(world):
     edit(PARAMS, "models:\n- adamf_mat\n- rotate", "models: []")
     params = load_params()

@@ -46,10 +46,10 @@ def embeddings(run: Run, *, graph: str | Path | None = None) -> Embeddings:
 def entity_vectors(run: Run, count: int) -> dict[str, np.ndarray]:
     """The arrays (count, D) of entities, by what they hold."""
     with torch.inference_mode():
-        return {name: _array(one) for name, one in _entities(run, count) if len(one) == count}
+        return {name: _array(one) for name, one in _entities(run) if one.dim() == 2 and len(one) == count}
 
 
-def _entities(run: Run, count: int) -> Iterator[tuple[str, Tensor]]:
+def _entities(run: Run) -> Iterator[tuple[str, Tensor]]:
     table = getattr(run.model, "entity", None)
     if isinstance(table, Tensor):
         yield STRUCTURE, table
@@ -63,7 +63,7 @@ def _entities(run: Run, count: int) -> Iterator[tuple[str, Tensor]]:
     prepared = getattr(run.score, "prepared", None)
     if isinstance(prepared, Tensor) and prepared.dim() == 2:
         yield JOINT, prepared
-    elif isinstance(prepared, tuple):
+    elif isinstance(prepared, tuple) and prepared and isinstance(prepared[0], Tensor):
         yield JOINT, prepared[0]
     elif isinstance(seen := getattr(prepared, "seen", None), Mapping):
         yield from seen.items()

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -184,12 +185,16 @@ def save(kind: str, keys: list[str], rows: np.ndarray) -> tuple[object, dict]:
         return "f.npy", {"order": "order.txt"}
     elif kind == "pth":
         torch.save({key: torch.from_numpy(row) for key, row in zip(keys, rows, strict=True)}, "f.pth")
+    elif kind == "h5":
+        with h5py.File("f.h5", "w") as file:
+            for key, row in zip(keys, rows, strict=True):
+                file[key] = row
     elif kind == "DataFrame":
         return pd.DataFrame({"key": keys, "embedding": list(rows)}), {}
     return f"f.{kind.split()[0]}", {}
 
 
-@pytest.mark.parametrize("kind", ["npz of a matrix", "npz of vectors", "parquet", "npy", "pth", "DataFrame"])
+@pytest.mark.parametrize("kind", ["npz of a matrix", "npz of vectors", "parquet", "npy", "pth", "h5", "DataFrame"])
 def test_float16_features_in_an_odd_order_end_at_the_right_entities(world, kind):
     keys, rows = odd_rows()
     given, more = save(kind, keys, rows)

@@ -1,0 +1,111 @@
+"""What an import takes beside triples in files: labels, tokens made of features, archives, public graphs by a word."""
+
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline import tables
+from pipeline.errors import UserError
+from pipeline.graph.formats import read_graph
+from pipeline.graph.matching import Names
+from pipeline.importing.graph import import_graph
+from pipeline.importing.located import located
+from pipeline.importing.public import PUBLIC, public
+from pipeline.modalities import released
+from pipeline.retry import RetryPolicy
+
+PEOPLE = [f"person {n}" for n in range(60)]
+ROWS = [(one, ("knows", "likes")[n % 2], PEOPLE[(n * 7 + 1) % 60]) for n, one in enumerate(PEOPLE)]
+FRAME = pd.DataFrame(ROWS, columns=["h", "r", "t"])
+LINES = "".join("\t".join(row) + "\n" for row in ROWS)
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch) -> Path:
+    (tmp_path / "configs" / "graphs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_tokens_are_made_of_features_and_stand_for_them(world):
+    draw = np.random.default_rng(0)
+    centres = draw.normal(size=(3, 5)) * 10
+    vectors = {one: (centres[n % 3] + draw.normal(size=5)).astype(np.float16) for n, one in enumerate(PEOPLE)}
+    imported = import_graph("g", FRAME, features=vectors, tokens=3)
+    assert any("3 tokens an entity were made" in note for note in imported.notes)
+    given = yaml.safe_load(Path("configs/graphs/g.yaml").read_text())["released"]["image"]
+    named = {name: Path(given[name]) for name in ("features", "tokens", "codebook")}
+    graph = read_graph("data/g/source", "names")
+    names = Names(graph.entity_keys, graph.entity_labels)
+    released.import_released(released.Files(**named, padding_rows=0), names, 60, Path("out"), {})
+    book = np.stack(tables.read("out/codebook.parquet", "codebook")["embedding"].to_pylist())
+    mean = np.mean(list(vectors.values()), axis=0, dtype=np.float64)
+    for row in tables.read("out/tokens.parquet", "tokens").to_pylist():
+        assert len(row["token_ids"]) == 3
+        whole = mean + book[row["token_ids"]].sum(0)
+        assert np.abs(whole - vectors[graph.entity_keys[row["entity_id"]]]).max() < 2
+    with pytest.raises(UserError, match="Tokens are made from features"):
+        import_graph("h", FRAME, tokens=3)
+
+
+def test_labels_of_entities_and_relations_come_from_tables(world):
+    Path("names.tsv").write_text("".join(f"{one}\tMx {one[7:]}\n" for one in PEOPLE))
+    Path("relations.csv").write_text("key,label\nknows,is acquainted with\nnone,nothing\n")
+    imported = import_graph("g", FRAME, labels="names.tsv", relations="relations.csv")
+    assert imported.matched["labels"].entities == 60
+    assert "1 of 2 relations have a label." in imported.notes
+    graph = read_graph("data/g/source", "names")
+    assert graph.entity_labels[graph.entity_keys.index("person 3")] == "Mx 3"
+    assert graph.relation_labels[graph.relation_keys.index("knows")] == "is acquainted with"
+    assert graph.relation_labels[graph.relation_keys.index("likes")] == "likes"
+
+
+def test_an_archive_of_triples_is_read_as_its_files(world):
+    with zipfile.ZipFile("one.zip", "w") as file:
+        file.writestr("deep/er/facts.tsv", LINES)
+        file.writestr("deep/readme.md", "words")
+    import_graph("g", located("one.zip", Path("data/.work")))
+    assert len(read_graph("data/g/source", "names").splits["train"]) == 60
+    with zipfile.ZipFile("escape.zip", "w") as file:
+        file.writestr("../../train.tsv", LINES)
+    with pytest.raises(UserError, match="no file of triples"):
+        located("escape.zip", Path("data/.work"))
+    assert not list(world.glob("train.tsv"))
+
+
+def test_a_public_graph_is_fetched_by_its_word_and_checked(world):
+    for one in PUBLIC.values():
+        assert "triples" in one.files
+        assert set(one.sha256) <= set(one.files.values())
+        assert all(re.search("/[0-9a-f]{40}/", address) for address in one.files.values())
+    place = world / "mirror" / PUBLIC["YAGO15K"].files["triples"].removeprefix("https://")
+    place.parent.mkdir(parents=True)
+    place.write_text("<a>\t<r>\t<b> .\n")
+    found = public("YAGO15K", Path("data/.work"), mirror=str(world / "mirror"))
+    assert found["triples"].read_bytes() == place.read_bytes()
+    other = world / "mirror" / PUBLIC["KVC16K"].files["triples"].removeprefix("https://")
+    other.parent.mkdir(parents=True)
+    other.write_text("not what it was\n")
+    with pytest.raises(UserError):
+        public("KVC16K", Path("data/.work"), mirror=str(world / "mirror"), retry=RetryPolicy(1, 0))
+    with pytest.raises(UserError, match="WN18RR"):
+        public("WN18", Path("data/.work"))
+
+
+def test_texts_and_pictures_may_be_asked_of_wikidata(world):
+    import_graph("g", FRAME, texts="wikidata", pictures="commons")
+    config = yaml.safe_load(Path("configs/graphs/g.yaml").read_text())
+    assert config["text"] == {"source": "wikidata"}
+    assert config["images"] == {"source": "commons"}
+
+
+def test_separators_in_names_of_pictures_are_one():
+    names = Names(["/m/027rn", "/m/06cx9", "a.b", "a_b", "http://x.org/resource/AC/DC"], [None] * 5)
+    matched = names.match(["m.027rn", "_m_06cx9", "a b", "a/b", "AC_DC", "a.b"])
+    assert matched.entity == {"m.027rn": 0, "_m_06cx9": 1, "AC_DC": 4, "a.b": 2, "a b": 3}
+    assert matched.ambiguous == ["a/b"]
