@@ -79,7 +79,7 @@ def timed(what: str, work: Callable[[int], object]) -> None:
         work(place)
         found.append((1000 * (time.perf_counter() - start[0]), 1000 * (time.process_time() - start[1])))
     clock, processor = np.array(found).T
-    print(f"{what:34}{np.median(clock):9.1f} ms, processor {np.median(processor):.1f} ms, most {processor.max():.1f} ms",
+    print(f"{what:34}{np.median(clock):9.1f} ms, processor {np.median(processor):.1f} ms, max {processor.max():.0f} ms",
           flush=True)  # fmt: skip
 
 
