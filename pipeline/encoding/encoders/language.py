@@ -65,6 +65,8 @@ class Settings:
     pooling: Literal["mean", "first", "last", "none"] = "mean"
     # the feature reads at most so many tokens of a text; the tokens table keeps all
     max_tokens: AtLeastOne = 256
+    # mygo: tokens as the released lists of MyGO seem to be made, in the place of stop_words and punctuation
+    recipe: Literal["own", "mygo"] = "own"
     prompt: str = ""  # what stands before each text that the feature reads, as the model's authors say ("query: ")
     dimension: AtLeastOne | None = None  # how many numbers of a feature are kept, of models trained for it (matryoshka)
 
@@ -112,6 +114,7 @@ class Language:
             else _files_sha256(self._folder, ("config.json", "merges.txt", *VOCABULARIES)),
             "stop_words": settings.stop_words,
             "punctuation": settings.punctuation,
+            "recipe": settings.recipe,
             "prompt": settings.prompt,
             "dimension": settings.dimension,
             "pooling": settings.pooling,
@@ -129,12 +132,9 @@ class Language:
         if not raw:
             return []
         raw = [unicodedata.normalize("NFC", text) for text in raw]
-        kept = [stop_words.without(text, self._stop_words) for text in raw]
-        if self._settings.punctuation == "drop":
-            kept = [stop_words.without_punctuation(text) for text in kept]
-        if not self._blanks:
-            kept = [text.strip() for text in kept]
-        tokens = self._tokenizer(kept, add_special_tokens=False, **IDS_ONLY)["input_ids"]
+        special = self._settings.recipe == "mygo"  # whose lists hold [CLS] and [SEP]
+        kept = [self._kept(text) for text in raw]
+        tokens = self._tokenizer(kept, add_special_tokens=special, **IDS_ONLY)["input_ids"]
         ids: list[list[int]] = [[]] * len(raw)
         if self._settings.pooling != "none":
             prompted = [self._settings.prompt + text for text in raw]
@@ -145,6 +145,15 @@ class Language:
             else InvalidInput("the text is empty; give it a text or leave it null.")
             for text, t, i in zip(raw, tokens, ids, strict=True)
         ]
+
+    def _kept(self, text: str) -> str:
+        """What of a text becomes tokens."""
+        if self._settings.recipe == "mygo":
+            return stop_words.as_mygo(text)
+        text = stop_words.without(text, self._stop_words)
+        if self._settings.punctuation == "drop":
+            text = stop_words.without_punctuation(text)
+        return text if self._blanks else text.strip()
 
     @cached_property
     def _max_tokens(self) -> int:

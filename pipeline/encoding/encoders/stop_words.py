@@ -8,9 +8,20 @@ from collections.abc import Sequence
 
 import regex
 
+_LINKING = """
+    a an the
+    about above across after against along among amongst around as at before behind below beneath beside besides between
+    beyond by concerning despite down during except for from in inside into like near of off on onto out outside over
+    past per regarding since through throughout till to toward towards under underneath until unto up upon via with
+    within without
+    and or but nor so yet if because although though unless while whereas whether than once
+    """  # articles, prepositions, conjunctions
+
 ENGLISH = frozenset(
-    """
-    a an the this that these those such some any no every each either neither both all few many much more most several
+    (
+        _LINKING
+        + """
+    this that these those such some any no every each either neither both all few many much more most several
     other another same own one ones
     i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his himself she her hers
     herself it its itself they them their theirs themselves who whom whose which what whatever whoever someone anyone
@@ -20,14 +31,12 @@ ENGLISH = frozenset(
     isn't aren't wasn't weren't haven't hasn't hadn't don't doesn't didn't won't wouldn't shan't shouldn't can't
     couldn't mustn't mightn't needn't ain't i'm you're he's she's it's we're they're i've you've we've they've i'll
     you'll he'll she'll it'll we'll they'll i'd you'd he'd she'd we'd they'd that's there's who's what's let's
-    about above across after against along among amongst around as at before behind below beneath beside besides between
-    beyond by concerning despite down during except for from in inside into like near of off on onto out outside over
-    past per regarding since through throughout till to toward towards under underneath until unto up upon via with
-    within without
-    and or but nor so yet if because although though unless while whereas whether than once
     when where why how here there then now again further just only very too also not ever never always often
-    """.split()  # noqa: SIM905
+    """
+    ).split()
 )
+
+MYGO = frozenset(_LINKING.split())
 
 LISTS = {"none": frozenset(), "english": ENGLISH}
 
@@ -35,6 +44,8 @@ LISTS = {"none": frozenset(), "english": ENGLISH}
 _LETTERS = r"[\p{L}\p{N}][\p{L}\p{M}\p{N}]*"
 WORD = regex.compile(rf"{_LETTERS}(?:['’&]{_LETTERS})*")
 _PUNCTUATION = regex.compile(r"(?<=[\p{L}\p{N}])['’]s(?![\p{L}\p{N}])|[\p{P}\p{S}]+")
+_MARKS = r"[\p{P}\p{S}]+"
+_BRACKETS = regex.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 # What comes before a capital that only begins a sentence, or the text behind a label.
 _BEGINNING = regex.compile(r"""(?:^|[.!?:;]["'”’)]*\s|\n)[\s"'“‘(]*$""")
 # Words of grammar that are names as well: with a capital and before another capital they are taken for names.
@@ -87,6 +98,20 @@ def without_punctuation(text: str) -> str:
     """
     bare = regex.sub(r"\s+", " ", _PUNCTUATION.sub(" ", text)).rstrip()
     return bare if bare.strip() else text
+
+
+def as_mygo(text: str) -> str:
+    """A text as the released token lists of MyGO seem to have been made of theirs.
+
+    Brackets go with what is in them; articles, prepositions and conjunctions go, also in names; punctuation goes
+    without a blank in its place, so that words and numbers grow together ("present-day", "1.3 million").
+    """
+    whole = left = unicodedata.normalize("NFC", text)
+    while (shorter := _BRACKETS.sub(" ", left)) != left:
+        left = shorter
+    kept = [word for word in left.split() if regex.sub(_MARKS, "", word).lower() not in MYGO]
+    bare = " ".join(" ".join(regex.sub(_MARKS, "", word) for word in kept).split())
+    return bare or whole
 
 
 def words(text: str) -> int:

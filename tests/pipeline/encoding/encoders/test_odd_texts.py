@@ -247,6 +247,30 @@ def test_punctuation_is_no_token_of_a_text(text, tokens, tmp_path):
     assert bare.fingerprint != kept.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("The Hague (Dutch: [Den] Haag) is a present-day city of 1.3 million", "Hague is presentday city 13 million"),
+        ("He was very old, and it is one of its, who", "He was very old it is one its who"),
+        ("(all of it)", "(all of it)"),  # a text of nothing else stays
+        ("of the", "of the"),
+    ],
+)
+def test_the_recipe_of_mygo(text, left, tmp_path):
+    assert stop_words.as_mygo(text).split() == left.split()
+    mygo = zoo.load("x", {"family": "language", "model": str(zoo.bert(tmp_path)), "recipe": "mygo"})
+    (item,) = mygo.prepare(["word1 (word2) of word3"])
+    pieces = mygo._tokenizer.convert_ids_to_tokens(item.tokens.tolist())
+    assert pieces == ["[CLS]", "word1", "word3", "[SEP]"]
+
+
+def test_english_stop_words_are_those_of_before():
+    """The list was put together of two: none was lost, and MyGO's is a part of it."""
+    assert stop_words.MYGO < stop_words.ENGLISH
+    assert {"the", "of", "and", "is", "was", "he", "when", "not", "this"} < stop_words.ENGLISH
+    assert not {"is", "was", "he", "she", "it", "its", "who", "one", "very"} & stop_words.MYGO
+
+
 def test_a_prompt_stands_before_what_the_feature_reads_alone(tmp_path):
     folder = str(zoo.bert(tmp_path))
     plain = zoo.load("x", {"family": "language", "model": folder})
