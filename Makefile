@@ -9,6 +9,8 @@
 # make study NAME=… GRAPH=… MODEL=…   one experiment: table, figure, words (docs/studies.md); SEEDS=, EPOCHS= on wish
 # make benchmark   fills benchmarks/results/ as far as MINUTES= (60) go, writes docs/results.md
 # make tune GRAPH=… MODEL=…   searches settings on dev for MINUTES= (30); trials: benchmarks/results/tuning/
+# make card RUN=…   a model card of a trained run, in the form of the Hugging Face hub, in the run's folder
+# make docs   builds the documentation's site in build/site, its links checked
 # make share DIR=…   uses storage that a group shares: a folder, or an address (docs/shared-storage.md)
 # make help     prints this; python -m stages lists the stages and the commands beside them
 #
@@ -30,7 +32,7 @@ INSTALL = python -m pip install --quiet --disable-pip-version-check $(if $(VENV)
 # An environment that others use too must not change hands in silence.
 NOTICE = $(if $(VENV),,@python -m stages.ops.environment)
 
-.PHONY: repro test lint install verify import ask study benchmark tune share help
+.PHONY: repro test lint install verify import ask study benchmark tune share card docs help
 .DEFAULT_GOAL := repro
 
 repro: $(STAMP)
@@ -72,6 +74,12 @@ tune: $(STAMP)-tune
 share: $(STAMP)
 	python -m stages.ops.share $(DIR)
 
+card: $(STAMP)
+	python -m stages.ops.card "$(RUN)"
+
+docs: $(STAMP)-docs
+	python -m mkdocs build --strict --quiet --site-dir build/site
+
 install: $(STAMP)
 
 help:
@@ -96,4 +104,9 @@ $(STAMP)-ask: $(STAMP)
 $(STAMP)-tune: $(STAMP)
 	$(NOTICE)
 	$(INSTALL) ".[tune]"
+	touch $@
+
+$(STAMP)-docs: $(STAMP)
+	$(NOTICE)
+	$(INSTALL) ".[docs]"
 	touch $@
