@@ -16,7 +16,8 @@ from pipeline import tables
 from stages.report.tables import display, find_published
 from trainers.evaluation import ranking, significance
 
-PAGE = Path("docs/results.md")
+PAGE, README = Path("docs/results.md"), Path("README.md")
+MARKS = ("<!-- results: written by `python -m benchmarks.table`, not by hand -->", "<!-- end of results -->")
 METRICS = ("mrr", "hits_at_1", "hits_at_3", "hits_at_10")
 HEAD = """# Results
 
@@ -114,9 +115,48 @@ def page() -> str:
     return "\n".join(parts) + "\n"
 
 
+def summary() -> str:
+    """The README's two tables: results on the clean splits, and what the data of each graph costs."""
+    lines = [
+        "| graph | model | test MRR | Hits@1 | Hits@10 | seeds | minutes of training | device |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for graph, models in sorted(results("clean").items()):
+        for model, runs in best_first(models):
+            minutes = np.mean([run["seconds"] for run in runs]) / 60
+            figures = (
+                f"{spread(runs, 'mrr')} | {100 * mean(runs, 'hits_at_1'):.1f} | {100 * mean(runs, 'hits_at_10'):.1f}"
+            )
+            lines.append(
+                f"| {graph} | {display(model)} | {figures} | {len(runs)} | {minutes:.0f} | {runs[0]['device']} |"
+            )
+    return "\n".join([*lines, *_costs()])
+
+
+def _costs() -> list[str]:
+    """A row for each graph whose data.json is there (benchmarks/cost.py)."""
+    rows = []
+    for path in sorted(RESULTS.glob("*/data.json")):
+        one = tables.read_json(path)
+        size = {name: f"{count / 2**20:.0f}" for name, count in one["bytes"].items()}
+        seconds = [f"{taken:.0f}" for taken in one["encode_seconds"]]
+        counts = [f"{one[name]:,}" for name in ("entities", "with_text", "with_picture")]
+        rows.append([path.parent.name, *counts, *seconds, size["raw"], size["images"], size["encoded"]])
+    head = ["graph", "entities", "with text", "with picture", "seconds to encode texts", "to encode pictures",
+            "MiB of sources", "of pictures", "of features and tokens"]  # fmt: skip
+    lines = [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]
+    return ["", *lines] if rows else []
+
+
 def write() -> None:
-    """Write docs/results.md."""
+    """Write docs/results.md, and the tables between the README's marks."""
     tables.write_text(PAGE, page())
+    if not README.exists():
+        return
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    tables.write_text(README, f"{before}{MARKS[0]}\n\n{summary()}\n\n{MARKS[1]}{after}")
 
 
 if __name__ == "__main__":
