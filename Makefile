@@ -78,7 +78,7 @@ card: $(STAMP)
 	python -m stages.ops.card "$(RUN)"
 
 docs: $(STAMP)-docs
-	python -m mkdocs build --strict --quiet --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet --site-dir build/site
 
 install: $(STAMP)
 
@@ -93,7 +93,7 @@ $(STAMP): $(SOURCES)
 
 $(STAMP)-dev: $(STAMP)
 	$(NOTICE)
-	$(INSTALL) ".[dev,vqgan,ssh,s3]"
+	$(INSTALL) ".[dev,docs,tensorboard,vqgan,ssh,s3]"
 	touch $@
 
 $(STAMP)-ask: $(STAMP)
