@@ -33,7 +33,9 @@ def main() -> None:
     try:
         from stages.ask.app import serve
     except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed; `make ask` installs it (pip install 'tessera-mmkgc[ask]').") from error
+        raise UserError(
+            f"{error.name} is not installed; `make ask` installs it (pip install 'tessera-mmkgc[ask]')."
+        ) from error
     graph = options.graph or load_params().graphs[0]
     serve(Path("data") / graph, runs_of(Path("runs"), graph, options.models), options.port)
 
