@@ -76,7 +76,7 @@ def _results(dev: Mapping, test: Mapping) -> str:
         rows.append(f"| {metric.heading} | {metric.text(test[name])} | {between} | {metric.text(dev[name])} |")
     rows.append(
         f"\nFiltered ranking over all entities, both directions, ties count half; {test['queries']:,} queries. "
-        "The epoch was chosen on dev, test ranked once. The interval speaks of other queries, not of another training.\n"
+        "Dev chose the epoch; test was ranked once. The interval speaks of other queries, not of another training.\n"
     )
     return "\n".join(rows)
 
