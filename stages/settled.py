@@ -19,22 +19,24 @@ WRITTEN = ("data/.checked/graphs", "data/.checked/settings", "data/.code")
 
 def settled() -> bool:
     """Whether the last check read what lies here now, and all that it wrote still lies there."""
-    return KEPT.exists() and KEPT.read_text(encoding="utf-8") == _digest()
+    if not KEPT.exists():
+        return False
+    digest, *answered = KEPT.read_text(encoding="utf-8").splitlines()
+    # Where answers of the web are kept, nobody is asked and `web.contact` may be empty: more of them never hurt.
+    return digest == _digest() and all(Path(folder).exists() for folder in answered)
 
 
 def settle() -> None:
     """Keep what the check has read and written, once it is over."""
-    tables.write_text(KEPT, _digest())
+    tables.write_text(KEPT, "\n".join([_digest(), *map(str, sorted(Path("data").glob("*/web"))), ""]))
 
 
 def _digest() -> str:
-    """Of params.yaml, configs/, the code, what the check wrote, and whose answers of the web are there."""
+    """Of params.yaml, configs/, the code, and what the check wrote."""
     digest = hashlib.sha256(sys.version.encode())
     for path in sorted(_files()):
         digest.update(f"\0{path}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
-    for folder in sorted(Path("data").glob("*/web")):  # then `web.contact` may be empty
-        digest.update(f"\0{folder}".encode())
-    return digest.hexdigest() + "\n"
+    return digest.hexdigest()
 
 
 def _files() -> Iterable[Path]:
