@@ -8,6 +8,7 @@
 # make ask    opens a page on this machine that asks the trained runs of a graph (docs/asking.md); GRAPH=, MODELS=, PORT=
 # make study NAME=… GRAPH=… MODEL=…   one experiment: table, figure, words (docs/studies.md); SEEDS=, EPOCHS= on wish
 # make benchmark   fills benchmarks/results/ as far as MINUTES= (60) go, writes docs/results.md
+# make bench-quick   has a step become slower on this machine, by more than the noise? Two minutes
 # make tune GRAPH=… MODEL=…   searches settings on dev for MINUTES= (30); trials: benchmarks/results/tuning/
 # make card RUN=…   a model card of a trained run, in the form of the Hugging Face hub, in the run's folder
 # make docs   builds the documentation's site in build/site, its links checked
@@ -32,7 +33,7 @@ INSTALL = python -m pip install --quiet --disable-pip-version-check $(if $(VENV)
 # An environment that others use too must not change hands in silence.
 NOTICE = $(if $(VENV),,@python -m stages.ops.environment)
 
-.PHONY: repro test lint install verify import ask study benchmark tune share card docs help
+.PHONY: repro test lint install verify import ask study benchmark bench-quick tune share card docs help
 .DEFAULT_GOAL := repro
 
 repro: $(STAMP)
@@ -67,6 +68,9 @@ study: $(STAMP)
 
 benchmark: $(STAMP)
 	python -m benchmarks.benchmark --minutes $(or $(MINUTES),60)
+
+bench-quick: $(STAMP)
+	python -m benchmarks.quick
 
 tune: $(STAMP)-tune
 	python -m benchmarks.tune --graph "$(GRAPH)" --model "$(MODEL)" --minutes $(or $(MINUTES),30)
