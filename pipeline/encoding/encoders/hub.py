@@ -77,7 +77,7 @@ def _from_hub(model: str, revision: str, only: Sequence[str]) -> Path:
         return apart
     try:
         folder = Path(snapshot_download(model, revision=revision, allow_patterns=["*.json"], local_files_only=True))
-        if _complete(folder):
+        if _complete(folder, only):
             return folder
     except hub.LocalEntryNotFoundError:
         pass
@@ -90,7 +90,7 @@ def _from_hub(model: str, revision: str, only: Sequence[str]) -> Path:
     try:
         with _quiet():
             found = hub_files.fetch_tokenizer_and(only, model, revision, apart, tries) if only else None
-            return found or hub_files.fetch_whole(model, revision, tries)
+            return found or hub_files.fetch_files(model, revision, only, tries)
     except hub.GatedRepoError as error:
         raise UserError(
             f"{model} is gated: accept its licence on its hub page, then run `hf auth login`, or point `model` at "
@@ -135,10 +135,12 @@ def _quiet() -> Iterator[None]:
             one.setLevel(level)
 
 
-def _complete(folder: Path) -> bool:
-    """Whether all the weights that the snapshot's index names, or the one file of them, are in the cache."""
+def _complete(folder: Path, only: Sequence[str] = ()) -> bool:
+    """Whether the weights are in the cache: all that the index names, or those that hold the tensor `only`."""
     try:
-        return (folder / "config.json").is_file() and all(path.is_file() for path in weight_files(folder))
+        index = index_of(folder) if only else None
+        files = [folder / name for name in hub_files.files_of(index, only)] if index else weight_files(folder)
+        return (folder / "config.json").is_file() and all(path.is_file() for path in files)
     except UserError:
         return False
 

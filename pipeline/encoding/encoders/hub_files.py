@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import struct
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,26 +24,23 @@ INDEX = ".index.json"
 # In the order in which transformers looks for them; a name that ends in `.index.json` leads to several files.
 WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
 NEVER = ("consolidated", ".fp16.", ".bf16.", "adapter_", "tf_", "flax_", "rust_")
-TOLD_EVERY = 30.0  # seconds between two lines of a log
+TOLD_EVERY = 10.0  # seconds between two lines of a log
 LINE = "{desc}: {percentage:.0f} % ({n_fmt} of {total_fmt}B), {rate_fmt}, {remaining} left"
 WORTH_TELLING = 10**6  # bytes
 HEADER_MOST = 100_000_000  # bytes of a safetensors file's header, as the format limits it
 
 
-class Shown(tqdm):
-    """Bytes, speed and time left of one file: as a bar on a terminal, else as lines of the log."""
+class Told(tqdm):
+    """Bytes, speed and time left of one file, as lines of the log; in the shape in which the hub's client wants it."""
 
     def __init__(self, *arguments: Any, **options: Any):
         options.pop("name", None)  # the hub's own client gives its bars names
-        self._terminal = sys.stderr.isatty()
-        options |= {"disable": False, "mininterval": 0.2 if self._terminal else TOLD_EVERY, "unit": "B"}
-        super().__init__(*arguments, **{**options, "unit_scale": True, "miniters": 1})
+        fixed = {"disable": False, "mininterval": TOLD_EVERY, "miniters": 1, "unit": "B", "unit_scale": True}
+        super().__init__(*arguments, **{**options, **fixed})
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Show how far it is."""
-        if self._terminal:
-            super().display(msg, pos)
-        elif self.n and (self.total or 0) >= WORTH_TELLING:
+        """Say how far it is."""
+        if self.n and (self.total or 0) >= WORTH_TELLING:
             log.info("%s", self.format_meter(**{**self.format_dict, "ncols": None, "bar_format": LINE}))
 
 
@@ -85,9 +81,10 @@ def shards(index: Path) -> dict[str, str]:
         raise UserError(f"{index} is no index of weights ({str(error)[:100]}); fetch it again.") from error
 
 
-def fetch_whole(model: str, revision: str, tries: Callable) -> Path:
+def fetch_files(model: str, revision: str, only: Sequence[str], tries: Callable) -> Path:
     """Put what the model's loader reads into the Hugging Face cache; the snapshot's folder.
 
+    With `only`, ends of a tensor's name, no other of several files of weights is fetched than the one that holds it.
     `tries(action)` calls an action until it passes. Raises what the hub's client raises, and UserError of a page
     without weights.
     """
@@ -95,10 +92,16 @@ def fetch_whole(model: str, revision: str, tries: Callable) -> Path:
     chosen = weights_or_index(model, sizes)
     names = [*small_files(sizes), chosen]
     index = _get(model, revision, chosen, tries) if chosen.endswith(INDEX) else None
-    names += sorted(set(shards(index).values())) if index else []
+    names += sorted(files_of(index, only)) if index else []
     _tell(model, revision, [sizes.get(name, 0) for name in names])
     paths = [_get(model, revision, name, tries) for name in names]
     return paths[-1].parent
+
+
+def files_of(index: Path, only: Sequence[str] = ()) -> set[str]:
+    """The files that an index names, or the one of them that holds the tensor `only`."""
+    where = shards(index)
+    return {where[_meant(where, only, str(index.parent))]} if only else set(where.values())
 
 
 def fetch_tokenizer_and(tensor: Sequence[str], model: str, revision: str, folder: Path, tries: Callable) -> Path | None:
@@ -134,7 +137,7 @@ def _get(model: str, revision: str, name: str, tries: Callable) -> Path:
     return Path(
         tries(
             lambda: hf_hub_download(
-                model, name, revision=revision, cache_dir=constants.HF_HUB_CACHE, tqdm_class=Shown, etag_timeout=30
+                model, name, revision=revision, cache_dir=constants.HF_HUB_CACHE, tqdm_class=Told, etag_timeout=30
             )
         )
     )
@@ -167,7 +170,7 @@ def _one_tensor(model: str, revision: str, file: str, ends: Sequence[str], into:
     head = json.dumps({name: {**about, "data_offsets": [0, last - first]}}).encode()
     head += b" " * (-len(head) % 8)
     part = into.with_suffix(".part")
-    with open(part, "wb") as sink, Shown(total=last - first, desc=f"{name} of {file}") as bar:
+    with open(part, "wb") as sink, Told(total=last - first, desc=f"{name} of {file}") as bar:
         sink.write(struct.pack("<Q", len(head)) + head)
         for block in _bytes(url, first, last):
             sink.write(block)

@@ -127,6 +127,19 @@ def test_tokens_alone_fetch_the_bytes_of_one_tensor(page, make, tmp_path, caplog
     assert len(server.asked) > before
 
 
+def test_of_pickled_shards_the_one_with_the_embedding(page):
+    """Parts of a pickle cannot be asked for, but parts of the model can."""
+    server = page(sharded_pickles)
+    made = encoder(pooling="none")
+    assert len([name for name in server.fetched() if name.endswith(".bin")]) == 1
+    assert made.codebook(np.array([5, 7], dtype=np.int32)).any()
+    before = len(server.asked)
+    encoder(pooling="none")
+    assert len(server.asked) == before
+    encoder()
+    assert len({name for name in server.fetched() if name.endswith(".bin")}) == 2
+
+
 def test_a_timm_model(page):
     server = page(lambda folder: zoo.vit(folder), "pytorch_model.bin")
     made = timm.load(timm.Settings("org/model", COMMIT), device=zoo.CPU, precision=torch.float32)
