@@ -32,9 +32,10 @@ from trainers.parts.scorer import ScoringModel, evaluating
 from trainers.parts.token_selection import Selection, select
 from trainers.parts.transformer import TransformerLayer
 from trainers.parts.tucker import DROPOUT, TuckERScorer
-from trainers.training import learner, processes
+from trainers.training import learner, prefetch, processes
 from trainers.training.data import Data, Tokens
 from trainers.training.optimizer import added, optimizer_step
+from trainers.training.prefetch import moved
 from trainers.training.sampling import local_slice, without_repetition
 
 ABOUT = About(
@@ -118,8 +119,7 @@ class Batch:
     negatives: Tensor | None  # (n,) int64, sampled candidates
 
     def to(self, device: torch.device) -> "Batch":
-        move = {"device": device, "non_blocking": True}
-        return replace(self, **{name: part.to(**move) for name, part in vars(self).items() if part is not None})
+        return replace(self, **{name: moved(part, device) for name, part in vars(self).items() if part is not None})
 
 
 def build(data: Data, settings: Settings, generator: torch.Generator) -> "MyGO":
@@ -424,6 +424,9 @@ class Learner(learner.Learner):
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The epoch's batches, a function of (seed, epoch): order, hidden side, contrasted rows, sampled candidates."""
+        return prefetch.ahead(self._batches(epoch), self.device)
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.triples), generator=generator)
         hides_tail = torch.rand(len(self.triples), generator=generator) < 0.5

@@ -34,7 +34,8 @@ class Bilinear(ScoringModel):
         self.relations, self.dropout, self.strangers = data.relations, settings.dropout, settings.strangers
         if self.strangers == "mean":
             asked = torch.cat([data.train[:, [1, 0]], data.train[:, [1, 2]] + torch.tensor([data.relations, 0])])
-            self.register_buffer("asked", torch.unique(asked, dim=0))  # (N, 2): relation below 2R, entity
+            key = torch.unique(asked[:, 0] * len(entity) + asked[:, 1])  # numbers are sorted far faster than rows
+            self.register_buffer("asked", torch.stack([key // len(entity), key % len(entity)], dim=1))  # (N, 2)
         self.sparse = False  # whether gradients hold only the rows of entities that a step has read
 
     @property

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.graph.rows import ordered
 from trainers.kernels import bce
-from trainers.training import learner, processes
+from trainers.training import learner, prefetch, processes
 from trainers.training.data import Data
+from trainers.training.prefetch import moved
 from trainers.training.sampling import local_slice, without_repetition
 
 SMOOTHING = 0.1  # labels are 0.9 y + 1/E, as in ConvE's and MoMoK's code
@@ -36,8 +38,7 @@ class Batch:
     answer_index: Tensor  # (M,) int64: answer = answers[answer_index]
 
     def to(self, device: torch.device) -> "Batch":
-        move = {"device": device, "non_blocking": True}
-        return Batch(**{f.name: getattr(self, f.name).to(**move) for f in fields(self)})
+        return Batch(**{f.name: moved(getattr(self, f.name), device) for f in fields(self)})
 
 
 class Queries:
@@ -48,7 +49,7 @@ class Queries:
         rows = np.stack(
             [np.r_[relation, relation + relations], np.r_[head, tail], np.r_[tail, head]], axis=1
         )  # relation first, so that ids order queries by relation
-        rows = np.unique(rows, axis=0)
+        rows = ordered(rows)
         keys, first = np.unique(rows[:, 0] * entities + rows[:, 1], return_index=True)
         self.relation, self.known = np.divmod(keys, entities)
         self.offsets = np.append(first, len(rows))
@@ -78,6 +79,9 @@ class Queries:
 
         (A batch of one has no variance, and every scorer here normalises over the batch.)
         """
+        return prefetch.ahead(self._batches(batch_size, seed, device), device)
+
+    def _batches(self, batch_size: int, seed: tuple[int, ...], device: torch.device) -> Iterator[Batch]:
         order = np.random.default_rng(seed).permutation(len(self))
         steps = self.steps(batch_size)
         for step in range(steps):

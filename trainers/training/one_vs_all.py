@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainers.training import prefetch
+from trainers.training.prefetch import moved
 from trainers.training.sampling import counts, local_slice, without_repetition
 
 BLOCK = {"cpu": 1 << 22, "cuda": 1 << 27}  # scores made at a time: 16 MB, which malloc keeps between steps
@@ -46,6 +48,9 @@ class Rows:
 
     def batches(self, batch_size: int, seed: tuple[int, ...], device: torch.device) -> Iterator[Batch]:
         """All rows in an order, and with answers grouped in a way, that `seed` alone decides."""
+        return prefetch.ahead(self._batches(batch_size, seed, device), device)
+
+    def _batches(self, batch_size: int, seed: tuple[int, ...], device: torch.device) -> Iterator[Batch]:
         generator = np.random.default_rng(seed)
         order = generator.permutation(len(self.query))
         order = order[np.argsort(self.query[order], kind="stable")]
@@ -62,7 +67,7 @@ class Rows:
             offset = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
             triple, leading = order[starts[ids][of] + offset], order[starts[ids]]
             arrays = self.known[leading], self.relation[leading], of, self.answer[triple]
-            tensors = [torch.from_numpy(array).to(device) for array in arrays]
+            tensors = [moved(torch.from_numpy(array), device) for array in arrays]
             yield Batch(tensors[0], tensors[1], tensors[2], tensors[3], pairs)
 
 
