@@ -256,7 +256,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Curve:
-    """A figure of training, the model that it is of (empty: all of them), and what its terms mean."""
+    """A figure of one model (empty: of all), and what the terms in it mean."""
 
     figure: Markup
     model: str
@@ -272,7 +272,7 @@ class Trained:
     differences: Markup
     curves: list[Curve]
     wins: list[Wins]
-    heat: list[Markup]
+    heat: list[Curve]
     by_group: list[GroupRow]
     completed: list[Completed]
     reliability: Markup

@@ -82,17 +82,24 @@ class Environment(jinja2.Environment):
 
 def _section(graph: Graph, runs: list[Run], load: Callable[[Path], Scoring]) -> Section:
     """All that the page shows of one graph."""
+    bars = report.coverage(graph)
     return Section(
         graph=graph,
         runs=runs,
         counts=words.counts(graph.audit),
         findings=words.findings(graph.audit),
-        coverage=Markup(figures.coverage(report.coverage(graph), f"coverage of {graph.name}")),
+        coverage=Markup(figures.coverage(bars, _covered(bars, graph.name))),
         missing=report.reasons_of_missing(graph),
         fused=_fused(graph),
         fused_table=_fused_table(graph),
         trained=_trained(graph, runs, load) if runs else None,
     )
+
+
+def _covered(bars: Sequence[tuple[str, Mapping[str, float]]], graph: str) -> str:
+    """What the figure of coverage shows, in words: its first bar."""
+    parts = ", ".join(f"{name} {100 * share:.0f} %" for name, share in bars[0][1].items())
+    return f"Of the entities of {graph}: {parts}."
 
 
 def _fused(graph: Graph) -> list[tuple[Entity, str, str]]:
@@ -127,7 +134,7 @@ def _trained(graph: Graph, runs: Sequence[Run], load: Callable[[Path], Scoring])
         differences=Markup(figures.differences(results.rows, results.sentence)),
         curves=_curves(graph.name, runs),
         wins=wins,
-        heat=[Markup(svg) for svg in _heat_maps(graph, runs, wins)],
+        heat=_heat_maps(graph, runs, wins),
         by_group=report.by_group(graph, runs),
         completed=report.completed(runs),
         reliability=Markup(_reliability(graph.name, runs)),
@@ -205,7 +212,7 @@ def _looked(column: str) -> bool:
     return any(column.endswith(f"_{metric}") for metric in METRICS)
 
 
-def _heat_maps(graph: Graph, runs: Sequence[Run], wins: Sequence[Wins]) -> list[str]:
+def _heat_maps(graph: Graph, runs: Sequence[Run], wins: Sequence[Wins]) -> list[Curve]:
     """A map for each model, known entity's and answer's coverage side by side, and the colour scale of all."""
     if not wins:
         return []
@@ -214,20 +221,18 @@ def _heat_maps(graph: Graph, runs: Sequence[Run], wins: Sequence[Wins]) -> list[
     top = float(finite.max()) if len(finite) else 1.0
     headings = {"known": "known entity has", "answer": "answer has"}
     parts = [(headings[one.end], len(one.columns) - 1) for one in wins]
-    maps = [
-        figures.heat_map(
-            report.display(run.model),
-            wins[0].rows,
-            [*parts, ("", 1)],
-            cells[place],
-            top,
-            [column.short for column in wins[0].columns[:-1]],
-            graph.letters,
-            f"MRR of {report.display(run.model)} on {graph.name} by category and coverage",
-        )
-        for place, run in enumerate(runs)
-    ]
-    return [*maps, figures.scale(top, f"colour scale of {graph.name}")]
+    short, maps = [column.short for column in wins[0].columns[:-1]], []
+    for place, run in enumerate(runs):
+        label, rows = report.display(run.model), wins[0].rows
+        by_category = {
+            name: mrr for name, mrr in zip(rows[:-1], cells[place, :-1, -1], strict=True) if np.isfinite(mrr)
+        }
+        told = ", ".join(f"{name} {100 * mrr:.0f}" for name, mrr in by_category.items()) or "too few queries to say"
+        name = f"MRR of {label} on {graph.name} in percent by relation category: {told}; and by coverage."
+        svg = figures.heat_map(label, rows, [*parts, ("", 1)], cells[place], top, short, graph.letters, name)
+        maps.append(Curve(Markup(svg), run.model, []))
+    scale = f"The maps' colours, from 0 to {100 * top:.0f} % MRR, dark to light."
+    return [*maps, Curve(Markup(figures.scale(top, scale)), "", [])]
 
 
 def _studies(root: Path) -> list[Study]:
