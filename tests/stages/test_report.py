@@ -147,9 +147,10 @@ def test_dark_and_light_differ_and_text_can_be_read_in_both(tab, address):
     assert contrasts["light"]["low"] == contrasts["dark"]["low"] == []
 
 
-def test_the_same_files_give_the_same_page(html, project):
+def test_the_same_files_give_the_same_page(project):
     root, scorers = project
-    assert page(root, GRAPHS, world.MODELS, load=scorers.__getitem__) == html
+    once, twice = (page(root, ["DB15K"], ["rotate"], load=scorers.__getitem__) for _ in range(2))
+    assert once == twice
 
 
 def test_every_section_stands_and_every_id_once(html):
