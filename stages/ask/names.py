@@ -12,6 +12,7 @@ from trainers.answers.ask import World
 
 OFFERED = 12
 _SCANNED = 5000  # names with the same start that are compared
+_FEWEST_LETTERS = 3  # from which on names are offered that only hold what was typed: it takes a look at each
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class TypeAhead:
                 break
             beginning.append((name != typed, -self.degree[entity], entity))
         found.update((entity, None) for *_, entity in heapq.nsmallest(2 * most, beginning))
-        if len(found) < most:
+        if len(found) < most and len(typed) >= _FEWEST_LETTERS:
             word = f" {typed}"  # what begins a word goes before what stands within one
             within = ((word not in name, -self.degree[one], one) for name, one in self.folded if typed in name)
             found.update((entity, None) for *_, entity in heapq.nsmallest(2 * most, within))
