@@ -59,18 +59,24 @@ def _of_folder(path: Path) -> Triples:
     return Triples(splits, graph.entity_keys, labels, [f"{path}: a folder of {form}.", *graph.notes])
 
 
-def _looks_like_ntriples(path: Path) -> bool:
+def _first_line(path: Path) -> bytes:
     with open(path, "rb") as handle:
         start = handle.read(4000).lstrip(b"\xef\xbb\xbf \r\n")
-    first = start.split(b"\n", 1)[0].strip()
+    return start.split(b"\n", 1)[0].strip()
+
+
+def _looks_like_ntriples(path: Path) -> bool:
+    first = _first_line(path)
     return first.startswith((b"<", b"_:")) and first.endswith(b".") and b">" in first
 
 
 def _of_rdf(path: Path, kind: pyoxigraph.RdfFormat) -> Triples:
     rows: list[Triple] = []
     literals: Counter[str] = Counter()
+    # YAGO's files name entities in angle brackets without a scheme, which N-Triples does not allow.
+    bare = kind == _RDF[".nt"] and b":" not in _first_line(path)
     try:
-        for one in pyoxigraph.parse(path=str(path), format=kind):
+        for one in pyoxigraph.parse(path=str(path), format=kind, lenient=bare):
             if isinstance(one.object, pyoxigraph.Literal):
                 literals[one.predicate.value] += 1
             else:
