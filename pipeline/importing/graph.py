@@ -35,6 +35,7 @@ WRITTEN = (
     "# Written by `python -m stages.import_graph`, which replaces it; configs/graphs/mini.yaml explains every key.\n"
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_PREFIXED = re.compile(r"[a-z][a-z0-9]*:([a-z]+(?:[A-Z][a-z]+)*)")  # dbo:bandMember
 _PLAIN = re.compile(r"[A-Za-z0-9./_][\w./-]*")
 _RECORD = "imported.json"  # a source folder without it is not ours to replace
 _FILES = {_RECORD, "train.tsv", "valid.tsv", "test.tsv", "triples.tsv", "entities.tsv", "relations.tsv", "text.tsv"}
@@ -223,12 +224,13 @@ def _labelled(
 
 
 def _named(relations: object, read: Triples) -> dict[str, str]:
-    """The relations' labels by key out of a table; those of no relation are counted."""
+    """The relations' labels by key out of a table, else out of prefixed names; those of no relation are counted."""
+    known = dict.fromkeys(row[1] for rows in read.splits.values() for row in rows)  # ids follow the first appearance
     if relations is None:
-        return {}
+        parts = {key: _PREFIXED.fullmatch(key) for key in known}
+        return {key: readable(found[1]) for key, found in parts.items() if found}
     found, said = read_labels(relations)
-    known = {row[1] for rows in read.splits.values() for row in rows}
-    read.notes += [*said, f"{len(known & set(found)):,} of {len(known):,} relations have a label."]
+    read.notes += [*said, f"{len(known.keys() & set(found)):,} of {len(known):,} relations have a label."]
     return {key: label for key, label in found.items() if key in known and label}
 
 

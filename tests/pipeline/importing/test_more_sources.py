@@ -65,6 +65,11 @@ def test_labels_of_entities_and_relations_come_from_tables(world):
     assert graph.relation_labels[graph.relation_keys.index("likes")] == "likes"
 
 
+def test_prefixed_names_of_relations_become_readable(world):
+    import_graph("g", FRAME.replace({"knows": "dbo:bandMember", "likes": "ex:Odd"}))
+    assert read_graph("data/g/source", "names").relation_labels == ["band member", "ex:Odd"]
+
+
 def test_an_archive_of_triples_is_read_as_its_files(world):
     with zipfile.ZipFile("one.zip", "w") as file:
         file.writestr("deep/er/facts.tsv", LINES)
