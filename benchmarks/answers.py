@@ -25,12 +25,12 @@ from stages.ask.questions import Questions
 from stages.complete import calibrated, facts_of
 from stages.params import load_params
 from stages.params.models import model_settings
-from trainers.about import about_model, module_of
+from trainers.about import module_of
 from trainers.answers.ask import world_of
 from trainers.answers.completions import Choice, complete
 from trainers.training import data, runs
 from trainers.training.loop import Progress
-from trainers.training.train import filter_index, inputs_of
+from trainers.training.train import filter_index, inputs_of, read, without_absent
 
 QUESTIONS = 50
 MEMORY = 512 << 20
@@ -57,9 +57,8 @@ def untrained(graph: Path, model: str, folder: Path) -> Path:
     """The folder of a run whose weights are those that training starts from: as large and as slow as a trained one."""
     settings = model_settings(load_params(), model, graph.name)
     tables, encoded = graph / "graph", graph / "encoded"
-    kinds = {kind: [one for one in getattr(settings, "modalities", ()) if one != "structure"]
-             for kind in about_model(model).reads}  # fmt: skip
-    given = data.load(tables, encoded, name=graph.name, **kinds)
+    given = read(model, settings, graph=tables, encoded=encoded)
+    settings = without_absent(settings, given)
     built = module_of(model).build(given, settings, torch.Generator().manual_seed(0))
     about = runs.describe(given, model=model, settings=settings, split="clean", encoders={}, seed=0,
                           device=torch.device("cpu"), precision=torch.float32, progress=Progress())  # fmt: skip
