@@ -5,12 +5,11 @@
 Reads data/<graph>/graph and the ranks that `python -m benchmarks.run` kept on this machine.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.run import run_folder
+from benchmarks.run import run_arguments, run_folder
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.graph.fused import fused
@@ -27,11 +26,7 @@ def with_and_without(triples: np.ndarray, ranks: np.ndarray, broken: set[int]) -
 
 @stage
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--graph", required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = run_arguments(__doc__).parse_args()
     path = run_folder(options.graph, options.model, options.seed, "clean") / "ranks.parquet"
     if not path.exists():
         raise UserError(f"{path} is not there; python -m benchmarks.run makes it.")

@@ -134,12 +134,18 @@ def run(graph: str, model: str, seed: int, variant: str) -> dict:
     return found
 
 
-@stage
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run_arguments(description: str | None) -> argparse.ArgumentParser:
+    """A parser of what names a run: graph, model and seed."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graph", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+@stage
+def main() -> None:
+    parser = run_arguments(__doc__)
     parser.add_argument("--variant", choices=VARIANTS, default="clean")
     options = parser.parse_args()
     found = run(options.graph, options.model, options.seed, options.variant)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 log = logging.getLogger(__name__)
 Choice = Literal["auto", "plain", "tf32"]
@@ -58,3 +59,19 @@ def _exact(precision: str) -> bool:
     if not exact:
         log.info("oneDNN rounds float32 products on this processor: plain ones are used")
     return exact
+
+
+def add_product(into: Tensor, left: Tensor, right: Tensor) -> None:
+    """into += left @ right; `into` is float32, and where the factors are too no product is made beside it."""
+    if left.dtype == torch.float32:
+        into.addmm_(left, right)
+    else:
+        into += left @ right
+
+
+def set_product(into: Tensor, left: Tensor, right: Tensor) -> None:
+    """into = left @ right; see `add_product`."""
+    if left.dtype == torch.float32:
+        torch.mm(left, right, out=into)
+    else:
+        into.copy_(left @ right)

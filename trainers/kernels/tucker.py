@@ -9,6 +9,7 @@ from torch import Tensor
 from trainers import room
 from trainers.kernels import address, library, loaded
 from trainers.kernels.dropout import fresh_seed, threshold
+from trainers.matmul import add_product, set_product
 
 BLOCK = 1 << 22  # numbers of the relations' matrices made at a time: 16 MB, read again while they are in cache
 
@@ -129,7 +130,7 @@ class _Part:
         out, start = torch.empty(self.rows, width), 0
         for row, queries in enumerate(self.queries, start=self.first):
             into = out[start : start + len(queries)]
-            _set_product(into, relation[queries], self.core[:, row].to(self.compute))
+            set_product(into, relation[queries], self.core[:, row].to(self.compute))
             start += len(queries)
         return out
 
@@ -138,34 +139,20 @@ class _Part:
         relation, d_matrix = self.relation.to(self.compute), d_matrix.to(self.compute)
         if self.place is None:
             d_matrix = d_matrix.view(len(relation), -1)
-            _add_product(d_relation, d_matrix, self._slice(self.core).T.to(self.compute))
-            _set_product(self._slice(d_core), relation.T, d_matrix)
+            add_product(d_relation, d_matrix, self._slice(self.core).T.to(self.compute))
+            set_product(self._slice(d_core), relation.T, d_matrix)
             return
         start = 0
         for row, queries in enumerate(self.queries, start=self.first):
             slope = d_matrix[start : start + len(queries)]
             d_relation.index_add_(0, queries, (slope @ self.core[:, row].T.to(self.compute)).float())
-            _set_product(d_core[:, row], relation[queries].T, slope)
+            set_product(d_core[:, row], relation[queries].T, slope)
             start += len(queries)
 
     def _slice(self, core: Tensor) -> Tensor:
         """These rows of every W_k: (D_r, rows · D), a view."""
         width = core.shape[2]
         return core.flatten(1)[:, self.first * width : self.last * width]
-
-
-def _add_product(into: Tensor, left: Tensor, right: Tensor) -> None:
-    if left.dtype == torch.float32:
-        into.addmm_(left, right)
-    else:
-        into += left @ right
-
-
-def _set_product(into: Tensor, left: Tensor, right: Tensor) -> None:
-    if left.dtype == torch.float32:
-        torch.mm(left, right, out=into)
-    else:
-        into.copy_(left @ right)
 
 
 class _Groups:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.encoding.encoders import InvalidInput, Rows, pictures, timm
+from pipeline.encoding.encoders import InvalidInput, Rows, kmeans, pictures, timm
 from pipeline.errors import UserError
 from pipeline.settings import AtLeastOne, Commit, Count
 from pipeline.versions import code_version
@@ -87,27 +87,17 @@ def load(settings: Settings, *, device: torch.device, precision: torch.dtype, ce
 
 
 def learn(settings: Settings, raws: Iterable[bytes]) -> np.ndarray:
-    """Centroids (C, W) of length 1 of the pictures' patch features, by mini-batch k-means (Sculley 2010), seeded.
+    """Centroids (C, W) of length 1 of the pictures' patch features, made on the CPU; see `kmeans.centroids`.
 
-    On the CPU and in one thread, so that the same pictures give the same codebook, bit for bit. Raises UserError if
-    there is no picture.
+    Raises UserError if there is no picture.
     """
-    from sklearn.cluster import MiniBatchKMeans
-    from threadpoolctl import threadpool_limits
-
     model = _timm(settings, torch.device("cpu"))
     found = []
     for raw in raws:
         (item,) = model.prepare([raw])
         if not isinstance(item, InvalidInput):
             found.append(_patches(model, [item])[0][0].numpy())
-    if not found:
-        raise UserError("There is no picture to learn a codebook from; run the images stage first.")
-    rows = np.concatenate(found)
-    codes = min(settings.codes, len(np.unique(rows, axis=0)))
-    with threadpool_limits(1):
-        means = MiniBatchKMeans(codes, random_state=settings.seed, batch_size=4096, n_init=1, max_iter=20).fit(rows)
-    centres = torch.from_numpy(means.cluster_centers_.astype(np.float32))
+    centres = torch.from_numpy(kmeans.centroids(found, settings.codes, settings.seed))
     return F.normalize(centres, dim=-1).numpy()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.encoding.encoders import InvalidInput, Rows, pictures
+from pipeline.encoding.encoders import InvalidInput, Rows, kmeans, pictures
 from pipeline.errors import UserError
 from pipeline.settings import AtLeastOne, Count
 from pipeline.versions import code_version
@@ -88,13 +88,10 @@ def load(settings: Settings, *, device: torch.device, precision: torch.dtype, ce
 
 
 def learn(settings: Settings, raws: Iterable[bytes], progress: Callable[[int], None] | None = None) -> np.ndarray:
-    """Centroids (codes, 3·patch²) of the pictures' patches, by mini-batch k-means (Sculley 2010), seeded.
+    """Centroids (codes, 3·patch²) of the pictures' patches; see `kmeans.centroids`.
 
-    One thread, so that the same pictures give the same codebook, bit for bit. Raises UserError if there is no picture.
+    Raises UserError if there is no picture.
     """
-    from sklearn.cluster import MiniBatchKMeans
-    from threadpoolctl import threadpool_limits
-
     found = []
     for raw in raws:
         patches = _patches(raw, settings)
@@ -102,13 +99,7 @@ def learn(settings: Settings, raws: Iterable[bytes], progress: Callable[[int], N
             found.append(patches)
             if progress:
                 progress(len(found))
-    if not found:
-        raise UserError("There is no picture to learn a codebook of patches from; run the images stage first.")
-    rows = np.concatenate(found)
-    codes = min(settings.codes, len(np.unique(rows, axis=0)))
-    with threadpool_limits(1):
-        means = MiniBatchKMeans(codes, random_state=settings.seed, batch_size=4096, n_init=1, max_iter=20).fit(rows)
-    return means.cluster_centers_.astype(np.float32)
+    return kmeans.centroids(found, settings.codes, settings.seed)
 
 
 def _patches(raw: bytes, settings: Settings) -> np.ndarray | InvalidInput:
