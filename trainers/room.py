@@ -24,7 +24,9 @@ def _free() -> int:
     """Bytes of memory that are free, within the bound of the container if there is one."""
     free = psutil.virtual_memory().available
     try:
-        bound, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        bound, used, rows = ((_CGROUP / name).read_text() for name in ("memory.max", "memory.current", "memory.stat"))
     except OSError:
         return free
-    return free if bound == "max" else min(free, max(0, int(bound) - int(used)))
+    # What files left in memory is given back when it is wanted.
+    cached = int(dict(row.split() for row in rows.splitlines()).get("inactive_file", 0))
+    return free if bound.strip() == "max" else min(free, max(0, int(bound) - int(used) + cached))

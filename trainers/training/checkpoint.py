@@ -4,6 +4,7 @@ A checkpoint is a folder `epoch-<n>` that appears whole, by one rename; one that
 dropped, and the one before it is used. Nothing in it can run code.
 """
 
+import errno
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from pipeline import tables
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without locks answer
 
 KEPT = 2  # the newest and, in case it turns out damaged, the one before it
 
@@ -96,10 +98,11 @@ def file_lock(folder: Path, writes: bool = True) -> Iterator[None]:
     except Timeout as error:
         pid = holder.read_text(encoding="utf-8") if holder.exists() else "?"
         raise UserError(f"Process {pid} is training this run already ({path}); let it end, or stop it.") from error
-    except NotImplementedError:
-        log.info("%s: this file system knows no locks.", path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); free space or rights there.") from error
+    except (NotImplementedError, OSError) as error:
+        if not isinstance(error, OSError) or error.errno in _NO_LOCKS:
+            log.info("%s: this file system knows no locks.", path)
+        else:
+            raise UserError(f"{path} cannot be written ({error.strerror}); free space or rights there.") from error
     try:
         yield
     finally:

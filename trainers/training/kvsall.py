@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from pipeline.graph.rows import ordered
 from trainers.kernels import bce
+from trainers.matmul import add_product, set_product
 from trainers.training import learner, prefetch, processes
 from trainers.training.data import Data
 from trainers.training.prefetch import moved
-from trainers.training.sampling import local_slice, without_repetition
+from trainers.training.sampling import without_repetition
 
 SMOOTHING = 0.1  # labels are 0.9 y + 1/E, as in ConvE's and MoMoK's code
 BLOCK = 1 << 20  # logits computed at a time on the CPU: 4 MB, which stay in cache between the passes over them
@@ -130,13 +131,13 @@ def draw_candidates(batch: Batch, entities: int, size: int | None) -> Candidates
     if size is None or size >= entities:
         if not processes.together():
             return Candidates(None, batch.row, batch.answer, None, None)
-        part, _ = local_slice(entities)
+        part = processes.part_of(entities)
         pairs, answer = _within(part, batch.answer)
         return Candidates(torch.arange(part.start, part.stop, device=device), batch.row[pairs], answer, None, None)
     drawn = without_repetition(entities, size, device=device)
     if not processes.together():
         return Candidates(torch.cat([drawn, batch.answers]), batch.row, size + batch.answer_index, size, drawn)
-    chosen, mine = drawn[local_slice(size)[0]], local_slice(len(batch.answers))[0]
+    chosen, mine = drawn[processes.part_of(size)], processes.part_of(len(batch.answers))
     pairs, answer = _within(mine, batch.answer_index)
     entity = torch.cat([chosen, batch.answers[mine]])
     return Candidates(entity, batch.row[pairs], len(chosen) + answer, len(chosen), drawn)
@@ -204,8 +205,8 @@ class _LinkLoss(torch.autograd.Function):
             slope = (left @ right[start:stop].T).float()
             loss += bce.cost_and_slope_(slope, pair, columns[start:stop], even)
             slope = slope.to(compute)
-            _add_product(d_query, slope, right[start:stop])
-            _set_product(d_candidates[start:stop], slope.T, left)
+            add_product(d_query, slope, right[start:stop])
+            set_product(d_candidates[start:stop], slope.T, left)
         q, c = query[row].float(), candidates[answer].float()
         loss -= ((q * c).sum(1) * known).sum()
         d_query.index_add_(0, row, c * -known.unsqueeze(1))
@@ -233,17 +234,3 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
 def _precision(like: Tensor) -> torch.dtype:
     kind = like.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-
-
-def _add_product(into: Tensor, left: Tensor, right: Tensor) -> None:
-    if left.dtype == torch.float32:
-        into.addmm_(left, right)
-    else:
-        into += left @ right
-
-
-def _set_product(into: Tensor, left: Tensor, right: Tensor) -> None:
-    if left.dtype == torch.float32:
-        torch.mm(left, right, out=into)
-    else:
-        into.copy_(left @ right)

@@ -7,7 +7,8 @@ function of (seed, epoch), so that a run which was stopped and resumed ends with
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,7 +73,10 @@ def fit(
     show = (sys.stderr.isatty() if show is None else show) and processes.is_first()
     steps = learner.steps_per_epoch
     watch = Watch(epochs, steps, triples) if processes.is_first() and not show else None
-    with tqdm(total=epochs * steps, initial=progress.epoch * steps, disable=not show, unit="step") as bar:
+    with (
+        _written(checkpoints),
+        tqdm(total=epochs * steps, initial=progress.epoch * steps, disable=not show, unit="step") as bar,
+    ):
         while progress.epoch < epochs and not (patience and progress.without_gain >= patience):
             began = time.perf_counter()
             try:
@@ -101,13 +105,26 @@ def fit(
                 each(progress.history)
             if checkpoint_every and (progress.epoch % checkpoint_every == 0 or progress.epoch == epochs):
                 _save(checkpoints, learner, progress)
-    checkpoints.wait()
     processes.wait()
     learner.model.load_state_dict(load_tensors(best_weights(work, progress.best_epoch)))
     began = time.perf_counter()
     progress.finished = learner.finish()
     progress.seconds += time.perf_counter() - began
     return progress
+
+
+@contextmanager
+def _written(checkpoints: Checkpoints) -> Iterator[None]:
+    """Wait for what a thread still writes, however the block ends; beside an error of the block its own is logged."""
+    try:
+        yield
+    except BaseException:
+        try:
+            checkpoints.wait()
+        except UserError as error:
+            log.warning("%s", error)
+        raise
+    checkpoints.wait()
 
 
 def reseed(seed: int, epoch: int) -> None:
@@ -169,8 +186,10 @@ def _save(checkpoints: Checkpoints, learner: Learner, progress: Progress) -> Non
         return
 
     def drop() -> None:
+        # Listed before it is asked which are named: training goes on meanwhile, and may write better ones.
+        paths = list(checkpoints.folder.glob("best-*.safetensors"))
         named = {one["best_epoch"] for one in checkpoints.progresses()} | {progress.best_epoch}
-        for path in checkpoints.folder.glob("best-*.safetensors"):
+        for path in paths:
             if int(path.stem.removeprefix("best-")) not in named:
                 path.unlink(missing_ok=True)
 

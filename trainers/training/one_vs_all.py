@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.training import prefetch
+from trainers.training import prefetch, processes
 from trainers.training.prefetch import moved
-from trainers.training.sampling import counts, local_slice, without_repetition
+from trainers.training.sampling import counts, without_repetition
 
 BLOCK = {"cpu": 1 << 22, "cuda": 1 << 27}  # scores made at a time: 16 MB, which malloc keeps between steps
 
@@ -60,7 +60,7 @@ class Rows:
         row = np.cumsum(first | (place % self.answers_per_row == 0)) - 1
         starts = np.append(np.searchsorted(row, np.arange(self.rows)), len(row))
         for ids in np.array_split(generator.permutation(self.rows), self.steps(batch_size)):
-            own, _ = local_slice(len(ids))
+            own = processes.part_of(len(ids))  # the parts' losses add up, so no row may be in two
             counts = starts[ids + 1] - starts[ids]
             pairs, ids, counts = int(counts.sum()), ids[own], counts[own]
             of = np.repeat(np.arange(len(ids)), counts)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, distributed
 
+_last_block = (-1, 0)  # of `own_draws`: the number it found, and how many blocks before it found the same
+
 
 def join(device: torch.device) -> torch.device:
     """Join the other processes that torchrun started, if there are any; returns the device of this one."""
@@ -99,12 +101,19 @@ class _Joined(torch.autograd.Function):
 
 @contextlib.contextmanager
 def own_draws(device: torch.device) -> Iterator[None]:
-    """Within the block each process draws its own random numbers; after it all draw the same ones again."""
+    """Within the block each process draws its own random numbers; after it all draw the same ones again.
+
+    Those that all draw are left as if there were no block, as in one process. So two blocks between which nobody drew
+    find the same number there, and are told apart by counting.
+    """
+    global _last_block
     if not together():
         yield
         return
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(torch.randint(1 << 62, ())) + distributed.get_rank())
+        found = int(torch.randint(1 << 62, ()))
+        _last_block = found, _last_block[1] + 1 if found == _last_block[0] else 0
+        torch.manual_seed(found + _last_block[1] * count() + distributed.get_rank())
         yield
 
 
