@@ -83,8 +83,10 @@ def world_of(run: Run, graph: str | Path | None = None) -> World:
         raise UserError(f"{folder} holds no tables of the graph {run.about['graph']}; name their folder: graph=….")
     of_graph = {name: sha for name, sha in run.about.get("inputs", {}).items() if name.endswith("triples.parquet")}
     check_inputs(run.path, {"inputs": of_graph}, folder)
-    stamps = [(folder / name).stat().st_mtime_ns for name in ("triples.parquet", "entities.parquet") if
-              (folder / name).exists()]  # fmt: skip
+    of = [folder / f"{name}.parquet" for name in ("triples", "entities", "relations")] + [
+        folder.parent / "text.parquet"
+    ]
+    stamps = [path.stat().st_mtime_ns if path.exists() else 0 for path in of]
     return _world(folder.resolve(), tuple(stamps))
 
 

@@ -147,7 +147,8 @@ def _watched(run: Path, board: Path | None) -> Callable[[list[dict]], None]:
         nonlocal last
         if write:
             write(history[-1])
-        if time.monotonic() - last > 1:
+        # A folder with a run.json holds a run that is whole: its history goes when the new one takes its place.
+        if not (run / "run.json").exists() and time.monotonic() - last > 1:
             runs.write_history(run, history)
             last = time.monotonic()
 
@@ -215,7 +216,7 @@ def check_inputs(run: Path, about: Mapping, graph: Path) -> None:
     """
     for name, trained_on in about.get("inputs", {}).items():
         parts = Path(name).parts  # …/graph/triples.parquet, or …/encoded/<modality>/<table>.parquet, as it lay there
-        path = graph.parent.joinpath(*parts[-2 if parts[-2] == graph.name else -3 :])
+        path = graph.parent.joinpath(*parts[-3:]) if "encoded" in parts[-3:] else graph / parts[-1]
         if not path.exists() or digest(path) != trained_on:
             raise UserError(
                 f"{run} was trained on another {path} than the one that lies there now; train it again (dvc repro)."

@@ -1,8 +1,12 @@
 """A trained run answers questions in names, and refuses in a sentence what it cannot make out."""
 
+import shutil
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from pipeline import tables
 from pipeline.errors import UserError
 from stages.ops.ask import shown
 from tests.helpers.asked import write_names
@@ -106,3 +110,19 @@ def test_the_command_shows_a_line_an_answer(run):
     lines = shown(run.ask("e3", "genre", k=4)).splitlines()
     assert len(lines) == 5
     assert lines[0].split() == ["rank", "label", "description", "score", "known"]
+
+
+def test_tables_that_lie_in_a_folder_of_another_name_are_the_same_tables(run, tmp_path):
+    shutil.copytree(run.path / "../../../data/tiny/graph", tmp_path / "copied")
+    answers = run.ask("e3", "genre", graph=tmp_path / "copied")
+    assert answers["key"].tolist() == run.ask("e3", "genre")["key"].tolist()
+
+
+def test_labels_that_were_made_anew_are_read_anew(run, tmp_path):
+    shutil.copytree(run.path / "../../../data/tiny", tmp_path / "tiny")
+    graph = tmp_path / "tiny/graph"
+    run.ask("e3", "genre", graph=graph)
+    table = tables.read(graph / "relations.parquet", "relations")
+    renamed = table.set_column(table.schema.get_field_index("label"), "label", pa.array([f"new {i}" for i in range(3)]))
+    tables.write(graph / "relations.parquet", "relations", {name: renamed[name] for name in renamed.column_names}, {})
+    assert len(run.ask("e3", "new 1", graph=graph))

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from pipeline.tables import read_json
 from tests.helpers.tiny import settings_of, tiny, write_tables
 from trainers.models import transe
 from trainers.training import runs
-from trainers.training.train import Schedule, train
+from trainers.training.train import Schedule, _watched, train
 from trainers.training.watch import Watch, time_left
 
 
@@ -44,16 +45,31 @@ def trained(tmp_path, monkeypatch):
 
     monkeypatch.setattr(runs, "write_history", counted)
     monkeypatch.setattr("trainers.training.train.time.monotonic", itertools.count(10.0, 10.0).__next__)
-    schedule = Schedule(device="cpu", precision="float32", evaluate_every=1, checkpoint_every=0, tensorboard=True)
+    schedule = Schedule(device="cpu", precision="float32", evaluate_every=1, checkpoint_every=0,
+                        tensorboard=find_spec("tensorboard") is not None)  # fmt: skip
     train("transe", settings_of(transe, epochs=3), schedule, graph=tmp_path / "data/mini/graph",
           encoded=tmp_path / "data/mini/encoded", run=tmp_path / "runs/mini/transe", work=tmp_path / "work/runs",
           seed=0)  # fmt: skip
     return seen, tmp_path
 
 
-def test_the_history_grows_with_each_epoch_and_tensorboard_sees_it(trained):
-    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+def test_the_history_grows_with_each_epoch(trained):
     seen, folder = trained
     assert seen == [(1, False), (2, False), (3, False), (3, False)]
-    assert len(list((folder / "work/tensorboard/mini/transe").glob("events.*"))) == 1
     assert read_json(folder / "runs/mini/transe/run.json")["date"].startswith("20")
+
+
+def test_tensorboard_sees_it(trained):
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    _, folder = trained
+    assert len(list((folder / "work/tensorboard/mini/transe").glob("events.*"))) == 1
+
+
+def test_the_history_of_a_whole_run_stays_until_another_takes_its_place(tmp_path):
+    each = _watched(tmp_path, None)
+    (tmp_path / "run.json").write_text("{}")
+    each([{"epoch": 1}])
+    assert not (tmp_path / "history.csv").exists()
+    (tmp_path / "run.json").unlink()
+    each([{"epoch": 1}])
+    assert (tmp_path / "history.csv").exists()
