@@ -106,9 +106,10 @@ def completions(graph: Path, path: Path, any_type: int) -> None:
     given = data.load(graph / "graph", graph / "encoded", name=graph.name)
     known = filter_index(given)
     start = time.process_time()
-    found = calibrated(run, given, known, MEMORY)
+    facts = facts_of(given, known)
+    found = calibrated(run, given, facts.others, MEMORY)
     print(f"calibration of both sides         {time.process_time() - start:9.1f} s of processor", flush=True)
-    facts, tail = facts_of(given, known), found["tail"][0]
+    tail = found["tail"][0]
     queries = len(torch.unique(given.train[:, :2], dim=0))
     start = time.process_time()
     done = complete(run.score, facts, list(range(given.relations)), tail, Choice(20), memory_bytes=MEMORY)

@@ -30,12 +30,15 @@ log = logging.getLogger(__name__)
 NAME = "completions.parquet"
 
 
-def calibrated(run: runs.Run, triples: data.Data, known: FilterIndex, memory: int) -> dict[str, tuple]:
-    """By side, a calibration and what was measured of it; empty where dev cannot say anything."""
+def calibrated(run: runs.Run, triples: data.Data, learnt: FilterIndex, memory: int) -> dict[str, tuple]:
+    """By side, a calibration and what was measured of it; empty where dev cannot say anything.
+
+    `learnt` holds the facts of train and dev: those of test teach neither weights nor probabilities.
+    """
     if run.about.get("train_on") == "train+dev":
         log.warning("%s has learnt dev, so its scores get no probabilities.", run.path)
         return {}
-    found = {side: calibrate(run.score, triples.dev, known, side, memory_bytes=memory) for side in SIDES}
+    found = {side: calibrate(run.score, triples.dev, learnt, side, memory_bytes=memory) for side in SIDES}
     if not all(found.values()):
         log.warning("%s has %d facts of dev, too few for probabilities.", triples.name, len(triples.dev))
     return {side: one for side, one in found.items() if one}
@@ -66,9 +69,10 @@ def find(folder: Path, graph: Path, choice: Choice, relations: list[str], memory
     triples = data.load(graph, graph.parent / "encoded", name=graph.parent.name)
     known = filter_index(triples)
     asked = [world.relations.find(name) for name in relations] or range(triples.relations)
-    found = calibrated(run, triples, known, memory)
+    facts = facts_of(triples, known)
+    found = calibrated(run, triples, facts.others, memory)
     by_side = {side: one for side, (one, _) in found.items()}
-    done = complete(run.score, facts_of(triples, known), list(dict.fromkeys(asked)), by_side.get("tail"), choice,
+    done = complete(run.score, facts, list(dict.fromkeys(asked)), by_side.get("tail"), choice,
                     memory_bytes=memory)  # fmt: skip
     provenance = {key: run.about[key] for key in ("model", "graph", "split", "seed", "code_version")}
     provenance |= {"fingerprint": run.about.get("fingerprint")}

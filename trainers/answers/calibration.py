@@ -90,8 +90,8 @@ def calibrate(
 ) -> tuple[Calibration, dict[str, object]] | None:
     """Learn from the triples `dev` (n, 3) what scores of the `side` that is asked for say; None if they are too few.
 
-    `known` holds the facts of all splits, which are no rivals. Returns the calibration and what was measured of it by
-    cross-fitting: `queries`, and of each query's best candidate
+    `known` holds the facts of train and dev, which are no rivals. Returns the calibration and what was measured of it
+    by cross-fitting: `queries`, and of each query's best candidate
     `expected_calibration_error` (10 bins of equal width; Guo et al. 2017, equation 3), `mean_probability`,
     `share_right`, and `reliability`, of each bin that is not empty the mean probability, the share right, the queries.
     """

@@ -6,6 +6,7 @@ the rules, walks and neighbours of mosaic.
 """
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.graph.vocabulary import SPLITS
 from trainers.about import about_model
 from trainers.answers.ask import World, graph_of, world_of
 from trainers.answers.calibration import log_shares, read_calibration
@@ -123,7 +125,8 @@ def explain(
     calibration = read_calibration(run.path, run.about).get(side)
     probability = None
     if calibration is not None:
-        shares = log_shares(scores, rivals[None], calibration.temperature)
+        open_to = _rivals(world, fact, ("train", "dev"))  # as it was calibrated, and as `ask` answers
+        shares = log_shares(scores, open_to[None], calibration.temperature)
         probability = float(calibration.probability(shares[0, fact.answer]))
     label, named = world.entities.label, world.relations.label
     return Explanation(
@@ -137,11 +140,11 @@ def explain(
     )  # fmt: skip
 
 
-def _rivals(world: World, fact: _Fact) -> Tensor:
-    """(E,) bool: the entities that are no known answer of any split, and the answer itself."""
+def _rivals(world: World, fact: _Fact, splits: Iterable[str] = SPLITS) -> Tensor:
+    """(E,) bool: the entities that are no known answer in `splits`, and the answer itself."""
     rivals = torch.ones(len(world.entities.key), dtype=torch.bool)
-    for facts in world.facts.values():
-        rivals[facts.answers(*fact.query())[1]] = False
+    for split in splits:
+        rivals[world.facts[split].answers(*fact.query())[1]] = False
     rivals[fact.answer] = True
     return rivals
 
@@ -199,7 +202,7 @@ def _weights(run: Run, fact: _Fact, label: list[str]) -> dict[str, dict[str, flo
         return _of_experts(model, fact, label)
     ends = dict.fromkeys((fact.head, fact.tail))
     if shows == "attention":
-        attention, part = model.attention().numpy(), _places(model)
+        attention, part = model.attention().cpu().numpy(), _places(model)
         return {label[one]: {name: float(attention[one, [at == name for at in part]].sum())
                              for name in dict.fromkeys(part)} for one in ends}  # fmt: skip
     if shows == "modality_weights":
@@ -235,7 +238,7 @@ def _tokens(run: Run, fact: _Fact, label: list[str]) -> dict[str, list[tuple[str
     if about_model(run.about["model"]).explains != "attention":
         return {}
     model: Any = run.model
-    attention, part = model.attention().numpy(), np.array(_places(model))
+    attention, part = model.attention().cpu().numpy(), np.array(_places(model))
     first = {name: int((part == name).argmax()) for name in model.tokens}
     found = {}
     for entity in dict.fromkeys((fact.head, fact.tail)):
