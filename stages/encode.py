@@ -7,6 +7,7 @@ import logging
 import time
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pipeline import tables
 from pipeline.encoding import encoders, records
@@ -198,14 +199,18 @@ class _Maker:
         return fetched(self._choice.block, WEIGHTS, mirror=sources.mirror, retry=retry)
 
     @cached_property
+    def _fetched(self) -> Any:
+        """The encoder's settings, whose weights are a file here."""
+        return encoders.settings(self._with_weights, self._kind)[1]
+
+    @cached_property
     def _learned(self) -> dict:
         address = self._params.store or str(SCRATCH / "learned")
-        return learned.learned(self._family, self.settings, self._inputs, address, self._params.encode.store_failure)
+        return learned.learned(self._family, self._fetched, self._inputs, address, self._params.encode.store_failure)
 
     @cached_property
     def _loaded(self) -> encoders.Encoder:
-        _, settings = encoders.settings(self._with_weights, self._kind)
-        return self._family.load(settings, device=self._device, precision=self._precision, **self._learned)
+        return self._family.load(self._fetched, device=self._device, precision=self._precision, **self._learned)
 
 
 def _on_ray(params: Params, inputs: Inputs, recipe: encode_ray.Recipe) -> None:

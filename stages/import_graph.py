@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.download.sources import chosen_mirror
 from pipeline.errors import UserError, counted
 from pipeline.graph.vocabulary import SPLITS
-from pipeline.importing.delimited import NAMES, Guess
+from pipeline.importing.delimited import FIND_OUT, NAMES, Guess
 from pipeline.importing.graph import Found, Imported, import_graph
 from pipeline.importing.located import located
 from pipeline.importing.public import PUBLIC, labels_in, public
@@ -38,6 +38,8 @@ def main() -> None:
         raise UserError(
             "Say what the graph will be called and where its triples are: --name and --triples (or --from)."
         )
+    if args.tokens < 0:
+        raise UserError(f"--tokens {args.tokens} is no number of tokens: 0 (none) or more.")
     named |= {one: _located(args.name, named[one]) for one in ("triples", "valid", "test")}
     imported = import_graph(
         args.name, named.pop("triples"), **named, pictures=args.pictures, features=args.features, order=args.order,
@@ -55,7 +57,8 @@ def _public(args: argparse.Namespace, named: dict, guess: Guess) -> tuple[dict, 
     about = PUBLIC[args.from_public]
     if about.label_before:
         own["labels"] = labels_in(found["texts"], about.label_before)
-    return {one: own.get(one) if given is None else given for one, given in named.items()}, about.guess
+    guess = guess if guess != FIND_OUT or args.triples else about.guess  # of the user's own files nothing is known
+    return {one: own.get(one) if given is None else given for one, given in named.items()}, guess
 
 
 def _located(name: str, given: list | None) -> list | None:

@@ -376,10 +376,8 @@ class Stores:
         if self._shared is not None and self._writable and reasons:
             try:
                 self._shared.refuse(reasons)
-            except StoreFailure as failure:
-                if not self._continue:
-                    raise
-                log.warning("%s Going on without a note of what cannot be read.", failure)
+            except StoreFailure as failure:  # a note only: the rows are whole without it, as in a store to read from
+                log.warning("%s What cannot be read is asked again next time.", failure)
 
     def codebook(self, used: np.ndarray, make: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """The vectors (N, W) float32 of the token ids `used` (N,) int32, ascending.

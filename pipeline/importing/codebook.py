@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.cluster import MiniBatchKMeans
+from threadpoolctl import threadpool_limits
 
 from pipeline.errors import UserError
 
@@ -40,13 +41,16 @@ def quantise(matrix: np.ndarray, tokens: int, *, codes: int = CODES, seed: int =
     codes = min(codes, len(matrix) // _ROWS_A_CODE)
     if codes < 2:
         raise UserError(f"{len(matrix)} vectors are too few to learn a codebook from; leave --tokens out.")
-    rest = matrix.astype(np.float32) - matrix.mean(0, dtype=np.float64).astype(np.float32)
+    centre = matrix.mean(0, dtype=np.float64).astype(np.float32)
+    rest = matrix.astype(np.float32) - centre
     whole = float(np.square(rest, dtype=np.float64).sum())
     found, books = [], []
     for step in range(tokens):
-        means = MiniBatchKMeans(codes, n_init=1, batch_size=4096, random_state=seed + step).fit(rest)
+        with threadpool_limits(1):  # the same vectors give the same codebook on any number of cores
+            means = MiniBatchKMeans(codes, n_init=1, batch_size=4096, random_state=seed + step).fit(rest)
         found.append(means.labels_.astype(np.int64) + step * codes)
         books.append(means.cluster_centers_.astype(np.float32))
         rest = rest - books[-1][means.labels_]
+    books[0] = books[0] + centre
     kept = 1 - float(np.square(rest, dtype=np.float64).sum()) / max(whole, 1e-30)
     return Quantised(np.stack(found, 1), np.concatenate(books), kept)

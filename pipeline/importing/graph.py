@@ -231,7 +231,7 @@ def _named(relations: object, read: Triples) -> dict[str, str]:
         return {key: readable(found[1]) for key, found in parts.items() if found}
     found, said = read_labels(relations)
     read.notes += [*said, f"{len(known.keys() & set(found)):,} of {len(known):,} relations have a label."]
-    return {key: label for key, label in found.items() if key in known and label}
+    return {key: found[key] for key in known if found.get(key)}
 
 
 def _write_relations(folder: Path, named: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """Triples that lie at an address, or in a zip or tar: brought to files here, which are then read as any."""
 
+import hashlib
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -22,10 +23,11 @@ def located(source: object, work: Path, *, mirror: str | None = None, retry: Ret
     if not isinstance(source, str | Path):
         return source
     path = Path(source)
+    own = work / hashlib.sha256(str(source).encode()).hexdigest()[:12]  # two sources may end in the same name
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         name = PurePosixPath(urlsplit(source).path).name or "triples"
-        path = fetch(source, None, work / name, mirror=mirror, record=work / "checksums.json", retry=retry).path
-    return _unpacked(path, work / "unpacked" / path.name) if path.name.lower().endswith(_ARCHIVES) else path
+        path = fetch(source, None, own / name, mirror=mirror, record=work / "checksums.json", retry=retry).path
+    return _unpacked(path, own / "unpacked" / path.name) if path.name.lower().endswith(_ARCHIVES) else path
 
 
 def _unpacked(path: Path, into: Path) -> Path:

@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 ARCHIVE = "img_text_summary.zip"
 MD5 = "e5464dcb76501c10b692afd309139a50"  # the only checksum that its publishers give
 LARGEST = 2**30  # bytes of one JSON file, unpacked
-_RESOURCE = "http://dbpedia.org/resource/"
 
 
 def described(

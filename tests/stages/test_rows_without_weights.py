@@ -9,7 +9,7 @@ from huggingface_hub import constants
 
 import stages.encode
 from pipeline.download import sources
-from pipeline.encoding.encoders import hub
+from pipeline.encoding.encoders import clusters, hub, timm
 from pipeline.retry import RetryPolicy
 from tests.helpers import encoder_zoo as zoo
 from tests.helpers.clones import ROOT, set_key
@@ -143,5 +143,13 @@ def test_settings_precision_and_pinned_weights_lead_to_other_rows(clones, tmp_pa
         with pytest.raises(SystemExit):
             encode(clones[1], kind, monkeypatch)
         (clones[1] / file).write_text(kept)
-    assert "The store lacks" not in capsys.readouterr().err, "the weights are asked first, as ever"
+        said = capsys.readouterr().err
+        assert "cannot be fetched" in said, (kind, change, said)
+        assert "The store lacks" not in said, "the weights are asked first, as ever"
     assert sources.recorded(clones[1] / "data/.weights/sha256.json") == {}
+
+
+def test_what_an_encoder_learned_from_its_inputs_is_in_no_recipe():
+    block = {"family": "clusters", "model": "timm/a", "revision": COMMIT}
+    assert stages.encode.records.recipe(timm, block, "float32", "cpu", None)
+    assert stages.encode.records.recipe(clusters, block, "float32", "cpu", None) is None

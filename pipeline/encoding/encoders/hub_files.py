@@ -9,12 +9,14 @@ import json
 import logging
 import math
 import struct
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from pipeline import tables
 from pipeline.errors import NO_JSON, UserError
 
 log = logging.getLogger(__name__)
@@ -118,7 +120,7 @@ def fetch_tokenizer_and(tensor: Sequence[str], model: str, revision: str, folder
     folder.mkdir(parents=True, exist_ok=True)
     for name in small:
         content = _get(model, revision, name, tries).read_bytes()
-        (folder / name).write_bytes(content)
+        tables.write_bytes(folder / name, content)  # another process may be reading it
     file = chosen
     if chosen.endswith(INDEX):
         where = shards(_get(model, revision, chosen, tries))
@@ -169,7 +171,7 @@ def _one_tensor(model: str, revision: str, file: str, ends: Sequence[str], into:
         raise UserError(f"{file} of {model} is no safetensors file ({str(error)[:100]}).") from error
     head = json.dumps({name: {**about, "data_offsets": [0, last - first]}}).encode()
     head += b" " * (-len(head) % 8)
-    part = into.with_suffix(".part")
+    part = into.with_name(f"{into.name}.{uuid.uuid4().hex}.part")  # another process may be writing its own
     with open(part, "wb") as sink, Told(total=last - first, desc=f"{name} of {file}") as bar:
         sink.write(struct.pack("<Q", len(head)) + head)
         for block in _bytes(url, first, last):

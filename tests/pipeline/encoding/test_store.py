@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.encoding.store import KEY, CorruptPart, Store, StoreFailure, Stores, fingerprint_id, statuses
+from pipeline.encoding.store import KEY, CorruptPart, Store, StoreFailure, Stores, fingerprint_id, key_of, statuses
 from tests.helpers.store_rows import FINGERPRINT, keys, rows
 
 
@@ -166,10 +166,19 @@ def test_a_reader_without_rights_to_write(tmp_path):
 
 
 def _no_room(store: Store):
-    def put(name: str, content: bytes) -> None:
+    def put(*_) -> None:
         raise store._failure("write", OSError(28, os.strerror(28)))
 
     return put
+
+
+def test_a_note_that_cannot_be_kept_stops_nothing(tmp_path, caplog):
+    stores = Stores(str(tmp_path / "a"), tmp_path / "b", "text", FINGERPRINT)
+    stores.write(*rows(0, 2))
+    stores._shared.refuse = _no_room(stores._shared)
+    stores.refuse({key_of("x"): "no text"})
+    assert "asked again next time" in caplog.text
+    stores.close()
 
 
 @pytest.mark.parametrize("address", ["nosuchprotocol://x/y", "ftp://127.0.0.1:9/x"])
