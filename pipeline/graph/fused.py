@@ -20,6 +20,7 @@ MEET = 0.1
 STRANGERS = 0.03
 LEAST = 10
 ROUNDS = 20
+BLOCK = 1 << 22  # numbers of a product that are held at a time
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,12 @@ def _one_round(has: sparse.csr_array, found: dict[int, Fused]) -> dict[int, Fuse
 
 def _joins(has: sparse.csr_array, strange: np.ndarray) -> np.ndarray:
     """(E,) whether an entity has two relations that are strangers."""
-    return np.asarray(has.multiply(has @ sparse.csr_array(strange.astype(np.float64))).sum(axis=1)).ravel() > 0
+    dense, found = strange.astype(np.float32), np.zeros(has.shape[0], dtype=bool)
+    rows = max(1, BLOCK // max(1, has.shape[1]))  # most relations are strangers, so the product is nearly full
+    for first in range(0, has.shape[0], rows):
+        part = has[first : first + rows]
+        found[first : first + rows] = np.asarray(part.multiply(part @ dense).sum(axis=1)).ravel() > 0
+    return found
 
 
 def _parted(together: np.ndarray, least: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]] | None:
