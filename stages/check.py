@@ -16,14 +16,15 @@ OUT = Path("data/params.checked")
 
 @stage
 def main() -> None:
+    read = settled.digest()  # before anything is read: what is saved meanwhile has not been checked
     params = load_params()
-    if not settled.settled():
+    if not settled.settled(read):
         from stages import code, settings  # here: they bring PyTorch, which takes seconds
 
         settings.check(params)
         settings.write(params)
         code.write({name: block.get("family", "") for name, block in params.encoders.items()})
-        settled.settle()
+        settled.settle(read)
     for graph in params.graphs:
         watched.watch(graph, params.graph[graph])
     # Always the same bytes: what follows must not run again because some other key changed.

@@ -17,33 +17,33 @@ KEPT = Path("data/.checked/settled")
 WRITTEN = ("data/.checked/graphs", "data/.checked/settings", "data/.code")
 
 
-def settled() -> bool:
-    """Whether the last check read what lies here now, and all that it wrote still lies there."""
+def settled(read: str) -> bool:
+    """Whether the last check read `read`, and all that it wrote still lies there."""
     if not KEPT.exists():
         return False
-    digest, *answered = KEPT.read_text(encoding="utf-8").splitlines()
+    before, wrote, *answered = KEPT.read_text(encoding="utf-8").splitlines()
     # Where answers of the web are kept, nobody is asked and `web.contact` may be empty: more of them never hurt.
-    return digest == _digest() and all(Path(folder).exists() for folder in answered)
+    return (before, wrote) == (read, _written()) and all(Path(folder).exists() for folder in answered)
 
 
-def settle() -> None:
-    """Keep what the check has read and written, once it is over."""
-    tables.write_text(KEPT, "\n".join([_digest(), *map(str, sorted(Path("data").glob("*/web"))), ""]))
+def settle(read: str) -> None:
+    """Keep what the check has read, as `digest` gave it before, and what it wrote."""
+    answered = map(str, sorted(Path("data").glob("*/web")))
+    tables.write_text(KEPT, "\n".join([read, _written(), *answered, ""]))
 
 
-def _digest() -> str:
-    """Of params.yaml, configs/, the code, and what the check wrote."""
-    digest = hashlib.sha256(sys.version.encode())
-    for path in sorted(_files()):
-        digest.update(f"\0{path}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+def digest() -> str:
+    """Of all that the check reads: params.yaml, configs/ and the code."""
+    code = [path for name in PACKAGES for kind in ("*.py", "*.c") for path in (ROOT / name).rglob(kind)]
+    return _of([Path("params.yaml"), *Path("configs").rglob("*.yaml"), *code])
 
 
-def _files() -> Iterable[Path]:
-    yield Path("params.yaml")
-    yield from Path("configs").rglob("*.yaml")
-    for name in PACKAGES:
-        yield from (ROOT / name).rglob("*.py")
-        yield from (ROOT / name).rglob("*.c")
-    for name in WRITTEN:
-        yield from (path for path in Path(name).rglob("*") if path.is_file())
+def _written() -> str:
+    return _of(path for name in WRITTEN for path in Path(name).rglob("*") if path.is_file())
+
+
+def _of(files: Iterable[Path]) -> str:
+    found = hashlib.sha256(sys.version.encode())
+    for path in sorted(files):
+        found.update(f"\0{path}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()

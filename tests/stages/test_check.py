@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from stages import settled
 from tests.helpers.clones import TRANSE, attempt, clone, command, environment, set_key
 
 CODE = "import sys; from stages import check; sys.argv = ['check']; check.main(); print('torch' in sys.modules)"
@@ -22,7 +23,7 @@ def checked(folder) -> bool:
     done = subprocess.run(
         [sys.executable, "-c", CODE], cwd=folder, env=environment(), capture_output=True, text=True, check=True
     )
-    return done.stdout.strip() == "True"
+    return {"True": True, "False": False}[done.stdout.strip()]
 
 
 def test_what_has_been_checked_is_not_checked_again(folder):
@@ -41,6 +42,17 @@ def test_what_has_been_checked_is_not_checked_again(folder):
         file.write("\n_more = 1\n")
     assert checked(folder)
     assert version.read_text() != before
+
+
+def test_what_is_saved_during_a_check_has_not_been_checked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    read = settled.digest()
+    (tmp_path / "params.yaml").write_text("seed: 1\n")
+    settled.settle(read)
+    assert not settled.settled(settled.digest())
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    assert settled.settled(settled.digest())
 
 
 def test_dvc_does_not_check_again_what_was_just_checked(folder):
