@@ -14,7 +14,7 @@ from stages.cli import stage
 
 FOLDER = Path("data/.shown")
 # Patterns below data/<graph> and runs/<graph>/<model>: what stages/report reads.
-OF_GRAPH = ("graph/*.parquet", "graph/audit.json", "graph/fused.csv", "text.parquet", "images/part-*.parquet",
+OF_GRAPH = ("graph/*.parquet", "graph/audit.json", "text.parquet", "images/part-*.parquet",
             "encoded/*/features.parquet", "encoded/*/tokens.parquet")  # fmt: skip
 OF_RUN = ("weights.safetensors", "run.json", "history.csv", "dev.json", "test.json", "ranks.parquet")
 

@@ -72,7 +72,7 @@ class Plausible:
     """Which relations suit an entity: those that train facts of entities with the same relations have.
 
     Entity e has the properties P(e), (relation, side) pairs of its train facts. A property q suits it by the mean over
-    its properties p of the share of entities with p that have q too; its own ones therefore come first.
+    its properties p of the share of entities with p that have q too; its own ones come first.
     """
 
     def __init__(self, world: World):
@@ -94,9 +94,10 @@ class Plausible:
         if entity is None:
             return Offers([], [self.offer(one) for one in order])
         own = self.has[[entity]]
-        scores = (own @ self.share).toarray()[0] / max(1, own.nnz)
-        scores = scores[:number] if side == "tail" else scores[number:]
-        likely = sorted((one for one in order if scores[one] > 0), key=lambda one: -scores[one])
+        part = slice(0, number) if side == "tail" else slice(number, 2 * number)
+        scores = (own @ self.share).toarray()[0, part] / max(1, own.nnz)
+        has = own.toarray()[0, part] > 0
+        likely = sorted((one for one in order if scores[one] > 0), key=lambda one: (not has[one], -scores[one]))
         return Offers([self.offer(one) for one in likely], [self.offer(one) for one in order if not scores[one]])
 
     def offer(self, relation: int) -> Offer:

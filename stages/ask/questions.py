@@ -157,7 +157,12 @@ class _Pictures:
         rows = self._dataset.to_table(columns=["image_ix", "bytes"], filter=wanted).sort_by("image_ix")
         try:
             small = _middle(rows["bytes"][0].as_py())
-        except (OSError, ValueError, Image.DecompressionBombError) as error:  # no picture, whatever it says it is
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+            Image.DecompressionBombError,
+        ) as error:  # no picture, whatever it says it is
             raise KeyError(entity) from error
         out = io.BytesIO()
         small.save(out, "WEBP", quality=70)

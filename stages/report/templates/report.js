@@ -1,24 +1,30 @@
 (() => {
   const all = (query, from = document) => [...from.querySelectorAll(query)];
   const make = (tag, more) => Object.assign(document.createElement(tag), more);
-  // Sorting: a click on a column's heading, numbers by size, the highest first.
+  // Sorting by a column's heading: the highest number first, or the first word. No figure: last.
   all("table.sortable").forEach(table => all("thead th", table).forEach((head, at) => {
     const button = make("button", {type: "button", textContent: head.textContent});
     head.replaceChildren(button);
     button.onclick = () => {
-      const down = head.ariaSort !== "descending";
-      const key = row => (row.cells[at].querySelector(".figure") || row.cells[at]).textContent.trim();
-      const sign = down ? -1 : 1;
-      const order = (a, b) => {
-        const [x, y] = [a, b].map(row => parseFloat(key(row).replace(/,/g, "")));
-        return sign * (isNaN(x) || isNaN(y) ? key(b).localeCompare(key(a)) : x - y);
+      const key = row => {
+        const cell = row.cells[at];
+        const text = (cell.querySelector(".figure") || cell).textContent;
+        return cell.dataset.value ?? text.replace(/^[^\p{L}\p{N}−-]+/u, "");
       };
+      const size = row => {
+        const x = parseFloat(key(row).replace(/,/g, "").replace("−", "-"));
+        return isNaN(x) ? -Infinity : x;
+      };
+      const words = [...table.tBodies[0].rows].every(row => size(row) === -Infinity);
+      const down = words ? head.ariaSort === "ascending" : head.ariaSort !== "descending";
+      const sign = down ? -1 : 1;
+      const order = (a, b) => sign * (words ? key(a).localeCompare(key(b)) : size(a) - size(b) || 0);
       all("thead th", table).forEach(one => one.removeAttribute("aria-sort"));
       head.ariaSort = down ? "descending" : "ascending";
       table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order));
     };
   }));
-  // Models to show: one box each, for tables, figures and predictions alike.
+  // Models to show, in tables, figures and predictions.
   const names = new Map(all("#results [data-model] th, #compare th[data-model]")
     .map(one => [one.closest("[data-model]").dataset.model, one.textContent.trim().replace(/^\W\s*/, "")]));
   if (names.size > 1) {
@@ -32,7 +38,7 @@
     });
     document.querySelector("nav").append(bar);
   }
-  // At most three models side by side in the predictions: a fourth takes the place of the first.
+  // At most three models side by side: a fourth takes the place of the first.
   all(".chooser").forEach(chooser => {
     const on = all("input:checked", chooser);
     all("input", chooser).forEach(box => box.onchange = () => {
