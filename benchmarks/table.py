@@ -83,7 +83,7 @@ def row(graph: str, model: str, runs: Sequence[dict], against: dict | None) -> s
     cells = [
         display(model), spread(runs, "mrr"), *(f"{100 * mean(runs, metric):.1f}" for metric in METRICS[1:]),
         f"{dev:.2f}", str(len(runs)), "/".join(str(run["chosen_epoch"]) for run in runs),
-        f"{np.mean([run['seconds'] for run in runs]) / 60:.1f}",
+        f"{np.median([run['seconds'] for run in runs]) / 60:.1f}",
         f"{max(run['peak_memory_bytes'] for run in runs) / 2**30:.1f}",
         "—" if theirs is None else f"{theirs:.2f}",
         "best" if against is None else f"{against['p']:.2g}" if against else "?",
@@ -110,7 +110,8 @@ def page() -> str:
     devices = sorted({run["device"] for models in all_["clean"].values() for runs in models.values() for run in runs})
     if devices:
         parts.append(
-            f"\nMinutes are of training and measuring on dev, on {', '.join(devices)}, which other work shared."
+            "\nMinutes are of training and measuring on dev, the median over seeds, on "
+            f"{', '.join(devices)}, which other work shared."
         )
     return "\n".join(parts) + "\n"
 
@@ -123,7 +124,7 @@ def summary() -> str:
     ]
     for graph, models in sorted(results("clean").items()):
         for model, runs in best_first(models):
-            minutes = np.mean([run["seconds"] for run in runs]) / 60
+            minutes = np.median([run["seconds"] for run in runs]) / 60
             figures = (
                 f"{spread(runs, 'mrr')} | {100 * mean(runs, 'hits_at_1'):.1f} | {100 * mean(runs, 'hits_at_10'):.1f}"
             )
