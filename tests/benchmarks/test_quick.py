@@ -34,17 +34,36 @@ def test_a_machine_without_figures_is_told_so_and_keeps_them(tmp_path, monkeypat
     try:
         assert quick.main() == 0
         assert "holds nothing of this machine" in capsys.readouterr().out
-        assert quick.main() in (0, 1)
+        quick.main()
         assert "holds nothing" not in capsys.readouterr().out
     finally:
         torch.set_num_threads(threads)
     assert next(iter(json.loads((tmp_path / "kept.json").read_text()).values()))["ranking"]["seconds"] > 0
 
 
-def test_each_piece_of_work_runs():
-    threads = torch.get_num_threads()
+@pytest.mark.parametrize(("before", "code"), [(0.5, 1), (1.0, 0), (2.0, 0)])
+def test_it_ends_with_1_only_if_something_is_slower(before, code, tmp_path, monkeypatch):
+    monkeypatch.setattr(quick, "measured", lambda rounds: {"ranking": figures(1.0, 0.01)})
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    (tmp_path / "kept.json").write_text(json.dumps({quick.machine(1): {"ranking": figures(before, 0.01)}}))
+    monkeypatch.setattr("sys.argv", ["quick", "--kept", str(tmp_path / "kept.json")])
+    assert quick.main() == code
+
+
+def test_each_piece_of_work_runs_and_each_step_moves_its_model(monkeypatch):
+    threads, steps, moved = torch.get_num_threads(), quick.steps, []
+
+    def watched(learner):
+        before = [one.detach().clone() for one in learner.model.parameters()]
+        steps(learner)
+        moved.append(any(not torch.equal(a, b) for a, b in zip(before, learner.model.parameters(), strict=True)))
+
+    monkeypatch.setattr(quick, "steps", watched)
+    pieces = quick.pieces()
+    assert {"step of adamf_mat", "step of momok", "step of mygo", "ranking", "splits and audit"} <= pieces.keys()
     try:
-        for work in quick.pieces().values():
+        for work in pieces.values():
             work()
     finally:
         torch.set_num_threads(threads)
+    assert moved == [True] * sum(name.startswith("step of") for name in pieces)

@@ -13,8 +13,11 @@ ROOT = Path(__file__).resolve().parents[2]
 TRANSE, MINI = "configs/models/transe.yaml", "configs/graphs/mini.yaml"
 
 
-def clone(folder: Path, epochs: int = 1) -> Path:
-    """What git knows, with this tree's changes, its kernels and nothing else; set to build little."""
+def clone(folder: Path, epochs: int = 1, *, rows: bool = True) -> Path:
+    """What git knows, with this tree's changes, its kernels and nothing else; set to build little.
+
+    With `rows`, what this tree has encoded is not computed for each clone again; where there is nothing, clones do.
+    """
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
     listed = subprocess.run(["git", "ls-files", "-mco", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     for name in listed.stdout.split("\n"):
@@ -24,8 +27,7 @@ def clone(folder: Path, epochs: int = 1) -> Path:
     (folder / "dvc.lock").unlink(missing_ok=True)
     for library in (ROOT / "trainers").glob("_kernels*"):
         shutil.copy2(library, folder / "trainers")
-    # Rows that this tree has encoded are not computed for each clone again; where there are none, clones compute them.
-    if (ROOT / "data/.store").is_dir():
+    if rows and (ROOT / "data/.store").is_dir():
         shutil.copytree(ROOT / "data/.store", folder / "data/.store")
     small(folder, epochs)
     # The environment is there already: `make` need not install.

@@ -1,7 +1,6 @@
 """Long work in a batch job says a line a minute, and draws no bar."""
 
 import logging
-import time
 
 from stages import progress
 
@@ -9,16 +8,17 @@ from stages import progress
 def test_without_a_terminal_a_line_is_said_each_minute(caplog, capsys, monkeypatch):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
-    monkeypatch.setattr(progress, "MINUTE", 0.05)
+    now = [1000.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
     with progress.Bar(total=1000, desc="encode texts of mini", unit=" rows") as bar:
         bar.update(10)
         assert caplog.records == [], "not before a minute is over"
-        time.sleep(0.06)
+        now[0] += 61
         bar.set_postfix_str("2 failed", refresh=False)
         bar.update(240)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("encode texts of mini: 250 of 1,000 rows, ")
-    assert line.endswith(" left, 2 failed (0 s so far)")
+    assert line.endswith(" a second, 3 min left, 2 failed (61 s so far)")
     assert capsys.readouterr().err == ""
 
 

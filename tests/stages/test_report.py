@@ -15,7 +15,6 @@ from stages.report import tables as report_tables
 from stages.report import verdict
 from stages.report.inputs import read_graph, read_runs
 from stages.report.page import page
-from tests.helpers import browser
 from tests.helpers import report_world as world
 
 GRAPHS = ["DB15K", "MKG-Y"]
@@ -24,26 +23,9 @@ WIDTHS = (360, 768, 1280)
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    root = tmp_path_factory.mktemp("project")
-    scorers = world.build(root, "DB15K", drawn=True) | world.build(root, "MKG-Y", drawn=False, seed=1)
-    world.write_study(root)
-    return root, scorers
-
-
-@pytest.fixture(scope="module")
 def html(project):
     root, scorers = project
     return page(root, GRAPHS, world.MODELS, load=scorers.__getitem__)
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory):
-    program = browser.find()
-    if program is None:
-        pytest.skip("no chromium on the PATH (Debian: apt install chromium)")
-    with browser.Browser(program, tmp_path_factory.mktemp("profile")) as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

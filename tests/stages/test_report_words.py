@@ -29,14 +29,6 @@ GRAPHS = ["DB15K", "MKG-Y"]
 MODELS = world.MODELS
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    root = tmp_path_factory.mktemp("project")
-    scorers = world.build(root, "DB15K", drawn=True) | world.build(root, "MKG-Y", drawn=False, seed=1)
-    world.write_study(root)
-    return root, scorers
-
-
 def test_a_figure_is_not_called_uncomparable_for_its_split_when_the_split_does_not_leak(project):
     root, _ = project
     run = read_run(root / "runs/DB15K/rotate", "DB15K", "rotate")

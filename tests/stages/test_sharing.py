@@ -45,7 +45,7 @@ def changes_one(folder: Path, **environment: str) -> None:
 def first(tmp_path_factory):
     """Clone A, which has built everything, into a shared folder."""
     base = tmp_path_factory.mktemp("group")
-    folder = clone(base / "a")
+    folder = clone(base / "a", rows=False)
     share(folder, str(base / "shared"))
     assert {"encode_text", "encode_images", "train", "evaluate"} <= ran(repro(folder))
     return folder
@@ -210,7 +210,7 @@ def test_a_feature_store_on_webdav(tmp_path, webdav, monkeypatch):
 
 def through_a_remote(first: Path, folder: Path, place: str, environment: dict, **login: str) -> None:
     """Clone A pushes to an address; clone B, which shares nothing else with it, takes everything from there."""
-    for one in (first, clone(folder / "b")):
+    for one in (first, clone(folder / "b", rows=False)):
         share(one, place, **environment)
         # The feature store has a test of its own; here every clone keeps its own, so that only the remote can help.
         set_key(one, "store", "data/.store")

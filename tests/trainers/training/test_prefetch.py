@@ -19,11 +19,12 @@ def test_a_thread_makes_the_same_batches_whatever_the_step_draws(name, changes, 
     module = module_of(name)
     learner = learner_of(module, tiny(), settings_of(module, **changes))
     plain = list(learner.batches(3))
-    monkeypatch.setattr(prefetch, "ahead", lambda batches, device: prefetch.threaded(batches))
-    made = []
+    used, made = [], []
+    monkeypatch.setattr(prefetch, "ahead", lambda batches, device: used.append(1) or prefetch.threaded(batches))
     for batch in learner.batches(3):
         torch.rand(7)
         made.append(batch)
+    assert used == [1]
     assert len(plain) == len(made) > 1
     for one, other in zip(plain, made, strict=True):
         for key, value in vars(one).items():
