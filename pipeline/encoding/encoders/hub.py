@@ -17,10 +17,11 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 RETRY = RetryPolicy(retries=UNREACHABLE_RETRIES)
 
 
-def locate(model: str, revision: str | None, only: Sequence[str] = ()) -> Path:
+def locate(model: str, revision: str | None, only: Sequence[str] = (), one_of: Sequence[str] = ()) -> Path:
     """The folder with a model's files: of a Python package, a folder, or the Hugging Face cache (filled if need be).
 
     `only`: ends of a tensor's name, if no other tensor is needed; of a hub name just its bytes are fetched then.
+    `one_of`: names of files of which a whole model has one beside its weights, such as a tokenizer's vocabulary.
 
     Raises UserError if the files are not there and cannot be had, or a hub name has no pinned revision.
     """
@@ -36,7 +37,7 @@ def locate(model: str, revision: str | None, only: Sequence[str] = ()) -> Path:
             f"The model {model} needs a pinned `revision`, a commit of its hub page (40 hexadecimal digits){given}; so "
             "rows can be reused."
         )
-    return _from_hub(model, revision, only)
+    return _from_hub(model, revision, only, one_of)
 
 
 def weights_file(weights: str) -> Path:
@@ -68,7 +69,7 @@ def _in_package(model: str) -> Path:
     return folder
 
 
-def _from_hub(model: str, revision: str, only: Sequence[str]) -> Path:
+def _from_hub(model: str, revision: str, only: Sequence[str], one_of: Sequence[str]) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub import errors as hub
 
@@ -77,7 +78,7 @@ def _from_hub(model: str, revision: str, only: Sequence[str]) -> Path:
         return apart
     try:
         folder = Path(snapshot_download(model, revision=revision, allow_patterns=["*.json"], local_files_only=True))
-        if _complete(folder, only):
+        if _complete(folder, only) and (not one_of or any((folder / name).is_file() for name in one_of)):
             return folder
     except hub.LocalEntryNotFoundError:
         pass

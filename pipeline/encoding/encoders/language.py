@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from pipeline.encoding import torchvision_repair  # noqa: F401  (before transformers)
 from pipeline.encoding.encoders import InvalidInput, Rows, checkpoints, file_sha256, hub, stop_words
 from pipeline.encoding.encoders.hub import first_line, locate
-from pipeline.errors import UserError
+from pipeline.errors import UserError, counted
 from pipeline.settings import AtLeastOne, Commit
 from pipeline.versions import code_version
 
@@ -94,7 +94,8 @@ class Language:
         self._settings = settings
         self._device = device
         self._precision = precision
-        self._folder = locate(settings.model, settings.revision, only=EMBEDDINGS if settings.pooling == "none" else ())
+        tokens_alone = EMBEDDINGS if settings.pooling == "none" else ()
+        self._folder = locate(settings.model, settings.revision, tokens_alone, VOCABULARIES)
         self._tokenizer = _tokenizer(self._folder, settings.model)
         self._blanks = _keeps_blanks(self._tokenizer)
         self._stop_words = stop_words.LISTS[settings.stop_words]
@@ -200,14 +201,18 @@ class Language:
 
     @cached_property
     def _model(self) -> Any:
-        from transformers import AutoModel
+        from transformers import AutoConfig, AutoModel
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         half = self._precision != torch.float32
         try:
+            config = AutoConfig.from_pretrained(self._folder, local_files_only=True)
+            if (getattr(config, "pad_token_id", None) or 0) >= getattr(config, "vocab_size", float("inf")):
+                config.pad_token_id = None  # the padding decides nothing, and its row is not there to be set apart
             model, report = AutoModel.from_pretrained(
                 self._folder,
+                config=config,
                 dtype="auto" if half else torch.float32,  # weights stored in 16 bits stay so: a 7B model fits in 14 GB
                 local_files_only=True,
                 use_safetensors=any(self._folder.glob("*.safetensors")),  # else *.bin, read without running code
@@ -237,11 +242,12 @@ class Language:
     def _refuse_unsuitable(self, model: Any) -> None:
         """Try two texts of two tokens before any row is made.
 
-        Raises UserError if the model cannot read a text alone, or if the token to be read has seen nothing of it.
+        Raises UserError if the model cannot read a text alone, has no row for a token that a text may become, or if
+        the token to be read has seen nothing of the text.
         """
         ids = torch.tensor([[1, 2], [1, 3]], device=self._device)
         try:
-            ids %= model.get_input_embeddings().weight.shape[0]
+            ids %= (rows := model.get_input_embeddings().weight.shape[0])
             with torch.inference_mode():
                 hidden = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
         except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
@@ -253,6 +259,18 @@ class Language:
             raise UserError(
                 f"{self._settings.model} only looks back, so its first token is the same for all texts; use "
                 "pooling: last or mean."
+            )
+        self._refuse_strange_tokens(rows)
+
+    def _refuse_strange_tokens(self, rows: int) -> None:
+        special = self._tokenizer.all_special_tokens  # which no text becomes
+        vocabulary = self._tokenizer.get_vocab().items()
+        strange = sorted(token for token, at in vocabulary if at >= rows and token not in special)
+        if strange:
+            raise UserError(
+                f"The embedding of {self._settings.model} has {rows} rows, and none for "
+                f"{counted(len(strange), 'token')} of its tokenizer, such as {strange[0]!r}; they are of different "
+                "models, or tokens were added without enlarging the embedding."
             )
 
     def codebook(self, used: np.ndarray) -> np.ndarray:
