@@ -110,7 +110,7 @@ def read_tokens(folder: str | Path, entities: int) -> Tokens:
     Raises UserError if the tokens name an entity beyond `entities`, or a token that the codebook lacks.
     """
     path = Path(folder) / "tokens.parquet"
-    table = tables.read(path, "tokens").sort_by([("entity_id", "ascending"), ("image_ix", "ascending")])
+    table = tables.tokens_in_order(tables.read(path, "tokens"))
     lists = tables.ragged(table["token_ids"])
     ids = table["entity_id"].to_numpy()
     _check_entities(path, ids, entities)

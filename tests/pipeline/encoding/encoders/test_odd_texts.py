@@ -1,6 +1,7 @@
 """Texts and language models as they really are: names among stop words, other scripts, other families, odd files."""
 
 import http.server
+import json
 import threading
 import unicodedata
 from pathlib import Path
@@ -91,34 +92,96 @@ def test_a_word_after_dropped_ones_keeps_its_blank_where_the_vocabulary_has_it(r
     assert len({tuple(item.tokens.tolist()) for item in load(MINILM).prepare(["bach", "the bach"])}) == 1
 
 
-def test_a_padding_id_beyond_the_embedding_decides_nothing(llama):
+def pad_in_tokenizer(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+
+
+def pad_in_config(folder: Path, token: int) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pad_token_id": token}))
+
+
+PADDING = {
+    "one more than the rows": pad_in_tokenizer,
+    "in the config too": lambda folder: (pad_in_tokenizer(folder), pad_in_config(folder, 400)),
+    "of a larger vocabulary": lambda folder: pad_in_config(folder, 32000),
+    "the first LLaMA's": lambda folder: pad_in_config(folder, -1),
+}
+
+
+@pytest.mark.parametrize("kind", PADDING)
+def test_a_padding_id_beyond_the_embedding_decides_nothing(kind, llama):
     """What users add to LLaMA, which has none, is one more than its matrix has rows."""
     plain = load(llama)
-    rows = plain.encode(plain.prepare(["bach composer leipzig"])).features
-    tokenizer = AutoTokenizer.from_pretrained(llama)
-    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-    tokenizer.save_pretrained(llama)
+    texts = ["bach composer leipzig", "word1 of the word2"]
+    rows = plain.encode(plain.prepare(texts)).features
+    PADDING[kind](llama)
     padded = load(llama)
-    np.testing.assert_array_equal(padded.encode(padded.prepare(["bach composer leipzig"])).features, rows)
+    items = padded.prepare(texts)
+    assert len(items[0].ids) != len(items[1].ids), "one of them is padded"
+    np.testing.assert_array_equal(padded.encode(items).features, rows)
 
 
-def test_a_model_that_only_looks_back_is_read_at_its_last_token(llama):
-    texts = ["bach composer leipzig", "word1 word2", "the of and"]
-    encoder = load(llama, pooling="first")
+@pytest.mark.parametrize("kind", ["roberta", "llama"])
+def test_a_token_without_a_row_is_named_before_any_row_is_made(kind, tmp_path):
+    """Added to a tokenizer as users add words of a domain, without enlarging the model's embedding."""
+    folder = zoo.byte_pairs(tmp_path, kind)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["thomaskantor"])
+    tokenizer.save_pretrained(folder)
+    encoder = load(folder)
+    with pytest.raises(UserError, match=r"has 400 rows, and none for 1 token .* 'thomaskantor'"):
+        encoder.encode(encoder.prepare(["a text without it"]))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox", "opt", "clip"])
+def test_the_first_token_of_a_model_that_only_looks_back_is_refused(kind, llama):
+    encoder = load(llama if kind == "llama" else of_family(kind, llama), pooling="first")
     with pytest.raises(UserError, match=r"only looks back.*pooling: last or mean"):
-        encoder.encode(encoder.prepare(texts[:1]))
-    last = load(llama, pooling="last", stop_words="none")
-    rows = [last.encode([item]).features[0] for item in last.prepare(texts)]
-    assert min(np.abs(rows[0] - rows[1]).max(), np.abs(rows[1] - rows[2]).max()) > 1e-3
-    assert load(llama).fingerprint != last.fingerprint
+        encoder.encode(encoder.prepare(["bach composer leipzig"]))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox", "opt", "clip"])
+def test_the_last_token_of_a_model_that_only_looks_back_has_read_the_text(kind, llama):
+    folder = llama if kind == "llama" else of_family(kind, llama)
+    last = load(folder, pooling="last", stop_words="none")
+    items = last.prepare(["bach composer leipzig", "word1 word2"])
+    rows = np.concatenate([last.encode([item]).features for item in items])
+    np.testing.assert_allclose(rows, [hidden_states(folder, item.ids)[-1] for item in items], atol=1e-5)
+    assert np.abs(rows[0] - rows[1]).max() > 1e-3
+    assert load(folder).fingerprint != last.fingerprint
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bart", "t5", "mpnet"])
+def test_the_first_token_of_a_model_that_looks_both_ways_is_read(kind, roberta):
+    folder = roberta if kind == "roberta" else of_family(kind, roberta)
+    first = load(folder, pooling="first")
+    items = first.prepare(["bach composer leipzig", "word1 word2"])
+    rows = np.concatenate([first.encode([item]).features for item in items])
+    np.testing.assert_allclose(rows, [hidden_states(folder, item.ids)[0] for item in items], atol=1e-5)
+    assert np.abs(rows[0] - rows[1]).max() > 1e-3
 
 
 @pytest.mark.parametrize(
-    ("tokens", "says"), [(0, "greater than or equal to 1"), (-5, "greater than"), (2, "at least 3")]
+    ("tokens", "says"), [(0, "greater than or equal to 1"), (-5, "greater than"), (1, "at least 3"), (2, "at least 3")]
 )
 def test_max_tokens_leaves_room_for_the_text(tokens, says, tmp_path):
     with pytest.raises(UserError, match=says):
         load(zoo.bert(tmp_path), max_tokens=tokens)
+
+
+def hidden_states(folder: Path, ids: list[int]) -> np.ndarray:
+    """(T, D): what transformers gives of a text's ids, by the class of the half of a model that reads texts."""
+    import transformers as t
+
+    halves = {"T5Config": t.T5EncoderModel, "CLIPConfig": t.CLIPTextModel}
+    config = t.AutoConfig.from_pretrained(folder)
+    model = halves.get(type(config).__name__, t.AutoModel).from_pretrained(folder, dtype=torch.float32).eval()
+    model = model.get_encoder() if type(config).__name__ == "BartConfig" else model
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([ids])).last_hidden_state[0].numpy()
 
 
 def small(kind: str) -> torch.nn.Module:
@@ -165,8 +228,8 @@ def test_other_families_give_features_up_to_their_last_position(kind, roberta):
     encoder = load(of_family(kind, roberta), max_tokens=500)
     items = encoder.prepare(["bach composer", "leipzig", "word1 " * 300])
     rows = np.concatenate([encoder.encode([item]).features for item in items])
-    assert rows.shape == (3, 32)
-    assert np.isfinite(rows).all()
+    expected = [hidden_states(roberta, item.ids).mean(0) for item in items]
+    np.testing.assert_allclose(rows, expected, atol=1e-5)
     assert np.abs(rows[0] - rows[1]).max() > 1e-3
     assert len(items[2].ids) == LIMITS[kind]
     assert encoder.codebook(np.unique(items[0].tokens)).shape[1] == 32
@@ -303,11 +366,34 @@ def test_code_in_a_checkpoint_is_still_refused(tmp_path):
         checkpoints.read(tmp_path / "x.ckpt")
 
 
-def test_lists_of_more_items_than_32_bits_count_are_read():
-    """Costs no memory: the items are nulls."""
-    many = 1_200_000_000
-    one = pa.ListArray.from_arrays(pa.array([0, many], pa.int32()), pa.nulls(many))
-    assert tables.one_list(pa.chunked_array([one, one])).offsets.to_pylist() == [0, many, 2 * many]
+MANY = 1_200_000_000
+LISTS = {
+    "two of 32 bits": [pa.ListArray.from_arrays(pa.array([0, MANY], pa.int32()), pa.nulls(MANY))] * 2,
+    "an empty one between": [
+        pa.ListArray.from_arrays(pa.array([0, MANY], pa.int32()), pa.nulls(MANY)),
+        pa.ListArray.from_arrays(pa.array([0], pa.int32()), pa.nulls(0)),
+        pa.ListArray.from_arrays(pa.array([0, MANY], pa.int32()), pa.nulls(MANY)),
+    ],
+    "one of 64 bits": [pa.LargeListArray.from_arrays(pa.array([0, MANY, 2 * MANY], pa.int64()), pa.nulls(2 * MANY))],
+}  # they cost no memory: the items are nulls
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_lists_of_more_items_than_32_bits_count_are_read(kind):
+    assert tables.one_list(pa.chunked_array(LISTS[kind])).offsets.to_pylist() == [0, MANY, 2 * MANY]
+
+
+def test_tokens_of_more_items_than_32_bits_count_stay_in_their_order():
+    """Arrow refuses to sort them."""
+    columns = {"entity_id": [2, 3], "image_ix": [0, 0], "token_ids": pa.chunked_array(LISTS["two of 32 bits"])}
+    found = tables.tokens_in_order(pa.table(columns))
+    assert tables.one_list(found["token_ids"]).offsets.to_pylist() == [0, MANY, 2 * MANY]
+
+
+def test_tokens_in_another_order_are_sorted_by_entity_and_picture():
+    ids = {"entity_id": [4, 2, 2, 3], "image_ix": [0, 1, 0, 0], "token_ids": [[40], [21], [20, 20], []]}
+    found = tables.tokens_in_order(pa.table(ids))
+    assert found["token_ids"].to_pylist() == [[20, 20], [21], [], [40]]
 
 
 @pytest.fixture
