@@ -4,6 +4,7 @@ All is GET and writes nothing; an address holds the whole question. Everything f
 escaped or drawn anew, and the pages forbid the browser every other host.
 """
 
+import math
 import socket
 from dataclasses import asdict
 from functools import lru_cache
@@ -90,11 +91,12 @@ class _Pages:
     def ask(self, request: Request) -> Response:
         asked = self.questions.ask(Typed.of(request.query_params))
         status = 400 if asked.error else 200
-        return self._page("ask.html", status, asked=asked, json=f"/ask.json?{request.url.query}")
+        kept = Typed.of(request.query_params).kept()
+        return self._page("ask.html", status, asked=asked, kept=kept, json=f"/ask.json?{request.url.query}")
 
     def ask_json(self, request: Request) -> Response:
         asked = self.questions.ask(Typed.of(request.query_params))
-        return JSONResponse(asdict(asked), 400 if asked.error else 200, HEADERS)
+        return _json(asdict(asked), 400 if asked.error else 200)
 
     def why(self, request: Request) -> Response:
         query = request.query_params
@@ -103,16 +105,16 @@ class _Pages:
             found = self._explained(request)
         except UserError as error:
             return self._page("why.html", 400, error=str(error), found=None, model="", back="/", json=json)
-        side = query.get("side", "tail")
-        back = {"entity": query["head" if side == "tail" else "tail"], "relation": query["relation"], "side": side}
+        kept = Typed.of(query).kept()
+        back = {"entity": query["head" if kept["side"] == "tail" else "tail"], "relation": query["relation"], **kept}
         values = {"found": found, "model": display(query["model"]), "back": f"/?{urlencode(back)}"}
         return self._page("why.html", 200, error="", json=json, **values)
 
     def why_json(self, request: Request) -> Response:
         try:
-            return JSONResponse(asdict(self._explained(request)), 200, HEADERS)
+            return _json(asdict(self._explained(request)), 200)
         except UserError as error:
-            return JSONResponse({"error": str(error)}, 400, HEADERS)
+            return _json({"error": str(error)}, 400)
 
     def _explained(self, request: Request) -> Explanation:
         query = request.query_params
@@ -149,3 +151,16 @@ class _Pages:
     def _page(self, template: str, status: int, **values: object) -> Response:
         text = self.templates.get_template(template).render(**values)
         return Response(text, status, HEADERS, "text/html")
+
+
+def _json(content: object, status: int) -> Response:
+    """JSON, which knows no NaN and no infinity: null stands for a score that is none."""
+    return JSONResponse(_finite(content), status, HEADERS)
+
+
+def _finite(content: object) -> object:
+    if isinstance(content, dict):
+        return {name: _finite(one) for name, one in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(one) for one in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

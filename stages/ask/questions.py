@@ -48,6 +48,10 @@ class Typed:
         number = min(MOST, max(1, int(k))) if k.isdecimal() and len(k) < 9 else 10
         return cls(query.get("entity", "").strip(), query.get("relation", "").strip(), side, number, "hide" in query)
 
+    def kept(self) -> dict[str, str]:
+        """What of the question the page's links carry on to the next one."""
+        return {"side": self.side, "k": str(self.k)} | ({"hide": "yes"} if self.hide else {})
+
 
 class Questions:
     """The runs of one graph and what is known of it. Threads may ask at once; they are answered one after another.
@@ -88,7 +92,7 @@ class Questions:
         asked = replace(asked, relation_key=named.key[relation], relation_label=named.label[relation])
         tables = {model: self._answers(run, known, relation, typed) for model, run in self.runs.items()}
         count = Counter(key for table in tables.values() for key in table["key"])
-        columns = [self._column(model, table, known, relation, typed.side, count) for model, table in tables.items()]
+        columns = [self._column(model, table, known, relation, typed, count) for model, table in tables.items()]
         return replace(asked, columns=columns, agreement=_agreement([set(table["key"]) for table in tables.values()]))
 
     def why(self, model: str, head: str, relation: str, tail: str, side: str) -> Explanation:
@@ -112,14 +116,16 @@ class Questions:
             table = table[~(table["known_in_train"] | table["known_in_dev"])]
         return table.head(typed.k)
 
-    def _column(self, model: str, table: pd.DataFrame, known: int, relation: int, side: str, count: Counter) -> Column:
+    def _column(
+        self, model: str, table: pd.DataFrame, known: int, relation: int, typed: Typed, count: Counter
+    ) -> Column:
         names = self.world.entities
         answers = []
         for row in table.to_dict("records"):
             entity = names.find(row["key"])
-            head, tail = (known, entity) if side == "tail" else (entity, known)
+            head, tail = (known, entity) if typed.side == "tail" else (entity, known)
             why = {"model": model, "head": names.key[head], "relation": self.world.relations.key[relation],
-                   "tail": names.key[tail], "side": side}  # fmt: skip
+                   "tail": names.key[tail], **typed.kept()}  # fmt: skip
             probability = row.get("probability")
             answers.append(Answer(
                 row["rank"], self.entity(entity), row["score"],

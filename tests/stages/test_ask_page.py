@@ -1,10 +1,13 @@
 """The page of questions: what it answers, what it never lets through, and how a real browser shows and drives it."""
 
+import html
 import io
 import json
+import re
 import socket
 import threading
 import time
+from urllib.parse import parse_qsl
 
 import pytest
 import uvicorn
@@ -89,6 +92,46 @@ def test_hidden_facts_make_room_for_others(client, side):
     assert len(free) < len(every)
     keys = [one["entity"]["key"] for one in hidden]
     assert keys == [one["entity"]["key"] for one in free[:6]]
+
+
+def links(page: str, to: str) -> list[dict[str, str]]:
+    """What the page's links to an address ask for."""
+    found = re.findall(rf'href="{re.escape(to)}\?([^"]*)"', page)
+    return [dict(parse_qsl(html.unescape(one))) for one in found]
+
+
+@pytest.mark.parametrize("hide", [{}, {"hide": "yes"}])
+@pytest.mark.parametrize("side", ["tail", "head"])
+def test_each_link_carries_on_what_was_chosen(client, side, hide):
+    kept = {"side": side, "k": "7", **hide}
+    offers = links(client.get("/", params={"entity": "e3", **kept}).text, "/")
+    assert offers
+    assert all(one == {"entity": "e3", "relation": one["relation"], **kept} for one in offers)
+    asked = {"entity": "e3", "relation": "http://x.org/genre", **kept}
+    answers = links(client.get("/", params=asked).text, "/why")
+    assert answers
+    assert {name: answers[0][name] for name in kept} == kept
+    assert asked in links(client.get("/why", params=answers[0]).text, "/"), "the way back is to the same question"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_score_that_is_no_number_is_null_in_json(questions, number):
+    """JSON knows neither NaN nor infinity, and other programs read these answers."""
+    broken = Questions(questions.folder, [questions.runs["distmult"].path])
+    broken.runs["distmult"].model.entity.data[7] = number
+    client = TestClient(app(broken), base_url="http://127.0.0.1")
+    for address in (
+        "/ask.json?entity=e3&relation=genre&k=23",
+        "/why.json?model=distmult&head=e3&relation=genre&tail=e7",
+    ):
+        found = client.get(address)
+        assert found.status_code == 200
+        content = json.loads(found.text, parse_constant=lambda name: pytest.fail(name))
+        scores = (
+            [one["score"] for one in content["columns"][0]["answers"]] if "columns" in content else [content["score"]]
+        )
+        assert None in scores
+    assert client.get("/?entity=e3&relation=genre&k=23").status_code == 200
 
 
 def test_relations_that_suit_an_entity_come_first(questions):

@@ -47,9 +47,10 @@ class Support:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All is by labels. `rank` is from 1 among the `rivals` entities that are no known answer, `without` the same of a
-    model whose entities all lack a modality. `weights` is what counts -> part -> share; `tokens` entity -> the tokens
-    attended to most with their shares; `reasons` are sentences, of mosaic alone.
+    """All is by labels, but for the two entities in `weights` and `tokens`, which may share one: these are by their
+    keys, and `labels` is key -> label. `rank` is from 1 among the `rivals` entities that are no known answer, `without`
+    the same of a model whose entities all lack a modality. `weights` is what counts -> part -> share, `tokens` entity
+    -> the tokens attended to most with their shares; `reasons` are sentences, of mosaic alone.
     """
 
     head: str
@@ -65,6 +66,12 @@ class Explanation:
     tokens: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
     facts: list[Support] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def named(self, what: str) -> str:
+        """What `weights` or `tokens` are of, in words: an entity's label, with its key where both have the same."""
+        shared = len(set(self.labels.values())) < len(self.labels)
+        return f"{self.labels[what]} ({what})" if shared and what in self.labels else self.labels.get(what, what)
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -78,9 +85,11 @@ class Explanation:
         ]
         lines += [f"without {name}: {rank:,}" for name, rank in self.without.items()]
         for entity, parts in self.weights.items():
-            lines.append(f"{entity}: " + ", ".join(f"{part} {share:.0%}" for part, share in parts.items()))
+            shares = ", ".join(f"{part} {share:.0%}" for part, share in parts.items())
+            lines.append(f"{self.named(entity)}: {shares}")
         for entity, tokens in self.tokens.items():
-            lines.append(f"{entity} attends to " + ", ".join(f"{token} {share:.1%}" for token, share in tokens))
+            shares = ", ".join(f"{token} {share:.1%}" for token, share in tokens)
+            lines.append(f"{self.named(entity)} attends to {shares}")
         for one in self.facts:
             lines.append(f"train: {one.head} · {one.relation} · {one.tail} (likeness {one.likeness:.2f})")
         return lines + self.reasons
@@ -128,15 +137,16 @@ def explain(
         open_to = _rivals(world, fact, ("train", "dev"))  # as it was calibrated, and as `ask` answers
         shares = log_shares(scores, open_to[None], calibration.temperature)
         probability = float(calibration.probability(shares[0, fact.answer]))
-    label, named = world.entities.label, world.relations.label
+    label, named, key = world.entities.label, world.relations.label, world.entities.key
+    weights, tokens = _counted(run, fact, key)
     return Explanation(
         label[fact.head], named[fact.relation], label[fact.tail], side,
         rank=_rank(scores[0], rivals, fact.answer), rivals=int(rivals.sum()),
         score=float(scores[0, fact.answer]), probability=probability,
         without={name: _rank(one(*fact.query())[0].cpu(), rivals, fact.answer)
                  for name, one in _without(run, folder).items()},
-        weights=_weights(run, fact, label), tokens=_tokens(run, fact, label),
-        facts=_supports(run, world, fact), reasons=_reasons(run.model, fact, world),
+        weights=weights, tokens=tokens, facts=_supports(run, world, fact),
+        reasons=_reasons(run.model, fact, world), labels={key[one]: label[one] for one in (fact.head, fact.tail)},
     )  # fmt: skip
 
 
@@ -194,32 +204,37 @@ def _empty(table: Any) -> Any:
 
 
 # --------------------------------------------------------------------------------------------- what counts
-def _weights(run: Run, fact: _Fact, label: list[str]) -> dict[str, dict[str, float]]:
-    """How much each part counts, by what the model says that there is to see in it."""
+_Shares = dict[str, dict[str, float]]
+_Attended = dict[str, list[tuple[str, float]]]
+
+
+def _counted(run: Run, fact: _Fact, key: list[str]) -> tuple[_Shares, _Attended]:
+    """How much each part counts, and each token, by what the model says that there is to see in it."""
     model: Any = run.model
     shows = about_model(run.about["model"]).explains
-    if shows == "gates":
-        return _of_experts(model, fact, label)
     ends = dict.fromkeys((fact.head, fact.tail))
+    if shows == "gates":
+        return _of_experts(model, fact, key), {}
     if shows == "attention":
-        attention, part = model.attention().cpu().numpy(), _places(model)
-        return {label[one]: {name: float(attention[one, [at == name for at in part]].sum())
-                             for name in dict.fromkeys(part)} for one in ends}  # fmt: skip
+        attention, part = model.attention().cpu().numpy(), np.array(_places(model))
+        shares = {key[one]: {name: float(attention[one, part == name].sum()) for name in dict.fromkeys(part.tolist())}
+                  for one in ends}  # fmt: skip
+        return shares, {key[one]: _attended(attention[one], part, list(model.tokens)) for one in ends}
     if shows == "modality_weights":
         weights = model.modality_weights()
-        return {label[one]: {name: float(weight) for name, weight in zip(PARTS, weights[one], strict=True)}
-                for one in ends}  # fmt: skip
-    return {}
+        return {key[one]: {name: float(weight) for name, weight in zip(PARTS, weights[one], strict=True)}
+                for one in ends}, {}  # fmt: skip
+    return {}, {}
 
 
-def _of_experts(model: Any, fact: _Fact, label: list[str]) -> dict[str, dict[str, float]]:
+def _of_experts(model: Any, fact: _Fact, key: list[str]) -> _Shares:
     """MoMoK: the fusion's weights of the known entity under the relation, and the gates of each modality's experts."""
     known, relation, _ = fact.query()
     directed = relation + (model.relations if fact.side == "head" else 0)
     found = {}
     if len(model.tables) > 1:
         weights = model.modality_weights(known, directed)[0].mean(0)
-        found[label[fact.known]] = {name: float(one) for name, one in zip(model.tables, weights, strict=True)}
+        found[key[fact.known]] = {name: float(one) for name, one in zip(model.tables, weights, strict=True)}
     for name, gates in model.gates(directed, known).items():
         found[f"experts of {name}"] = {str(at + 1): float(one) for at, one in enumerate(gates[0])}
     return found
@@ -233,19 +248,12 @@ def _places(model: Any) -> list[str]:
     return part
 
 
-def _tokens(run: Run, fact: _Fact, label: list[str]) -> dict[str, list[tuple[str, float]]]:
-    """MyGO: the tokens that the answer's and the known entity's [ENT] attend to most."""
-    if about_model(run.about["model"]).explains != "attention":
-        return {}
-    model: Any = run.model
-    attention, part = model.attention().cpu().numpy(), np.array(_places(model))
-    first = {name: int((part == name).argmax()) for name in model.tokens}
-    found = {}
-    for entity in dict.fromkeys((fact.head, fact.tail)):
-        row = np.where(np.isin(part, list(first)), attention[entity], 0.0)
-        order = [int(at) for at in np.argsort(-row, kind="stable")[:_TOKENS] if row[at] > 0]
-        found[label[entity]] = [(f"{part[at]} token {at - first[str(part[at])] + 1}", float(row[at])) for at in order]
-    return found
+def _attended(attention: np.ndarray, part: np.ndarray, modalities: list[str]) -> list[tuple[str, float]]:
+    """MyGO: the tokens that an [ENT] attends to most, of its attention (T,) and the parts (T,) of its places."""
+    first = {name: int((part == name).argmax()) for name in modalities}
+    row = np.where(np.isin(part, modalities), attention, 0.0)
+    order = [int(at) for at in np.argsort(-row, kind="stable")[:_TOKENS] if row[at] > 0]
+    return [(f"{part[at]} token {at - first[str(part[at])] + 1}", float(row[at])) for at in order]
 
 
 # ----------------------------------------------------------------------------------------- facts that speak for it

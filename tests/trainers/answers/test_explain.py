@@ -1,5 +1,8 @@
 """A run says why it answers so: ranks without a modality, weights, near facts; and gives its vectors with keys."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from pipeline.errors import UserError
 from tests.helpers.asked import write_names
 from tests.helpers.tiny import ENTITIES, RELATIONS, settings_of, tiny
 from trainers.about import about_model, module_of
+from trainers.parts.replace_modality import replace_modality
 from trainers.training.runs import load_run
 from trainers.training.train import Schedule, train
 
@@ -59,6 +63,32 @@ def test_the_rank_is_that_among_what_is_not_known_with_and_without_each_modality
 
 
 @pytest.mark.parametrize("model", ["adamf_mat", "momok", "mygo"])
+def test_without_a_modality_the_rank_is_that_of_the_model_whose_entities_lack_it(runs, model):
+    """Ranks of three facts, against those of the model with the modality's part replaced here, one by one."""
+    run, data = runs[model], tiny()
+    kind = str(about_model(model).reads[0])
+    differ = 0
+    for head, relation, tail in data.test[:3].tolist():
+        found = run.explain(f"e{head}", ["band member", "genre", "r"][relation], f"e{tail}")
+        every = torch.cat([data.train, data.dev, data.test])
+        known = every[(every[:, 0] == head) & (every[:, 1] == relation)][:, 2]
+        rivals = np.setdiff1d(np.arange(ENTITIES), known[known != tail].numpy())
+        for name in ("image", "text"):
+            nobody = {**getattr(data, kind), name: of_nobody(getattr(data, kind)[name])}
+            bare = replace_modality(copy.deepcopy(run.model), data, replace(data, **{kind: nobody}), kind).eval()
+            scores = bare.scorer()([head], [relation], "tail")[0]
+            assert found.without[name] == 1 + int((scores[rivals] > scores[tail]).sum())
+            differ += found.without[name] != found.rank
+    assert differ, "a modality that changes no rank shows nothing"
+
+
+def of_nobody(held):
+    if hasattr(held, "matrix"):
+        return replace(held, entity=held.entity[:0], matrix=held.matrix[:0])
+    return replace(held, entity=held.entity[:0], offsets=held.offsets[:1], values=held.values[:0])
+
+
+@pytest.mark.parametrize("model", ["adamf_mat", "momok", "mygo"])
 def test_what_counts_adds_up_to_one(runs, model):
     found = runs[model].explain("e3", "genre", "e8", side="head")
     assert found.weights
@@ -66,6 +96,30 @@ def test_what_counts_adds_up_to_one(runs, model):
         assert sum(parts.values()) == pytest.approx(1, abs=1e-4)
     assert bool(found.tokens) == (model == "mygo")
     assert about_model(model).explains
+
+
+@pytest.mark.parametrize("model", ["adamf_mat", "mygo"])
+def test_two_entities_of_one_label_are_told_apart(runs, model):
+    """Both are "Mercury"."""
+    found = runs[model].explain("e4", "genre", "e5")
+    assert list(found.weights) == ["e4", "e5"]
+    assert found.weights["e4"] != found.weights["e5"]
+    assert list(found.tokens) == (["e4", "e5"] if model == "mygo" else [])
+    said = [line for line in found.lines() if line.startswith(("Mercury (e4): ", "Mercury (e5): "))]
+    assert len(said) == 2
+    other = runs[model].explain("e4", "genre", "e3")
+    assert any(line.startswith("Mercury: ") for line in other.lines()), "no key where the labels differ"
+
+
+def test_attention_is_computed_once(runs, monkeypatch):
+    """It is of all entities: on a large graph it is what an explanation takes its time for."""
+    model = runs["mygo"].model
+    calls, real = [], model.attention
+    monkeypatch.setattr(model, "attention", lambda: calls.append(1) or real())
+    found = runs["mygo"].explain("e3", "genre", "e8")
+    assert found.weights
+    assert found.tokens
+    assert len(calls) == 1
 
 
 def test_mosaic_names_its_evidence(runs):
