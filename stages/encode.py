@@ -17,8 +17,8 @@ from pipeline.encoding.encoders.weights import fetched, recorded
 from pipeline.encoding.inputs import Inputs, read_inputs
 from pipeline.encoding.publish import publish_nothing
 from pipeline.encoding.run import Counts, encode_modality, pick_streams
-from pipeline.encoding.store import StoreFailure, Stores, statuses
-from pipeline.errors import UserError
+from pipeline.encoding.store import CODES, StoreFailure, Stores, statuses
+from pipeline.errors import UserError, counted
 from pipeline.modalities import MODALITIES, Modality
 from pipeline.retry import RetryPolicy
 from stages import released
@@ -228,12 +228,13 @@ def _move(bar: Bar, done: int, total: int) -> None:
 
 
 def _inspect(params: Params, modality: Modality, verify: bool) -> None:
-    """Print one line per encoder that the store knows, as JSON."""
+    """Print one line per encoder that the store knows, as JSON, and one for its codebook."""
     if params.store is None:
         raise UserError("There is no store: the key `store` in params.yaml is null.")
     damaged = 0
-    for fingerprint, store in statuses(params.store, modality.name):
-        line: dict[str, object] = {"encoder": fingerprint, **store.status()}
+    kinds = {"inputs": modality.name, "codebook": modality.name + CODES}
+    for of, fingerprint, store in ((of, *one) for of, kind in kinds.items() for one in statuses(params.store, kind)):
+        line: dict[str, object] = {"encoder": fingerprint, "rows_of": of, **store.status()}
         if verify:
             line["sound_rows"], names = store.verify()
             line["quarantined_now"] = len(names)
@@ -241,8 +242,8 @@ def _inspect(params: Params, modality: Modality, verify: bool) -> None:
         print(json.dumps(line, ensure_ascii=False))
     if damaged:
         raise UserError(
-            f"{damaged} corrupt parts of {params.store} were moved to its folder quarantine; the next run makes their "
-            "rows again."
+            f"{counted(damaged, 'corrupt part')} of {params.store} moved to its folder quarantine; the next run makes "
+            "the rows again."
         )
 
 

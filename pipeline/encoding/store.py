@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 
 KEY = np.dtype("S32")  # a sha256; numpy pads with zero bytes, which is harmless at a fixed length
 VERSION = 1
-CODES_ROWS = 2048  # rows of the codebook in a part
+CODES = "-codebook"  # behind the kind, for the codebook's rows
+CODES_ROWS = 2048  # of these in a part
 
 
 class StoreFailure(UserError):
@@ -315,7 +316,7 @@ class Stores:
         if address is not None:
             try:
                 self._shared = Store(address, kind, fingerprint)
-                self._codes = Store(address, f"{kind}-codebook", fingerprint)
+                self._codes = Store(address, kind + CODES, fingerprint)
             except StoreFailure as failure:
                 self._give_up(failure)
 
@@ -437,7 +438,7 @@ def _vectors(store: Store, keys: np.ndarray) -> dict[int, np.ndarray]:
 
 
 def statuses(address: str, kind: str) -> Iterator[tuple[dict, "Store"]]:
-    """Every fingerprint that the store at `address` holds for `kind`, with its Store."""
+    """Every fingerprint that the store at `address` holds for `kind` (or `kind` + CODES), with its Store."""
     try:
         fs, root = opened(address)
         folders = sorted(fs.ls(f"{root.rstrip('/')}/{kind}", detail=False))
