@@ -84,7 +84,8 @@ def _check_what_models_read(params: Params) -> None:
             if params.graph[graph].encoded == "released" and given is not None:
                 _check_released(params, graph, model, modality.name, reads[0])
                 continue
-            if block is None:
+            source = getattr(getattr(params.graph[graph], modality.key, None), "source", None)
+            if block is None or source == "none":  # nobody has one: the model is trained without it, and says so
                 continue
             if reads[0] not in encoders.gives(*encoder_settings(params, block.encoder)):
                 way = (modality.key, "encoder")

@@ -103,5 +103,6 @@ def public(name: str, into: Path, *, mirror: str | None = None, retry: RetryPoli
 
 def labels_in(texts: Path, before: str) -> pd.DataFrame:
     """Keys and labels out of a file `key<tab>name<before>description`."""
-    rows = [line.rstrip("\n").split("\t", 1) for line in texts.read_text(encoding="utf-8").splitlines()]
+    with open(texts, encoding="utf-8") as lines:  # str.splitlines would split at U+2028 and its kin too
+        rows = [line.rstrip("\n").split("\t", 1) for line in lines]
     return pd.DataFrame([(row[0], row[1].split(before)[0]) for row in rows if len(row) == 2], columns=["key", "label"])

@@ -98,6 +98,11 @@ def refused(file: str, line: int, *said: str) -> None:
         (MINILM, "family: language", "family: langage", "family cannot be 'langage': did you mean 'language'?"),
         (MINILM, "revision:\n", "revision: 12345\n", "revision cannot be 12345: input should be a valid string, so"),
         (MINILM, "revision:\n", f"revision: {'1' * 40}\n", "put it in quotes if it is a text"),
+        (MINILM, "max_tokens: 256", "max_tokens: 0", "max_tokens cannot be 0: input should be greater than or equal"),
+        (MINILM, "max_tokens: 256", "max_tokens: -5", "max_tokens cannot be -5: input should be greater than or equal"),
+        (MINILM, "max_tokens: 256", "max_tokens: 1.5", "max_tokens cannot be 1.5: input should be a valid integer"),
+        (MINILM, "dimension:", "dimension: 0", "dimension cannot be 0: input should be greater than or equal to 1"),
+        (PATCHES, "codes: ", "codes: -", "codes cannot be -"),
         (MINILM, "max_tokens: 256", "max_tokens: many", "max_tokens cannot be 'many': input should be a valid int"),
     ],
 )  # fmt: skip
@@ -174,6 +179,23 @@ def test_a_model_whose_encoder_does_not_give_what_it_reads(world, model, encoder
     settings.check(load_params())  # rotate reads neither
     edit(PARAMS, "- rotate", f"- {model}")
     refused(PARAMS, line, said, f"modalities in configs/models/{model}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("model", "encoder", "source"),
+    [
+        ("mygo", ("  encoder: patches", "  encoder: timm_vit"), ("  source: drawings", "  source: none")),
+        ("momok", ("  encoder: minilm", "  encoder: bert"), ("  source: table", "  source: none")),
+    ],
+)
+def test_an_encoder_of_what_nobody_has_gives_nothing_that_could_be_missed(world, model, encoder, source):
+    """The graph has no pictures (or texts) at all, so the model is trained without them, as the train stage says."""
+    edit(BERT, "pooling: mean", "pooling: none")
+    edit(PARAMS, "models:\n- adamf_mat\n- rotate", f"models:\n- {model}")
+    line = edit(PARAMS, *encoder)
+    refused(PARAMS, line, "it gives no")
+    edit(MINI, *source)
+    settings.check(load_params())
 
 
 def test_a_model_whose_released_files_are_of_another_kind_is_refused(world):

@@ -15,7 +15,7 @@ from pipeline.graph.formats import read_graph
 from pipeline.graph.matching import Names
 from pipeline.importing.graph import import_graph
 from pipeline.importing.located import located
-from pipeline.importing.public import PUBLIC, public
+from pipeline.importing.public import PUBLIC, labels_in, public
 from pipeline.modalities import released
 from pipeline.retry import RetryPolicy
 
@@ -102,6 +102,14 @@ def test_a_public_graph_is_fetched_by_its_word_and_checked(world):
         public("KVC16K", Path("data/.work"), mirror=str(world / "mirror"), retry=RetryPolicy(1, 0))
     with pytest.raises(UserError, match="WN18RR"):
         public("WN18", Path("data/.work"))
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"], ids=ascii)
+def test_only_the_end_of_a_line_ends_a_label(world, mark):
+    """Python's splitlines would end it at each of these."""
+    Path("texts.txt").write_text(f"/m/1\tAlpha{mark}Beta, a letter\n/m/2\tGamma, another\r\n/m/3\n", newline="")
+    found = labels_in(Path("texts.txt"), ", ")
+    assert found.to_numpy().tolist() == [["/m/1", f"Alpha{mark}Beta"], ["/m/2", "Gamma"]]
 
 
 def test_texts_and_pictures_may_be_asked_of_wikidata(world):
