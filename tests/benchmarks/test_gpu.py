@@ -12,7 +12,8 @@ def test_the_reduced_form_measures_all_models_and_encoders(tmp_path, monkeypatch
     for model in gpu.EPOCHS:
         assert page.count(f"| {model} | ") == 1
     assert "Reduced sizes" in page
-    assert "texts of 64 tokens" in page
+    assert "BERT of 2 layers, texts of 64 tokens" in page, "what was measured is no BERT base"
+    assert "| 10 |\n" not in page[: page.index("| model |")], "bytes a second are measured, too"
     assert "pictures of 224" in page
 
 
