@@ -89,7 +89,7 @@ def encode_graph(
         if shard is None:
             publish_nothing(out, {"stage": modality.stage, "encoder": choice.encoder})
         return Counts(missing=inputs.missing)
-    maker = _Maker(params, choice, modality.name, inputs)
+    maker = Maker(params, choice, modality.name, inputs)
     encoder = maker.encoder()
     scratch = SCRATCH / f"{graph}-{modality.name}"
     stores = Stores(params.store, scratch, modality.name, encoder.fingerprint, params.encode.store_failure)
@@ -134,7 +134,7 @@ def _shard(option: str | None) -> tuple[int, int] | None:
     return int(index), int(shards)
 
 
-class _Maker:
+class Maker:
     """How the encoder of a choice is made: from its weights, or from what the store remembers of it.
 
     Raises UserError, before anything is fetched, if the encoder's block cannot be used.

@@ -2,6 +2,9 @@
 
 The first name is the head, and its tails are asked for; with `--tail` it is the tail, and its heads are. Names are
 keys, labels or aliases. Answers that are known facts already have their split behind them.
+
+With `--text` or `--picture` the entity is a new one, which the run was not trained with; it is asked about by what the
+model makes of these (docs/asking.md).
 """
 
 import argparse
@@ -10,6 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from stages.cli import stage
+from stages.params import load_params
+from stages.unseen import new_entity
+from trainers.answers.unseen import NewEntity
 from trainers.training import runs
 
 FLAGS = {"known_in_train": "train", "known_in_dev": "dev", "right_in_test": "test"}
@@ -39,9 +45,14 @@ def main() -> None:
     parser.add_argument("--tail", action="store_true", help="the entity is the tail, and heads are asked for")
     parser.add_argument("-k", type=int, default=10, help="how many answers (10)")
     parser.add_argument("--graph", type=Path, help="the folder of the graph's tables, if it lies elsewhere")
+    parser.add_argument("--text", help="of a new entity: what it is, in words")
+    parser.add_argument("--picture", type=Path, action="append", help="of a new entity: a file; may be given again")
     options = parser.parse_args()
     run = runs.load_run(options.run)
-    known = {"tail" if options.tail else "head": options.name}
+    name: str | NewEntity = options.name
+    if options.text is not None or options.picture:
+        name = new_entity(load_params(), run, options.name, options.text, options.picture or (), options.graph)
+    known = {"tail" if options.tail else "head": name}
     print(shown(run.ask(relation=options.relation, k=options.k, graph=options.graph, **known)))
 
 

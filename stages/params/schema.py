@@ -158,6 +158,7 @@ class Studies(Block):
     shares: Annotated[list[Share], Field(min_length=1)]
     noise: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
     experts: AtLeastOne
+    held_out: Annotated[float, Field(gt=0, lt=1)]
     tokens: Annotated[list[AtLeastOne], Field(min_length=1)]
     pictures: Annotated[list[AtLeastOne], Field(min_length=1)]
     text_encoders: Annotated[list[str], Field(min_length=1)]

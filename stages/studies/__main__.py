@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from stages.cli import arguments, stage
 from stages.params import Params, load_params
 from stages.params.models import model_settings
-from stages.studies import cases, encoders, figures
+from stages.studies import cases, encoders, figures, unseen
 from stages.studies.protocols import STUDIES, Study, Subject
 from stages.studies.runs import Bench, rows
 from stages.studies.tables import about, csv_of
@@ -26,7 +26,7 @@ from trainers.training.train import Schedule
 
 log = logging.getLogger(__name__)
 
-NAMES = [*STUDIES, "case"]
+NAMES = [*STUDIES, "case", "unseen"]
 
 
 @stage
@@ -36,8 +36,8 @@ def main() -> None:
     check(params, options.name, options.graph, options.model)
     subject, bench = prepare(params, options.graph, options.model, seeds=options.seeds, epochs=options.epochs)
     folder = Path("studies") / options.name / options.graph / options.model
-    if options.name == "case":
-        cases.run(subject, bench, folder)
+    if options.name in ("case", "unseen"):
+        (cases if options.name == "case" else unseen).run(subject, bench, folder)
     else:
         run(STUDIES[options.name], subject, bench, folder)
     print(f"{folder}: {bench.trained} runs trained, {bench.kept} found; `python -m stages.report` shows it on the page")
@@ -66,7 +66,9 @@ def check(params: Params, name: str, graph: str, model: str) -> None:
 
 def fits(name: str, model: str) -> bool:
     """Whether a study can be done with a model."""
-    return about_model(model).explains is not None if name == "case" else STUDIES[name].fits(model)
+    if name == "case":
+        return about_model(model).explains is not None
+    return bool(about_model(model).reads) if name == "unseen" else STUDIES[name].fits(model)
 
 
 def _require(name: str, known: Iterable[str], what: str) -> None:

@@ -132,7 +132,7 @@ class Bench:
         mark = fingerprint(self.model, point.settings, self.schedule, seed=seed, inputs=inputs, change=change)
         self.marks.add(mark)
         folder = self.root / WORK / "runs" / mark
-        with _alone(folder.with_suffix(".lock")):  # another study may be training the same run: then wait for it
+        with alone(folder.with_suffix(".lock")):  # another study may be training the same run: then wait for it
             for found in (folder, self.root / "runs" / self.graph / self.model):
                 if (found / "run.json").exists() and runs.read_about(found).get("fingerprint") == mark:
                     self.kept += 1
@@ -205,7 +205,7 @@ def finish(row: dict, every: Sequence[dict]) -> dict:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """Hold a lock on this machine until the end of the block, or of the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path):

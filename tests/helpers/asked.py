@@ -25,3 +25,17 @@ def write_names(graph, data) -> None:
     text = {"entity_id": ids, "label": labels, "description": [f"the {i}th" for i in ids], "aliases": aliases,
             "text": labels, "source": ["test"] * ENTITIES, "status": ["ok"] * ENTITIES}  # fmt: skip
     tables.write(graph.parent / "text.parquet", "text", text, {})
+
+
+def write_encoded(encoded, data) -> None:
+    """The features and tokens of the tiny graph's texts and pictures."""
+    for name, one in data.features.items():
+        embedding = one.matrix.numpy()
+        columns = {"entity_id": one.entity.int().numpy(), "embedding": embedding, "count": [1] * len(embedding)}
+        tables.write(encoded / name / "features.parquet", "features", columns, {})
+    for name, one in data.tokens.items():
+        lists = [one.values[a:b].int().tolist() for a, b in zip(one.offsets[:-1], one.offsets[1:], strict=True)]
+        columns = {"entity_id": one.entity.int().numpy(), "image_ix": [0] * len(lists), "token_ids": lists}
+        tables.write(encoded / name / "tokens.parquet", "tokens", columns, {})
+        columns = {"token_id": one.token_id.int().numpy(), "embedding": one.codebook.numpy()}
+        tables.write(encoded / name / "codebook.parquet", "codebook", columns, {})

@@ -25,13 +25,14 @@ from pipeline.errors import UserError
 from stages.params import load_params
 from stages.report import page as report_page
 from stages.studies import __main__ as study
-from stages.studies import cases, encoders
+from stages.studies import baselines, cases, encoders, unseen
 from stages.studies import runs as study_runs
 from stages.studies.protocols import STUDIES, Subject
 from stages.studies.runs import Bench, Point
-from tests.helpers.tiny import settings_of, tiny
+from tests.helpers.tiny import ENTITIES, settings_of, tiny
 from tests.helpers.tiny_pictures import pictures
 from trainers.about import MODELS, about_model, module_of
+from trainers.parts.unseen import STAND_INS
 from trainers.training import train as training
 from trainers.training.data import Data
 from trainers.training.perturb import Change
@@ -423,3 +424,45 @@ def test_a_study_is_for_the_models_that_have_what_it_changes():
     assert able["feature_noise"] == features
     assert able["adversary"] == {"adamf", "adamf_mat"}
     assert able["experts"] == {"momok"}
+
+
+def test_the_study_of_unseen_entities_sets_the_model_beside_what_needs_no_training(workplace):
+    subject, bench = subject_of("adamf_mat")
+    folder = Path("studies/unseen")
+    unseen.run(subject, bench, folder)
+    rows = table(folder)
+    ways = list(dict.fromkeys(row["scores"] for row in rows))
+    assert ways == [*(f"adamf_mat, {one}" for one in STAND_INS), "popularity", "likeness of texts", unseen.FACTS]
+    assert len(rows) == 3 * len(ways)
+    assert {row["scores"] for row in rows if row["chosen"]} < set(ways[:3])
+    for row in rows:
+        assert 0 < float(row["mrr_low"]) <= float(row["mrr"]) <= float(row["mrr_high"]) <= 1
+    both, asked, answer = (int(row["queries"]) for row in rows[:3])
+    assert both == asked + answer
+    assert asked == answer > 0
+    about = json.loads((folder / "study.json").read_text())
+    (kept,) = (workplace / study_runs.WORK / "runs").glob("*/run.json")
+    assert about["runs"] == [kept.parent.name]
+    assert json.loads(kept.read_text())["shapes"]["entities"] < ENTITIES
+    assert len(report_page._studies(workplace)) == 1
+    unseen.run(subject, bench, folder)
+    assert (bench.trained, bench.kept) == (1, 1)
+
+
+def test_nearest_facts_sum_over_the_facts_what_both_of_their_ends_are_like():
+    draw = torch.Generator().manual_seed(0)
+    unit = torch.nn.functional.normalize(torch.randn(6, 4, generator=draw), dim=1)
+    unit[5] = 0
+    train = torch.tensor([[0, 0, 1], [2, 0, 3], [1, 1, 4], [5, 0, 1]])
+    near = torch.exp(3.0 * (unit @ unit.T - 1))
+    near.fill_diagonal_(1.0)
+    score = baselines.nearest_facts(unit, train, 3.0)
+    for side, (given, asked) in {"tail": (0, 2), "head": (2, 0)}.items():
+        found = score(torch.tensor([4, 5]), torch.tensor([0, 1]), side)
+        for row, (known, relation) in enumerate([(4, 0), (5, 1)]):
+            of = [fact for fact in train.tolist() if fact[1] == relation]
+            wanted = [sum(near[known, fact[given]] * near[one, fact[asked]] for fact in of) for one in range(6)]
+            assert torch.allclose(found[row], torch.stack(wanted), atol=1e-6)
+    assert baselines.popularity(train, 6, 2)(torch.tensor([0]), torch.tensor([0]), "tail").tolist() == [
+        [0, 2, 0, 1, 0, 0]
+    ]

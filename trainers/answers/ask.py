@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,12 @@ from pipeline.graph.filter_index import FilterIndex
 from pipeline.graph.vocabulary import SPLITS
 from trainers.answers.calibration import Calibration, log_shares, read_calibration
 from trainers.answers.names import Names, read_entities, read_relations
+from trainers.answers.unseen import NewEntity, extended
 from trainers.training import data
 from trainers.training.runs import Run
 from trainers.training.train import check_inputs
 
+Entity = str | NewEntity
 # What a fact of each split is called beside an answer.
 FLAGS = {"train": "known_in_train", "dev": "known_in_dev", "test": "right_in_test"}
 
@@ -33,11 +36,12 @@ class World:
 
 def ask(
     run: Run,
-    head: str | Sequence[str] | None = None,
+    head: Entity | Sequence[Entity] | None = None,
     relation: str | Sequence[str] | None = None,
     *,
-    tail: str | Sequence[str] | None = None,
+    tail: Entity | Sequence[Entity] | None = None,
     k: int = 10,
+    new: Sequence[NewEntity] = (),
     graph: str | Path | None = None,
 ) -> pd.DataFrame:
     """The k best answers to (head, relation, ?) or, if `tail` is given in place of `head`, to (?, relation, tail).
@@ -46,12 +50,16 @@ def ask(
     and a single name beside a list holds for all of them; the answers then have a first column `query`, the place in
     the list. `graph` is the folder of the graph's tables; by default the one that the run was trained on.
 
+    In place of a name a `NewEntity` may stand, which the run was not trained with; `new` are such that may be answers.
+    With either, no answer has a probability: those were not calibrated for unseen entities.
+
     Columns: rank (from 1, over all entities, known answers too), key, label, description, score, probability (only of
     a run that `python -m stages.complete` has calibrated; NaN of known answers), known_in_train, known_in_dev,
     right_in_test.
 
-    Raises UserError if a name is unknown or means several, if not exactly one of head and tail is given, or if the
-    graph's tables are missing or others than those the run was trained on.
+    Raises UserError if a name is unknown or means several, if not exactly one of head and tail is given, if the
+    graph's tables are missing or others than those the run was trained on, or if a new entity cannot be taken in (see
+    trainers/answers/unseen.py).
     """
     if (head is None) == (tail is None):
         raise UserError("A question gives a relation and either the head or the tail, and asks for the other one.")
@@ -61,12 +69,15 @@ def ask(
         raise UserError(f"k is how many answers are wanted, a whole number of at least 1, and not {k!r}.")
     world = world_of(run, graph)
     side, known = ("tail", head) if head is not None else ("head", tail)
-    assert known is not None
     several = _is_list(known) or _is_list(relation)
-    names, relations = _paired(known, relation)  # type: ignore[arg-type]  # one of them is given, as checked above
-    ids = [world.entities.find(name) for name in names]
+    names, relations = _paired(known, relation)
+    unseen = list(dict.fromkeys([*(name for name in names if isinstance(name, NewEntity)), *new]))
+    place = {one: len(world.entities.key) + at for at, one in enumerate(unseen)}
+    ids = [place[name] if isinstance(name, NewEntity) else world.entities.find(name) for name in names]
     asked = [world.relations.find(name) for name in relations]
-    calibration = read_calibration(run.path, run.about).get(side)
+    calibration = read_calibration(run.path, run.about).get(side) if not unseen else None
+    if unseen:
+        run, world = extended(run, world, Path(graph) if graph is not None else graph_of(run), unseen)
     parts = [_answers(run, world, calibration, *query, side, k) for query in zip(ids, asked, strict=True)]
     if not several:
         return parts[0]
@@ -110,11 +121,11 @@ def _is_list(given: object) -> bool:
     return isinstance(given, Iterable) and not isinstance(given, str)
 
 
-def _listed(given: str | Sequence[str]) -> list[str]:
-    return list(given) if _is_list(given) else [given]  # type: ignore[list-item]  # no name, no list: `find` says so
+def _listed(given: Any) -> list[Any]:
+    return list(given) if _is_list(given) else [given]  # no name, no list: `find` says so
 
 
-def _paired(known: str | Sequence[str], relation: str | Sequence[str]) -> tuple[list[str], list[str]]:
+def _paired(known: object, relation: object) -> tuple[list[Any], list[Any]]:
     """A name and a relation for each question."""
     names, relations = _listed(known), _listed(relation)
     if not _is_list(known):

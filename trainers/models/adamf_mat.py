@@ -7,7 +7,7 @@ kernel.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -251,6 +251,11 @@ class AdaMF(ScoringModel):
         side = (torch.arange(4, device=row.device) % 2 == 1).expand(len(row), 4)
         scores = (self.margin - rotate.distances(query, torch.cat(tails), candidate, side)).unbind(1)
         return [[scores[0], scores[2]], [scores[1], scores[3]]]
+
+    def grow(self, before: Data, after: Data, structure: Callable[[Tensor], Tensor]) -> None:
+        """Room for the entities of `after` (trainers/parts/unseen.py)."""
+        if self.entity is not None:
+            self.entity = nn.Parameter(structure(self.entity))
 
     def sizes(self) -> tuple[int, int]:
         return self.entities, len(self.relation)

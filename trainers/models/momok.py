@@ -5,6 +5,7 @@ experts (3.4), the model with its four TuckER scorers, its training. Sizes are n
 trainers.training.kvsall; K is the number of experts, M that of modalities.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -283,6 +284,13 @@ class MoMoK(ScoringModel):
             self.estimators[name].surprise(output[:, first], output[:, second]) for name, output in outputs.items()
         ]
         return added(terms) / len(terms)
+
+    def grow(self, before: Data, after: Data, structure: Callable[[Tensor], Tensor]) -> None:
+        """Room for the entities of `after` (trainers/parts/unseen.py)."""
+        self.entities = after.entities
+        for table in self.tables.values():
+            if isinstance(table, features.Structure):
+                table.table = nn.Parameter(structure(table.table))
 
     def sizes(self) -> tuple[int, int]:
         return self.entities, self.relations

@@ -167,6 +167,17 @@ class Mosaic(ScoringModel):
         kind = scorer.split("_")[0]
         return self.views[VIEW_OF[kind]] if kind in VIEW_OF else None
 
+    def grow(self, before: Data, after: Data, structure: Callable[[Tensor], Tensor]) -> None:
+        """Room for the entities of `after` (trainers/parts/unseen.py), which no training fact knows."""
+        self._forget()
+        self.entities = after.entities
+        for name, view in self.views.items():
+            kind, of = ("tokens", "text") if name == "words" else ("features", name)
+            view.grow(getattr(before, kind)[of], getattr(after, kind)[of], after.entities)
+        for scorer in self.scorers.values():
+            if scorer.entity is not None:
+                scorer.entity = nn.Parameter(structure(scorer.entity))
+
     def sizes(self) -> tuple[int, int]:
         return self.entities, self.relations
 

@@ -13,7 +13,7 @@ as in the reference); the contrastive pass encodes the rows it compares, not all
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -160,9 +160,9 @@ class TokenEmbedding(nn.Module):
         """(U, D): every codebook row in use, projected and normalised."""
         return self.norm(self.project(self.codebook))
 
-    def replace_modality(self, before: Tokens, after: Tokens) -> None:
+    def replace_modality(self, before: Tokens, after: Tokens, entities: int) -> None:
         """Let the entities have the tokens of `after`: none of them is trained, only how they are projected."""
-        chosen = select(after, *self.index.shape)
+        chosen = select(after, entities, self.index.shape[1])
         for name in ("index", "absent", "codebook"):
             setattr(self, name, getattr(chosen, name).to(self.index.device))
 
@@ -354,6 +354,11 @@ class MyGO(ScoringModel):
         return places
 
     # Use
+
+    def grow(self, before: Data, after: Data, structure: Callable[[Tensor], Tensor]) -> None:
+        self.entities = after.entities
+        if self.has_structure:
+            self.structure = nn.Parameter(structure(self.structure))
 
     def sizes(self) -> tuple[int, int]:
         return self.entities, len(self.relation)

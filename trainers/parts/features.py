@@ -102,17 +102,17 @@ class Pooled(nn.Module):
         return torch.ones(rows, dtype=torch.bool, device=self.table.device)
 
     @torch.no_grad()
-    def replace_modality(self, before: Features, after: Features) -> None:
-        """After training on `before`, let exactly the entities of `after` have the modality."""
+    def replace_modality(self, before: Features, after: Features, entities: int) -> None:
+        """After training on `before`, let exactly those of `after` have the modality, of `entities` entities."""
         now = self(None)
         if self.missing == "mean" and len(before.entity):
             fallback = now[before.entity].mean(0)
         else:
             fallback = self.absent[0] if self.shared else now.new_zeros(self.width)
-        rows = replaced_rows(now, before, after, pool(after.matrix, self.width), fallback)
+        rows = replaced_rows(now, before, after, pool(after.matrix, self.width), fallback, entities)
         if not self.shared:
             self.table = nn.Parameter(rows)
             return
         self.table = nn.Parameter(rows[after.entity])
-        self.slot = torch.full_like(self.slot, len(after.entity))
+        self.slot = self.slot.new_full((entities,), len(after.entity))
         self.slot[after.entity] = torch.arange(len(after.entity), device=rows.device)

@@ -81,13 +81,13 @@ class ProjectedFeatures(nn.Module):
         return torch.where(present[:, None], projected, self.projection(self.absent))
 
     @torch.no_grad()
-    def replace_modality(self, before: Features, after: Features) -> None:
-        """After training on `before`, let exactly the entities of `after` have the modality."""
+    def replace_modality(self, before: Features, after: Features, entities: int) -> None:
+        """After training on `before`, let exactly those of `after` have the modality, of `entities` entities."""
         fallback = self._fallback_row(before)
-        rows = replaced_rows(self.table[self.row], before, after, after.matrix, fallback)
+        rows = replaced_rows(self.table[self.row], before, after, after.matrix, fallback, entities)
         self.table = nn.Parameter(rows) if isinstance(self.table, nn.Parameter) else rows
         self.row, self.direct = torch.arange(len(rows), device=rows.device), True
-        self.present = torch.zeros_like(self.present)
+        self.present = self.present.new_zeros(entities)
         self.present[after.entity] = True
         self.masks = self.missing == "mask" and not bool(self.present.all())
         if self.missing == "learned" and self.absent is None:

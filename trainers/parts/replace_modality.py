@@ -9,6 +9,9 @@ follow one rule for what is trained per entity:
                                          the trained rows, zeros, the one vector learned for all, or nothing (mask)
     it had none, and has one now         the encoder's row, as at the start of training
     it had none, and has none            its row as trained
+
+Entities may be added behind those of training (see unseen.py): one that has the modality gets the encoder's row, one
+that has not what the model takes for a missing row.
 """
 
 import torch
@@ -25,12 +28,15 @@ def replace_modality(model: nn.Module, before: Data, after: Data, kind: str) -> 
     for path, part in model.named_modules():
         if hasattr(part, "replace_modality"):
             name = path.rpartition(".")[2]
-            part.replace_modality(getattr(before, kind)[name], getattr(after, kind)[name])
+            part.replace_modality(getattr(before, kind)[name], getattr(after, kind)[name], after.entities)
     return model
 
 
-def replaced_rows(now: Tensor, before: Features, after: Features, given: Tensor, fallback: Tensor) -> Tensor:
-    """(E, W) by the rule above: from rows of `now` (E, W), rows `given` to `after` (N, W), and a missing one (W,)."""
+def replaced_rows(
+    now: Tensor, before: Features, after: Features, given: Tensor, fallback: Tensor, entities: int
+) -> Tensor:
+    """(`entities`, W) by the rule above: of rows `now` (E, W), rows `given` to `after` (N, W), a missing one (W,)."""
+    now = torch.cat([now, fallback.expand(entities - len(now), -1)])
     had = torch.zeros(len(now), dtype=torch.bool, device=now.device)
     had[before.entity] = True
     has = torch.zeros_like(had)

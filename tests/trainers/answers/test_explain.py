@@ -7,42 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import tables
 from pipeline.errors import UserError
-from tests.helpers.asked import write_names
-from tests.helpers.tiny import ENTITIES, RELATIONS, settings_of, tiny
-from trainers.about import about_model, module_of
+from tests.helpers.tiny import ENTITIES, RELATIONS, tiny
+from trainers.about import about_model
 from trainers.parts.replace_modality import replace_modality
-from trainers.training.runs import load_run
-from trainers.training.train import Schedule, train
 
 MODELS = ("adamf_mat", "momok", "mygo", "rotate", "complex", "mosaic")
-
-
-def write_encoded(encoded, data) -> None:
-    for name, one in data.features.items():
-        embedding = one.matrix.numpy()
-        columns = {"entity_id": one.entity.int().numpy(), "embedding": embedding, "count": [1] * len(embedding)}
-        tables.write(encoded / name / "features.parquet", "features", columns, {})
-    for name, one in data.tokens.items():
-        lists = [one.values[a:b].int().tolist() for a, b in zip(one.offsets[:-1], one.offsets[1:], strict=True)]
-        columns = {"entity_id": one.entity.int().numpy(), "image_ix": [0] * len(lists), "token_ids": lists}
-        tables.write(encoded / name / "tokens.parquet", "tokens", columns, {})
-        columns = {"token_id": one.token_id.int().numpy(), "embedding": one.codebook.numpy()}
-        tables.write(encoded / name / "codebook.parquet", "codebook", columns, {})
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("explained")
-    data, graph = tiny(), root / "data/tiny/graph"
-    write_names(graph, data)
-    write_encoded(graph.parent / "encoded", data)
-    schedule = Schedule(device="cpu", precision="float32", evaluate_every=2, patience=0, checkpoint_every=0)
-    for model in MODELS:
-        train(model, settings_of(module_of(model), epochs=2, missing="mean"), schedule, graph=graph,
-              encoded=graph.parent / "encoded", run=root / "runs/tiny" / model, work=root / "work", seed=0)  # fmt: skip
-    return {model: load_run(root / "runs/tiny" / model) for model in MODELS}
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -16,10 +16,11 @@ class Dense(nn.Module):
 
     def __init__(self, features: Features, entities: int):
         super().__init__()
-        vectors = torch.zeros(entities, features.matrix.shape[1])
-        if len(features.entity):
-            vectors[features.entity] = F.normalize(features.matrix.float() - features.mean(), dim=1)
-        self.register_buffer("vectors", vectors)
+        self.register_buffer("vectors", _directions(features, features, entities))
+
+    def grow(self, before: Features, after: Features, entities: int) -> None:
+        """Let there be `entities`, whose vectors are those of `after`, less the mean of `before`."""
+        self.vectors = _directions(before, after, entities).to(self.vectors.device)
 
     @property
     def width(self) -> int:
@@ -46,19 +47,14 @@ class Bag(nn.Module):
 
     def __init__(self, tokens: Tokens, entities: int):
         super().__init__()
-        owner = np.repeat(tokens.entity.numpy(), np.diff(tokens.offsets.numpy()))
-        shape = (entities, len(tokens.token_id))
-        bag = sparse.csr_array((np.ones(len(owner), np.float32), (owner, tokens.values.numpy())), shape=shape)
-        bag.data[:] = 1
-        have = np.bincount(bag.indices, minlength=shape[1])
-        rarity = np.log(max(len(tokens.entity.unique()), 1) / np.maximum(have, 1)).astype(np.float32)
-        bag.data *= rarity[bag.indices] + 1e-3
-        length = np.sqrt(bag.multiply(bag).sum(1))
-        bag.data /= np.repeat(length, np.diff(bag.indptr))
-        self.width = shape[1]
-        self.register_buffer("start", torch.from_numpy(bag.indptr.astype(np.int64)))
-        self.register_buffer("token", torch.from_numpy(bag.indices.astype(np.int64)))
-        self.register_buffer("weight", torch.from_numpy(bag.data.astype(np.float32)))
+        self.width = len(tokens.token_id)
+        for name, part in _bags(tokens, tokens, entities).items():
+            self.register_buffer(name, part)
+
+    def grow(self, before: Tokens, after: Tokens, entities: int) -> None:
+        """Let there be `entities`, whose tokens are those of `after`, as rare as they are in `before`."""
+        for name, part in _bags(before, after, entities).items():
+            setattr(self, name, part.to(self.start.device))
 
     def times(self, W: Tensor) -> Tensor:
         """(E, D): the bags times W (V, D)."""
@@ -68,6 +64,37 @@ class Bag(nn.Module):
         """(E, V) on the CPU."""
         parts = (self.weight.cpu().numpy(), self.token.cpu().numpy(), self.start.cpu().numpy())
         return sparse.csr_array(parts, shape=(len(self.start) - 1, self.width))
+
+
+def _directions(of: Features, given: Features, entities: int) -> Tensor:
+    """(E, K): the vectors `given`, less the mean of all those `of`, as directions; zeros where there is none."""
+    vectors = torch.zeros(entities, given.matrix.shape[1])
+    if len(given.entity):
+        vectors[given.entity] = F.normalize(given.matrix.float() - of.mean(), dim=1)
+    return vectors
+
+
+def _bags(of: Tokens, given: Tokens, entities: int) -> dict[str, Tensor]:
+    """Start, token and weight of the tokens `given`; how rare a token is says `of`, which has the same codebook."""
+
+    def bag(tokens: Tokens) -> sparse.csr_array:
+        owner = np.repeat(tokens.entity.numpy(), np.diff(tokens.offsets.numpy()))
+        shape = (entities, len(of.token_id))
+        found = sparse.csr_array((np.ones(len(owner), np.float32), (owner, tokens.values.numpy())), shape=shape)
+        found.data[:] = 1
+        return found
+
+    rows = bag(given)
+    have = np.bincount((rows if given is of else bag(of)).indices, minlength=rows.shape[1])
+    rarity = np.log(max(len(of.entity.unique()), 1) / np.maximum(have, 1)).astype(np.float32)
+    rows.data *= rarity[rows.indices] + 1e-3
+    length = np.sqrt(rows.multiply(rows).sum(1))
+    rows.data /= np.repeat(length, np.diff(rows.indptr))
+    return {
+        "start": torch.from_numpy(rows.indptr.astype(np.int64)),
+        "token": torch.from_numpy(rows.indices.astype(np.int64)),
+        "weight": torch.from_numpy(rows.data.astype(np.float32)),
+    }
 
 
 class _SparseProduct(torch.autograd.Function):
