@@ -61,6 +61,13 @@ SCHEMAS = {
         ("licence", pa.string(), True),
         ("author", pa.string(), True),
     ),
+    "captions": _schema(
+        ("entity_id", pa.int32()),
+        ("image_ix", pa.int32()),
+        ("caption", pa.string(), True),
+        ("status", pa.string()),
+        ("error", pa.string(), True),
+    ),
     "web": _schema(
         ("kind", pa.string()),
         ("key", pa.string()),

@@ -111,7 +111,7 @@ def encode_graph(
             batch_size=params.encode.batch_size,
             streams=pick_streams(encoders.pick_device(params.encode.device)),
             shard=shard,
-            progress=lambda done, total: _move(bar, done, total),
+            progress=bar.to,
         )
 
 
@@ -220,11 +220,6 @@ def _on_ray(params: Params, inputs: Inputs, recipe: encode_ray.Recipe) -> None:
     encode_ray.fill(
         inputs, recipe, params.store, address=params.encode.ray_address, batch_size=params.encode.batch_size
     )
-
-
-def _move(bar: Bar, done: int, total: int) -> None:
-    bar.total = total
-    bar.update(done - bar.n)
 
 
 def _inspect(params: Params, modality: Modality, verify: bool) -> None:

@@ -31,6 +31,11 @@ class Bar(tqdm):
             log.info("%s", self.line())
         return True
 
+    def to(self, done: int, total: int) -> None:
+        """Stand at `done` of `total`."""
+        self.total = total
+        self.update(done - self.n)
+
     def line(self) -> str:
         """What a line of the log says."""
         known = self.format_dict

@@ -42,6 +42,7 @@ def check(params: Params) -> None:
             raise File(params.path).refusal(way, said)
         if hint := encoders.unpinned(params.encoders[name]):
             raise params.encoders.file(name).refusal(("revision",), hint)
+    _check_captions(params)
     _check_what_models_read(params)
     if params.evaluate.reference_protocol is not None:
         try:
@@ -68,6 +69,13 @@ def _check_contact(params: Params) -> None:
                 check_contact(params.web.contact)
             except UserError as error:
                 raise File(params.path).refusal(("web", "contact"), f"{graph}: {error}") from error
+
+
+def _check_captions(params: Params) -> None:
+    """A captioner of the hub needs a commit, as an encoder does."""
+    block = params.text.captions
+    if block.model and (hint := encoders.unpinned(block.model_dump())):
+        raise File(params.path).refusal(("text", "captions", "revision"), f"text.captions: {hint}")
 
 
 def _check_what_models_read(params: Params) -> None:

@@ -32,6 +32,9 @@ def main() -> None:
         log.info("%s: %s with captions", name, counted(odd["with_captions"], "entity", "entities"))
     else:
         found, odd = look_up(settings.source, keys, folder)
+    if params.text.captions.model:
+        found, odd["with_own_captions"] = captioned(folder / "captions.parquet", labels, found)
+        log.info("%s: %s with captions made here", name, counted(odd["with_own_captions"], "entity", "entities"))
     columns, counts = texts.rows(
         labels, found, fields=params.text.fields, separator=params.text.separator,
         fallback=settings.fallback,
@@ -39,6 +42,8 @@ def main() -> None:
     provenance = {"stage": "text", "source": settings.source, "fallback": settings.fallback}
     if settings.source == "beyond_images":
         provenance |= {"base": settings.base, "captions": settings.captions}
+    if params.text.captions.model:
+        provenance["own_captions"] = tables.provenance(folder / "captions.parquet")
     provenance |= {"fields": list(params.text.fields), "separator": params.text.separator}
     provenance["code_version"] = code_version(texts, web_texts, beyond_images)
     tables.write(folder / "text.parquet", "text", columns, provenance)
@@ -51,6 +56,23 @@ def main() -> None:
                     counted(odd["without_label"], "row"))  # fmt: skip
     log.info("%s: %s of %s entities found, %s with a description, %s with a text", name,
              *(f"{counts[key]:,}" for key in ("found", "entities", "with_description", "with_text")))  # fmt: skip
+
+
+def captioned(
+    path: Path, labels: Sequence[str], found: Sequence[texts.Described | None]
+) -> tuple[list[texts.Described | None], int]:
+    """For each entity what is known of it, then its pictures' captions, each once; how many entities have some."""
+    table = tables.read(path, "captions")
+    said: dict[int, dict[str, None]] = {}
+    rows = sorted(zip(*(table[name].to_pylist() for name in ("entity_id", "image_ix", "caption")), strict=True))
+    for entity, _, caption in rows:
+        if caption is not None:
+            said.setdefault(entity, {})[caption] = None
+    joined = [
+        texts.with_captions(one, label, list(said[entity]), "captions") if entity in said else one
+        for entity, (one, label) in enumerate(zip(found, labels, strict=True))
+    ]
+    return joined, len(said)
 
 
 def look_up(source: str, keys: Sequence[str], folder: Path) -> tuple[list[texts.Described | None], dict[str, int]]:

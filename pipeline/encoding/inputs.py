@@ -36,6 +36,13 @@ class Inputs(ABC):
     keys: np.ndarray
     missing: int
 
+    def first(self, most: int | None) -> None:
+        """Leave out all but the first `most` inputs of each entity; None: leave out none."""
+        begins = np.flatnonzero(np.diff(self.entity, prepend=-1))
+        place = np.arange(len(self.entity)) - np.repeat(begins, np.diff(np.append(begins, len(self.entity))))
+        kept = place < (len(place) if most is None else most)
+        self.entity, self.image_ix, self.keys = self.entity[kept], self.image_ix[kept], self.keys[kept]
+
     @abstractmethod
     def name(self, row: int) -> str:
         """How messages speak of a row."""

@@ -34,6 +34,8 @@ NOT_FINITE = (
 AHEAD = 4  # batches that are read and prepared while one is encoded
 
 Progress = Callable[[int, int], None]  # rows done, rows to do
+# Writes something else than the tables; gives the counts of rows, entities and codes, or None as `publish` does.
+Writer = Callable[[dict[bytes, InvalidInput]], tuple[int, int, int] | None]
 
 
 @dataclass
@@ -64,12 +66,13 @@ def encode_modality(
     streams: int = 1,
     shard: tuple[int, int] | None = None,
     progress: Progress | None = None,
+    writer: Writer | None = None,
 ) -> Counts:
     """Encode what the store lacks, then publish `<out>/{tokens,features,codebook}.parquet`.
 
     `streams` batches are encoded at once, each on its own part of the cores (see `pick_streams`).
     With `shard` = (i, n), encodes only the i-th of n shards of the inputs (split by their keys) and publishes nothing;
-    without `out` it encodes all and publishes nothing.
+    without `out` it encodes all and publishes nothing, unless `writer` does: called with the inputs that have no row.
     An input that cannot be read, or of which the encoder makes no finite feature, is left out and said.
     Raises UserError if an input table is damaged, or nothing at all could be encoded.
     """
@@ -88,12 +91,16 @@ def encode_modality(
         wanted = ~known & _in_shard(inputs.keys, shard)
         wanted &= ~_among(inputs, refused)
         _encode(inputs, wanted, encoder, stores, batch_size, streams, counts, refused, progress)
-        if shard is not None or out is None:
+        if shard is not None or (out is None and writer is None):
             break
         started = time.perf_counter()
         usable = ~_among(inputs, refused)
         nothing = len(usable) and not usable.any()  # said below, and no table is written
-        published = (0, 0, 0) if nothing else publish(out, inputs, usable, stores, encoder, provenance)
+        published: tuple[int, int, int] | None = (0, 0, 0)
+        if writer is not None:
+            published = published if nothing else writer(refused)
+        elif out is not None and not nothing:
+            published = publish(out, inputs, usable, stores, encoder, provenance)
         counts.seconds["write"] += time.perf_counter() - started
         if published is not None:
             counts.rows, counts.entities, counts.codes = published

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pipeline.errors import NO_JSON, UserError
 from pipeline.graph.labels import table_key
-from pipeline.modalities.texts import LONGEST_DESCRIPTION, Described
+from pipeline.modalities.texts import Described, with_captions
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +53,7 @@ def described(
             continue
         counts["with_captions"] += 1
         counts["captions"] += len(shown)
-        parts = [one.description] if one and one.description else []
-        words = " ".join([*(f"{part.rstrip('.')}." for part in parts), *shown])[:LONGEST_DESCRIPTION]
-        aliases = one.aliases if one else ()
-        source = f"{one.source} + beyond_images" if one else "beyond_images"
-        found.append(Described(one.label if one else label, words, aliases, source))
+        found.append(with_captions(one, label, shown, "beyond_images"))
     return found, counts
 
 

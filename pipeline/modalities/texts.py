@@ -162,6 +162,18 @@ def compose(described: Described, fields: Sequence[str], separator: str) -> str 
     return separator.join(" ".join(value.split()) for name in fields if (value := known[name])) or None
 
 
+def with_captions(one: Described | None, label: str, captions: Sequence[str], source: str) -> Described:
+    """What is known of an entity, its description followed by what its pictures show, from `source`.
+
+    `label` names an entity of which nothing else is known.
+    """
+    parts = [one.description] if one and one.description else []
+    words = " ".join([*(f"{part.rstrip('.')}." for part in parts), *captions])[:LONGEST_DESCRIPTION]
+    if one is None:
+        return Described(label, words, (), source)
+    return Described(one.label, words, one.aliases, f"{one.source} + {source}")
+
+
 def rows(
     labels: Sequence[str], found: Sequence[Described | None], *, fields: Sequence[str], separator: str, fallback: str
 ) -> tuple[dict[str, list], dict[str, int | float]]:

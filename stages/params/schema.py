@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from pipeline.settings import STRICT, AtLeastOne, Count
+from pipeline.settings import STRICT, AtLeastOne, Commit, Count
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -100,8 +100,17 @@ class Graph(Block):
         return self
 
 
+class Captions(Block):
+    model: str | None
+    revision: Commit | None
+    prompt: str
+    longest: AtLeastOne
+    pictures: AtLeastOne | None
+
+
 class Text(Block):
     encoder: str
+    captions: Captions
     fields: Annotated[list[Literal["label", "description", "aliases"]], Field(min_length=1)]
     separator: str
 

@@ -186,3 +186,23 @@ def write_pictures(folder: Path, pictures: list[tuple[int, int, bytes | None]], 
         some = pa.Table.from_pylist(rows[part::parts], tables.SCHEMAS["images"])
         tables.write(folder / f"part-{part:05d}.parquet", "images", some, {})
     return folder
+
+
+def git(folder: Path) -> Path:
+    """A small GIT, which says random words about a picture, as save_pretrained writes it."""
+    from transformers import BertTokenizerFast, CLIPImageProcessor, GitConfig, GitForCausalLM, GitProcessor
+
+    folder.mkdir(parents=True, exist_ok=True)
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(pieces))
+    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64)
+    cutter = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    GitProcessor(cutter, tokenizer).save_pretrained(folder)
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = GitConfig(
+        vision_config={**size, "image_size": 32, "patch_size": 8}, vocab_size=len(pieces), max_position_embeddings=96,
+        bos_token_id=2, eos_token_id=3, pad_token_id=0, initializer_range=1.0, **size,
+    )  # fmt: skip
+    GitForCausalLM(config).save_pretrained(folder)
+    return folder
