@@ -97,7 +97,7 @@ $(STAMP): $(SOURCES)
 
 $(STAMP)-dev: $(STAMP)
 	$(NOTICE)
-	$(INSTALL) ".[dev,docs,tensorboard,vqgan,ssh,s3]"
+	$(INSTALL) ".[dev,docs,tensorboard,ssh,s3]"
 	touch $@
 
 $(STAMP)-ask: $(STAMP)

@@ -73,7 +73,9 @@ def _taming() -> tuple[type[nn.Module], type[nn.Module]]:
         from taming.modules.diffusionmodules.model import Encoder
         from taming.modules.vqvae.quantize import VectorQuantizer
     except ImportError as error:
-        raise UserError("The VQGAN encoder needs taming-transformers: pip install 'tessera-mmkgc[vqgan]'.") from error
+        raise UserError(
+            "The VQGAN encoder needs taming-transformers: pip install taming-transformers==0.0.1 einops."
+        ) from error
     return Encoder, VectorQuantizer
 
 

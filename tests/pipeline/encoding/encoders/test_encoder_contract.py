@@ -32,7 +32,6 @@ def test_every_family_on_disk_is_in_the_zoo(zoo_blocks):
 
 @pytest.fixture(scope="session")
 def zoo_blocks(tmp_path_factory):
-    pytest.importorskip("taming", reason="the extra vqgan is not installed")
     return zoo.blocks(tmp_path_factory.mktemp("zoo"))
 
 

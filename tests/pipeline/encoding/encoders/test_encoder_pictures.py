@@ -71,7 +71,6 @@ def test_resizing_follows_the_published_recipe():
 
 
 def test_an_untrained_codebook_is_said_aloud(tmp_path, caplog):
-    pytest.importorskip("taming", reason="the extra vqgan is not installed")
     for trained in (True, False):
         block = {"family": "vqgan", "weights": str(zoo.vqgan(tmp_path / str(trained), trained=trained)), "size": 32}
         caplog.clear()
@@ -85,7 +84,6 @@ def test_an_untrained_codebook_is_said_aloud(tmp_path, caplog):
 
 def test_vqgan_agrees_with_its_authors_quantizer(tmp_path):
     """Tokens are those of taming-transformers' own forward pass."""
-    pytest.importorskip("taming", reason="the extra vqgan is not installed")
     model = vqgan.tokenizer(vqgan.Settings(str(zoo.vqgan(tmp_path)), size=32))
     images = torch.rand(3, 3, 32, 32)
     with torch.inference_mode():
