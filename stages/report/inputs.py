@@ -17,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.modalities import MODALITIES, Modality
 from pipeline.tables import read_json
 from trainers.evaluation import ranking
+from trainers.training.train import check_inputs
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,15 @@ class Graph:
 
 
 def read_runs(root: Path, graphs: Sequence[str], models: Sequence[str]) -> list[Run]:
-    """The runs of all `graphs` × `models`, in that order. Raises UserError if one is missing or damaged."""
-    return [read_run(root / "runs" / graph / model, graph, model) for graph in graphs for model in models]
+    """The runs of all `graphs` × `models`, in that order.
+
+    Raises UserError if one is missing, damaged, or of other triples than those that lie there now.
+    """
+    runs = [read_run(root / "runs" / graph / model, graph, model) for graph in graphs for model in models]
+    for run in runs:
+        of_graph = {name: sha for name, sha in run.about.get("inputs", {}).items() if name.endswith("triples.parquet")}
+        check_inputs(run.folder, {"inputs": of_graph}, root / "data" / run.graph / "graph")
+    return runs
 
 
 def read_run(folder: Path, graph: str, model: str) -> Run:

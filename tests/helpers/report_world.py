@@ -39,12 +39,19 @@ class Scorer:
         return self.noise[relation, known] if side == "tail" else self.noise[relation, :, known]
 
 
-def build(root: Path, name: str = "DB15K", models=MODELS, *, drawn: bool = True, seed: int = 0) -> dict[Path, Scorer]:
-    """Write data/<name> and runs/<name>/<model> below `root`; returns each run folder's scorer."""
+def build(
+    root: Path, name: str = "DB15K", models=MODELS, *, drawn: bool = True, seed: int = 0, only_in: str | None = None
+) -> dict[Path, Scorer]:
+    """Write data/<name> and runs/<name>/<model> below `root`; returns each run folder's scorer.
+
+    With `only_in` the last relation has facts in that split alone ("" for none), and so has the last entity.
+    """
     generator = np.random.default_rng(seed)
     rows = _facts(generator)
     released = {"train": rows[:1000], "dev": rows[900:1000], "test": rows[1000:1200]}
     used = {"train": rows[:900], "dev": rows[900:1000], "test": rows[1000:1200]}
+    if only_in is not None:
+        used = {split: part if split == only_in else _without_the_last(part) for split, part in used.items()}
     keys = addresses()
     labels = [f"{WORDS.split()[one % 10].title()} {one}" for one in range(ENTITIES)]
     names = ("country", "birthPlace", "starring", "genre", "isPartOf", "nearestCity")
@@ -78,6 +85,10 @@ def _facts(generator: np.random.Generator) -> np.ndarray:
     tail = np.where(relation == 2, (head + 5) % ENTITIES, tail)  # 1-1
     rows = np.unique(np.stack([head, relation, tail], axis=1), axis=0)
     return generator.permutation(rows)[:1200]
+
+
+def _without_the_last(rows: np.ndarray) -> np.ndarray:
+    return rows[(rows[:, 1] < RELATIONS - 1) & (rows[:, [0, 2]] < ENTITIES - 1).all(axis=1)]
 
 
 def _write_graph(folder: Path, graph: Graph, used: dict[str, np.ndarray]) -> None:

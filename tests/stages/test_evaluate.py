@@ -2,15 +2,20 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.errors import UserError
-from stages import evaluate
+from stages import complete, evaluate
+from stages.report.inputs import read_runs
 from tests.helpers.tiny import ENTITIES, settings_of, tiny, write_tables
+from trainers.answers.completions import Choice
 from trainers.models import rotate
-from trainers.training.train import Schedule, check_inputs, train
+from trainers.training.runs import load_run
+from trainers.training.train import Schedule, check_inputs, digest, train
 
 
 @pytest.fixture
@@ -38,11 +43,22 @@ def test_a_run_is_evaluated_on_the_tables_that_it_was_trained_on(trained, tmp_pa
     assert all(shown[name] == test[name] for name in shown if name != "dev_mrr")
 
 
-@pytest.mark.parametrize("order", ["permuted", "one more"])
+IDS = np.arange(ENTITIES)
+OTHERS = {
+    "permuted": lambda data: (data, IDS[::-1]),
+    "one more": lambda data: (data, np.append(IDS[:-1] + 1, [0, ENTITIES])),
+    "a fact less": lambda data: (replace(data, train=data.train[1:]), IDS),
+    "a fact of train in test": lambda data: (
+        replace(data, train=data.train[:-1], test=torch.cat([data.train[-1:], data.test])),
+        IDS,
+    ),
+}
+
+
+@pytest.mark.parametrize("order", OTHERS)
 def test_other_tables_are_refused_in_a_sentence_and_nothing_is_written(trained, tmp_path, capsys, order):
     data, graph = trained
-    ids = np.arange(ENTITIES)
-    write_tables(graph, data, ids[::-1] if order == "permuted" else np.append(ids[:-1] + 1, [0, ENTITIES]))
+    write_tables(graph, *OTHERS[order](data))
     with pytest.raises(SystemExit) as stopped:
         evaluate.main()
     assert stopped.value.code == 1
@@ -58,3 +74,36 @@ def test_the_check_finds_tables_wherever_the_clone_lies(trained, tmp_path):
     check_inputs(tmp_path, {"inputs": moved}, trained[1])
     with pytest.raises(UserError, match="train it again"):
         check_inputs(tmp_path, {"inputs": dict.fromkeys(moved, "0" * 64)}, trained[1])
+
+
+def test_features_that_were_encoded_anew_are_other_tables(tmp_path):
+    path = tmp_path / "mini/encoded/text/features.parquet"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"as trained on")
+    about = {"inputs": {"data/mini/encoded/text/features.parquet": digest(path)}}
+    check_inputs(tmp_path, about, tmp_path / "mini/graph")
+    path.write_bytes(b"of another encoder")
+    with pytest.raises(UserError, match=r"text/features\.parquet .* train it again"):
+        check_inputs(tmp_path, about, tmp_path / "mini/graph")
+    path.unlink()
+    with pytest.raises(UserError, match="train it again"):
+        check_inputs(tmp_path, about, tmp_path / "mini/graph")
+
+
+@pytest.mark.parametrize("reader", ["complete", "ask", "report"])
+def test_who_else_reads_a_run_refuses_other_tables_too(trained, tmp_path, reader):
+    """Ids are places in the tables: answers, missing facts and figures would be of other entities."""
+    data, graph = trained
+    evaluate.main()
+    run = tmp_path / "runs/mini/rotate"
+    readers = {
+        "complete": lambda: complete.find(run, graph, Choice(5), [], 1 << 20, torch.device("cpu")),
+        "ask": lambda: load_run(run).ask("entity 3", "relation 1", graph=graph),
+        "report": lambda: read_runs(tmp_path, ["mini"], ["rotate"]),
+    }
+    readers[reader]()
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    write_tables(graph, data, IDS[::-1])
+    with pytest.raises(UserError, match=r"was trained on another .*triples\.parquet .* train it again"):
+        readers[reader]()
+    assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before

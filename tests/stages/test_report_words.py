@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -146,14 +147,20 @@ def test_a_template_may_not_ask_a_dict_for_an_attribute():
         template.render(best={"clear": False})
 
 
-def test_a_relation_that_train_lacks_is_reported_as_unseen(tmp_path):
-    scorers = world.build(tmp_path, "DB15K", models=("rotate",))
-    path = tmp_path / "data/DB15K/graph/relations.parquet"
-    columns = tables.read(path, "relations").to_pydict()
-    tables.write(path, "relations", {**columns, "category": ["unseen", *columns["category"][1:]]}, {})
-    assert "Where each model wins" in page(tmp_path, ["DB15K"], ["rotate"], load=scorers.__getitem__)
-    wins = report_tables.wins(read_graph(tmp_path, "DB15K"), read_runs(tmp_path, ["DB15K"], ["rotate"]))
-    assert "unseen" in wins[0].rows
+@pytest.mark.parametrize("only_in", ["test", "dev", ""])
+def test_a_relation_that_train_lacks_is_reported_as_unseen(tmp_path, only_in):
+    """And an entity; `only_in` is the split that has them, "" if none has."""
+    scorers = world.build(tmp_path, "DB15K", models=("rotate",), only_in=only_in)
+    graph, runs = read_graph(tmp_path, "DB15K"), read_runs(tmp_path, ["DB15K"], ["rotate"])
+    assert graph.categories[-1] == "unseen"
+    asked = int((graph.triples[graph.split == "test"][:, 1] == world.RELATIONS - 1).sum())
+    assert bool(asked) == (only_in == "test")
+    html = page(tmp_path, ["DB15K"], ["rotate"], load=scorers.__getitem__)
+    assert "Where each model wins" in html
+    (wins, *_) = report_tables.wins(graph, runs)
+    assert ("unseen" in wins.rows) == (only_in == "test")
+    if asked:
+        assert wins.queries[wins.rows.index("unseen"), -1] == 2 * asked
 
 
 def test_a_lead_is_clear_only_if_the_bootstrap_bears_it_out():
@@ -198,6 +205,21 @@ def test_a_study_whose_plot_cannot_be_drawn_is_one_sentence(project, tmp_path):
 
 def test_without_models_the_data_is_still_reported(project):
     text = page(project[0], ["DB15K"], [])
+    assert "No model was trained" in text
+    assert "As released, 100 of the 100 dev rows" in text
+
+
+def test_without_models_the_summary_has_its_heading_and_no_line(project):
+    (line,) = table(project[0], GRAPHS, []).splitlines()
+    assert line.split()[:3] == ["graph", "model", "MRR"]
+
+
+def test_without_models_texts_and_pictures_the_graph_is_still_reported(tmp_path):
+    world.build(tmp_path, "DB15K", models=())
+    shutil.rmtree(tmp_path / "data/DB15K/encoded")
+    shutil.rmtree(tmp_path / "data/DB15K/images")
+    (tmp_path / "data/DB15K/text.parquet").unlink()
+    text = page(tmp_path, ["DB15K"], [])
     assert "No model was trained" in text
     assert "As released, 100 of the 100 dev rows" in text
 

@@ -219,29 +219,44 @@ def test_links_are_not_followed(tmp_path):
         assert archive.skipped["links"] == 1
 
 
-def test_links_that_stay_inside_or_that_dvc_made_are_followed(tmp_path):
-    cache = tmp_path / "cache" / "files" / "md5" / "ab" / ("c" * 30)
-    cache.parent.mkdir(parents=True)
-    cache.write_bytes(b"cached")
-    older = tmp_path / "cache" / "0f" / ("1" * 30)
-    older.parent.mkdir()
-    older.write_bytes(b"older")
+TARGETS = {
+    "in DVC's cache": f"cache/files/md5/ab/{'c' * 30}",
+    "in the cache of an older DVC": f"cache/0f/{'1' * 30}",
+    "in a folder of DVC's cache on another disk": f"disk/team cache/files/md5/00/{'a' * 30}",
+    "inside": "f/Q42/kept.jpg",
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_links_that_stay_inside_or_that_dvc_made_are_followed(target, tmp_path):
     folder = make_folder(tmp_path / "f", FILES)
-    (folder / "Q42" / "dvc.jpg").symlink_to(cache)
-    (folder / "Q42" / "dvc2.jpg").symlink_to(older)
-    (folder / "Q42" / "inside.jpg").symlink_to(f"../{next(iter(FILES))}")
-    (folder / "Q42" / "gone.jpg").symlink_to(tmp_path / "gone")
-    (folder / "Q42" / "folder.jpg").symlink_to(folder / "Q42")  # would go round and round
-    sibling = tmp_path / "f-outside.jpg"
-    sibling.write_bytes(b"secret")
-    (folder / "Q42" / "sibling.jpg").symlink_to(sibling)
+    path = tmp_path / TARGETS[target]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"the picture")
+    (folder / "Q42" / "link.jpg").symlink_to(path)
+    (folder / "Q42" / "relative.jpg").symlink_to(os.path.relpath(path, folder / "Q42"))
     found = contents(folder)
-    assert found["Q42/dvc.jpg"] == b"cached"
-    assert found["Q42/dvc2.jpg"] == b"older"
-    assert found["Q42/inside.jpg"] == next(iter(FILES.values()))
+    assert found["Q42/link.jpg"] == found["Q42/relative.jpg"] == b"the picture"
     with open_archive(folder) as archive:
-        assert archive.links == ["Q42/folder.jpg", "Q42/gone.jpg", "Q42/sibling.jpg"]
-        assert archive.skipped["links"] == 3
+        assert archive.links == []
+
+
+OUTSIDE = {"gone": "gone", "a folder": "f/Q42", "beside it": "f-outside.jpg",
+           "like DVC's but no digest": f"cache/files/md5/ab/{'z' * 30}", "too short": "cache/0f/111"}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", OUTSIDE)
+def test_links_that_lead_elsewhere_are_left_out_and_named(target, tmp_path):
+    folder = make_folder(tmp_path / "f", FILES)
+    path = tmp_path / OUTSIDE[target]
+    if target != "gone" and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"secret")
+    (folder / "Q42" / "link.jpg").symlink_to(path)
+    assert contents(folder) == FILES
+    with open_archive(folder) as archive:
+        assert archive.links == ["Q42/link.jpg"]
+        assert archive.skipped["links"] == 1
 
 
 def test_folders_of_an_object_store_are_no_files():

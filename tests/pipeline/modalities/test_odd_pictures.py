@@ -1,14 +1,18 @@
 """Pictures as cameras, scanners and the web really make them: read rightly, or refused with a reason."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
 
+from pipeline.encoding.encoders import InvalidInput
 from pipeline.encoding.encoders.pictures import LONGEST, decode
 from pipeline.modalities.pictures import InvalidImage, clean
+from tests.helpers import encoder_zoo as zoo
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -105,19 +109,54 @@ def test_a_strip_becomes_a_row_and_costs_little(width, height):
         assert max(seen.size) == LONGEST * min(seen.size)
 
 
-def test_of_a_strip_an_encoder_sees_the_middle():
-    strip = Image.new("RGB", (400, 4), "black")
-    strip.paste((0, 255, 0), (190, 0, 210, 4))
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+@pytest.mark.parametrize("upright", [False, True])
+@pytest.mark.parametrize("length", [400, 16_384])
+def test_of_a_strip_an_encoder_sees_the_middle(mode, upright, length):
+    strip = Image.new("RGB", (length, 4), "black")
+    strip.paste((255, 255, 255), (length // 2 - 10, 0, length // 2 + 10, 4))
+    strip = strip.convert(mode).transpose(Image.Transpose.ROTATE_90) if upright else strip.convert(mode)
     seen = np.asarray(decode(encoded(strip, "PNG")))
+    seen = seen.transpose(1, 0, 2) if upright else seen
     assert seen.shape == (4, 64, 3)
-    assert seen[2, 32].tolist() == [0, 255, 0]
+    white = (seen[2] == 255).all(axis=1)
+    assert np.flatnonzero(white).tolist() == list(range(22, 42)), "the 20 pixels in the middle, and black beside them"
 
 
-def test_a_motion_photo_is_its_photo():
-    photo = encoded(noise(300, 300), "JPEG")
-    expected = cleaned(photo)
-    for size in (2 << 20, 12 << 20):
-        np.testing.assert_array_equal(cleaned(photo + np.random.default_rng(0).bytes(size)), expected)
+@pytest.mark.parametrize("family", ["vqgan", "timm", "beit", "patches"])
+def test_what_an_encoder_reads_of_a_strip_is_of_one_size(family, tmp_path):
+    """Enlarged as it is, a strip of 16,384 pixels by 4 would have 256 rows of a million pixels."""
+    block = zoo.blocks(tmp_path)[family]
+    encoder = zoo.load("v", block, inputs=_One(zoo.picture(1)))
+    strip, square = encoder.prepare([encoded(noise(1000, 4).resize((16_384, 4)), "PNG"), zoo.picture(1)])
+    assert strip.shape == square.shape
+
+
+class _One:
+    """The only picture that a codebook is learned from."""
+
+    def __init__(self, picture: bytes):
+        self.keys, self._picture = [b"k"], picture
+
+    def read(self, wanted: object, window: int) -> list[list[tuple[bytes, bytes]]]:
+        return [[(b"k", self._picture)]]
+
+
+BEHIND = {
+    "2 MB of video": lambda: np.random.default_rng(0).bytes(2 << 20),
+    "12 MB of video": lambda: np.random.default_rng(0).bytes(12 << 20),
+    "an MP4's header and scans": lambda: b"\x00\x00\x00\x18ftypmp42" + b"\xff\xda" * 5000,
+    "a trailer of a telephone": lambda: b"Image_UTC_Data1415926535" + b"SEFH" + bytes(64) + b"SEFT",
+    "another photo": lambda: encoded(noise(64, 64), "JPEG"),
+    "zeros": lambda: bytes(100_000),
+}
+
+
+@pytest.mark.parametrize("kind", BEHIND)
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_motion_photo_is_its_photo(kind, progressive):
+    photo = encoded(noise(300, 300), "JPEG", progressive=progressive)
+    np.testing.assert_array_equal(cleaned(photo + BEHIND[kind]()), cleaned(photo))
 
 
 def test_scans_are_counted_up_to_the_end_of_the_picture():
@@ -158,6 +197,58 @@ def test_a_jpeg_without_its_end_marker_is_read_if_all_its_pixels_are_there(optio
     for lost in (40, 400, len(whole) // 2):
         with pytest.raises(InvalidImage, match=r"cut short|damaged|no picture"):
             clean(whole[:-lost])
+
+
+def chunks(png: bytes) -> list[bytes]:
+    """The signature of a PNG and its chunks, which join to the whole."""
+    parts, at = [png[:8]], 8
+    while at < len(png):
+        end = at + 12 + int.from_bytes(png[at : at + 4], "big")
+        parts.append(png[at:end])
+        at = end
+    return parts
+
+
+def renewed(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def broken_png(how: str) -> bytes:
+    whole = encoded(noise(400, 300), "PNG")
+    parts = chunks(whole)
+    first = next(at for at, part in enumerate(parts) if part[4:8] == b"IDAT")
+    content = parts[first][8:-4]
+    half = len(content) // 2
+    if how == "cut in the middle":
+        return whole[: len(whole) // 2]
+    if how == "cut between two chunks":
+        return b"".join(parts[: first + 1])
+    if how == "a byte of the stream":
+        bad = content[:half] + bytes([content[half] ^ 0xFF]) + content[half + 1 :]
+        return b"".join([*parts[:first], renewed(b"IDAT", bad), *parts[first + 1 :]])
+    if how == "no stream":
+        return b"".join([*parts[:first], renewed(b"IDAT", b"\0" * 50), *parts[first + 1 :]])
+    return b"".join([*parts[: first + 1], *parts[first + 2 :]])  # a chunk from the middle is gone
+
+
+@pytest.mark.parametrize(
+    "how", ["cut in the middle", "cut between two chunks", "a byte of the stream", "no stream", "a chunk is gone"]
+)
+def test_a_png_that_breaks_while_it_is_read_is_a_reason(how):
+    """Its header says all is well: what is wrong shows after the first rows."""
+    data = broken_png(how)
+    with pytest.raises(InvalidImage, match=r"cut short|damaged"):
+        clean(data)
+    assert isinstance(decode(data), InvalidInput)
+
+
+def test_a_png_with_a_wrong_checksum_and_all_its_pixels_is_read():
+    """As viewers do: the stream has a checksum of its own, which holds."""
+    whole = encoded(noise(400, 300), "PNG")
+    parts = chunks(whole)
+    first = next(at for at, part in enumerate(parts) if part[4:8] == b"IDAT")
+    other = b"".join([*parts[:first], parts[first][:-4] + b"\0\0\0\0", *parts[first + 1 :]])
+    np.testing.assert_array_equal(cleaned(other), cleaned(whole))
 
 
 def test_decoding_for_encoders_gives_what_it_gave():

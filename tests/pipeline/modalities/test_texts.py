@@ -69,11 +69,37 @@ def test_a_table_of_ones_own(tmp_path):
     assert texts.by_table(["a"], tmp_path)[0][0].label == "Aye"
 
 
-def test_one_table_may_serve_several_graphs_and_lack_labels(tmp_path):
-    (tmp_path / "text.tsv").write_text("key\tlabel\tdescription\nn_1\t\tonly a description\nz\tZed\tnot here\n")
-    found, odd = texts.by_table(["n_1", "n2"], tmp_path)
-    assert (found[0].label, found[0].description, found[1]) == ("n 1", "only a description", None)
-    assert odd == {"other_entities": 1, "without_label": 1}
+HERE = "n_1\tOne\tfirst\n"
+OTHERS = {
+    "one before": ("z\tZed\tnot here\n" + HERE, 1),
+    "one behind": (HERE + "z\tZed\tnot here\n", 1),
+    "one twice": ("z\tZed\tnot here\n" + HERE + "z\tZed\tnot here\n", 2),
+    "one too long for a graph of ours": (HERE + "z\tZed\t" + "x" * 30_000 + "\n", 1),
+    "one without a label": (HERE + "z\t\tnot here\n", 1),
+    "a graph's more": (HERE + "".join(f"z{n}\tZ\td\n" for n in range(500)), 500),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_one_table_may_serve_several_graphs(kind, tmp_path):
+    rows, others = OTHERS[kind]
+    (tmp_path / "text.tsv").write_text("key\tlabel\tdescription\n" + rows)
+    (one, two), odd = texts.by_table(["n_1", "n2"], tmp_path)
+    assert (one.label, one.description, two) == ("One", "first", None)
+    assert odd == {"other_entities": others, "without_label": 0}
+
+
+@pytest.mark.parametrize(
+    ("key", "label"),
+    [("n_1", "n 1"), ("http://dbpedia.org/resource/Red_Hot_(band)", "Red Hot (band)"), ("<http://x.org/Bee>", "Bee"),
+     ("Q42", "Q42")],
+)  # fmt: skip
+@pytest.mark.parametrize("empty", ["", " ", '""'])
+def test_a_row_without_a_label_has_the_one_that_its_key_reads_as(key, label, empty, tmp_path):
+    (tmp_path / "text.tsv").write_text(f"key\tlabel\tdescription\n{key}\t{empty}\tonly a description\n")
+    ((one,), odd) = texts.by_table([key.strip("<>")], tmp_path)
+    assert (one.label, one.description) == (label, "only a description")
+    assert odd == {"other_entities": 0, "without_label": 1}
 
 
 def test_a_table_is_read_as_pandas_writes_it(tmp_path):
