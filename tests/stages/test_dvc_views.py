@@ -74,5 +74,13 @@ def test_the_page_of_curves_asks_nothing_of_a_network(project, monkeypatch, caps
 
 def test_stages_are_drawn_and_params_compared(project, monkeypatch, capsys):
     monkeypatch.chdir(project)
-    assert say("dag --mermaid", capsys).startswith("flowchart TD")
-    say("params diff", capsys)
+    drawn = say("dag --mermaid", capsys)
+    assert drawn.startswith("flowchart TD")
+    assert all(f'"{name}"' in drawn for name in yaml.safe_load((project / "dvc.yaml").read_text())["stages"])
+    assert say("params diff", capsys) == ""
+    (project / "params.yaml").write_text("seed: 1\n")
+    try:
+        said = [line.split() for line in say("params diff", capsys).splitlines()]
+    finally:
+        (project / "params.yaml").write_text("seed: 0\n")
+    assert ["params.yaml", "seed", "0", "1"] in said

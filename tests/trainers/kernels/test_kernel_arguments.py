@@ -1,8 +1,13 @@
 """No kernel takes an address of what has another shape, type or layout than it will read or write."""
 
+import hashlib
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
+from trainers import kernels
 from trainers.kernels import (
     address,
     attention,
@@ -90,6 +95,38 @@ WRONG = {
 def test_what_a_kernel_cannot_read_is_refused(what):
     with pytest.raises((ValueError, RuntimeError)):
         WRONG[what]()
+
+
+def signatures() -> str:
+    """What the C files define for others: names and arguments, without comments, names of arguments and blanks."""
+    found = []
+    for path in sorted(Path(kernels.__file__).parent.glob("*.c")):
+        text = re.sub(r"//[^\n]*|/\*.*?\*/", "", path.read_text(), flags=re.S)
+        for kind, name, arguments in re.findall(r"^(?!static)(\w+) (\w+)\(([^)]*)\)\s*\{", text, flags=re.M):
+            types = [re.sub(r"\b(restrict|const)\b|\w+\s*$|\s+", "", one.strip()) for one in arguments.split(",")]
+            found.append(f"{kind} {name}({','.join(types)})")
+    return "\n".join(found)
+
+
+def test_a_library_of_other_signatures_is_known_by_its_newest_name():
+    """ctypes passes whatever it is given, so a library that was built before a change would read what is not there."""
+    assert f" {kernels.NEWEST}(" in signatures()
+    seen = hashlib.sha256(signatures().encode()).hexdigest()[:12]
+    assert (kernels.NEWEST, seen) == ("gathered_scores", "54a9e20446de"), (
+        "a kernel's arguments changed: give the function a new name, make it NEWEST, and put both here"
+    )
+
+
+def test_an_older_library_is_not_used(monkeypatch, caplog):
+    monkeypatch.setattr(kernels, "NEWEST", "a_function_of_tomorrow")
+    library.cache_clear()
+    try:
+        assert library() is None
+        assert "built from older files" in caplog.text
+    finally:
+        monkeypatch.undo()
+        library.cache_clear()
+    assert library() is not None
 
 
 def test_an_address_is_given_for_what_fits_only():
