@@ -1,28 +1,19 @@
 """The tiny graph with names, as tables that questions are asked of."""
 
-import numpy as np
-
 from pipeline import tables
-from tests.helpers.tiny import ENTITIES, RELATIONS
+from tests.helpers.tiny import ENTITIES, write_tables
 
 
 def write_names(graph, data) -> None:
     """The tables of the tiny graph. Entities 4 and 5 share a label, 6 and 7 an alias; 8 has a key like 9's label."""
-    ids = np.arange(ENTITIES, dtype=np.int32)
+    ids = range(ENTITIES)
     labels = [f"Entity {i}" for i in ids]
     labels[4] = labels[5] = "Mercury"
     labels[9] = "e8"
-    columns = {"entity_id": ids, "key": [f"e{i}" for i in ids], "label": labels}
-    tables.write(graph / "entities.parquet", "entities", columns, {})
-    keys = ["dbo:bandMember", "http://x.org/genre", "r2"]
-    columns = {"relation_id": np.arange(RELATIONS, dtype=np.int32), "key": keys, "label": ["band member", "genre", "r"]}
-    tables.write(graph / "relations.parquet", "relations", columns | {"category": ["1-1"] * RELATIONS}, {})
-    rows = np.concatenate([data.train, data.dev, data.test]).astype(np.int32)
-    split = np.repeat(["train", "dev", "test"], [len(data.train), len(data.dev), len(data.test)])
-    columns = dict(zip(("head", "relation", "tail"), rows.T, strict=True))
-    tables.write(graph / "triples.parquet", "triples", columns | {"split": split}, {"split": "clean"})
+    relations = ["dbo:bandMember", "http://x.org/genre", "r2"], ["band member", "genre", "r"]
+    write_tables(graph, data, ids, ([f"e{i}" for i in ids], labels), relations)
     aliases = [["Alpha"] if i == 3 else ["Twin"] if i in (6, 7) else [] for i in ids]
-    text = {"entity_id": ids, "label": labels, "description": [f"the {i}th" for i in ids], "aliases": aliases,
+    text = {"entity_id": list(ids), "label": labels, "description": [f"the {i}th" for i in ids], "aliases": aliases,
             "text": labels, "source": ["test"] * ENTITIES, "status": ["ok"] * ENTITIES}  # fmt: skip
     tables.write(graph.parent / "text.parquet", "text", text, {})
 

@@ -117,13 +117,15 @@ def fit(learner, data: Data, work, epochs: int, **changes) -> loop.Progress:
     return loop.fit(learner, measure, triples=len(data.train), epochs=epochs, seed=0, work=work, show=False, **plan)
 
 
-def write_tables(folder, data, order) -> None:
-    """The tables of the tiny graph, its entities numbered by `order`."""
-    ids = np.arange(len(order), dtype=np.int32)
+def write_tables(folder, data, order, entities=None, relations=None) -> None:
+    """The tables of the tiny graph, its entities numbered by `order`; `entities`, `relations` are (keys, labels)."""
     names = [f"entity {i}" for i in np.argsort(order)]
-    tables.write(folder / "entities.parquet", "entities", {"entity_id": ids, "key": names, "label": names}, {})
     kinds = [f"relation {i}" for i in range(RELATIONS)]
-    columns = {"relation_id": np.arange(RELATIONS, dtype=np.int32), "key": kinds, "label": kinds}
+    keys, labels = entities or (names, names)
+    columns = {"entity_id": np.arange(len(keys), dtype=np.int32), "key": keys, "label": labels}
+    tables.write(folder / "entities.parquet", "entities", columns, {})
+    keys, labels = relations or (kinds, kinds)
+    columns = {"relation_id": np.arange(RELATIONS, dtype=np.int32), "key": keys, "label": labels}
     tables.write(folder / "relations.parquet", "relations", columns | {"category": ["1-1"] * RELATIONS}, {})
     rows = np.concatenate([data.train, data.dev, data.test]).astype(np.int32)
     split = np.repeat(["train", "dev", "test"], [len(data.train), len(data.dev), len(data.test)])
