@@ -129,10 +129,13 @@ def blocks(folder: Path) -> dict[str, dict]:
         "timm": {"family": "timm", "model": str(vit(folder / "timm"))},
         "patches": {"family": "patches", "codes": 32, "size": 32},
         "clusters": {"family": "clusters", "model": str(vit(folder / "timm")), "codes": 16},
+        "residual": {"family": "residual", "model": str(vit(folder / "timm")), "codes": 8, "levels": 3},
     }
 
 
-NAMES = ("bert", "bert-first", "bert-tokens", "roberta", "llama", "beit", "vqgan", "timm", "patches", "clusters")
+NAMES = (
+    "bert", "bert-first", "bert-tokens", "roberta", "llama", "beit", "vqgan", "timm", "patches", "clusters", "residual",
+)  # fmt: skip
 
 
 def load(name: str, block: dict, inputs=None, precision: torch.dtype = torch.float32):

@@ -36,7 +36,7 @@ from pipeline.settings import STRICT, Misfit, build, check, nearest, shown
 ADDRESS = ("http://", "https://")
 
 # Loaded by name, not imported, so that a change in one family is no change of the others (pipeline/versions.py).
-FAMILIES = ("language", "beit", "vqgan", "timm", "patches", "clusters")
+FAMILIES = ("language", "beit", "vqgan", "timm", "patches", "clusters", "residual")
 
 
 class InvalidInput(UserError):

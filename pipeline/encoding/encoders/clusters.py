@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.encoding.encoders import InvalidInput, Rows, kmeans, pictures, timm
-from pipeline.errors import UserError
+from pipeline.encoding.encoders import InvalidInput, Rows, feature_maps, kmeans
 from pipeline.settings import AtLeastOne, Commit, Count
 from pipeline.versions import code_version
 
@@ -42,8 +41,7 @@ class Clusters:
     window = 0
 
     def __init__(self, settings: Settings, centroids: np.ndarray, *, device: torch.device):
-        self._model = _timm(settings, device)
-        self._device = device
+        self._model = feature_maps.model_of(settings, device)
         self._centroids = torch.from_numpy(np.ascontiguousarray(centroids, dtype=np.float32))
         self.fingerprint: dict[str, Any] = {
             **self._model.fingerprint,
@@ -66,12 +64,8 @@ class Clusters:
 
         Distances are taken in float64, which leaves no room for the batch to decide between two centroids.
         """
-        patches, pooled = _patches(self._model, items)
-        if patches.shape[-1] != self._centroids.shape[1]:
-            raise UserError(
-                f"A codebook of width {self._centroids.shape[1]} does not fit patches of width {patches.shape[-1]}; "
-                "remove it, so that it is learned again."
-            )
+        patches, pooled = feature_maps.patches(self._model, items)
+        feature_maps.check_width(patches, self._centroids.shape[1])
         near = patches.double() @ self._centroids.double().T  # both of length 1: the nearest has the largest product
         tokens = near.argmax(-1).numpy().astype(np.int32)
         return Rows(list(tokens), pooled.numpy(), np.ones(len(items), dtype=np.int32))
@@ -91,30 +85,6 @@ def learn(settings: Settings, raws: Iterable[bytes]) -> np.ndarray:
 
     Raises UserError if there is no picture.
     """
-    model = _timm(settings, torch.device("cpu"))
-    found = []
-    for raw in raws:
-        (item,) = model.prepare([raw])
-        if not isinstance(item, InvalidInput):
-            found.append(_patches(model, [item])[0][0].numpy())
+    found = feature_maps.patches_of(settings, raws)
     centres = torch.from_numpy(kmeans.centroids(found, settings.codes, settings.seed))
     return F.normalize(centres, dim=-1).numpy()
-
-
-def _timm(settings: Settings, device: torch.device) -> timm.Timm:
-    chosen = timm.Settings(settings.model, settings.revision, settings.weights, settings.convert)
-    return timm.Timm(chosen, device=device, precision=torch.float32)
-
-
-def _patches(model: timm.Timm, items: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Unit vectors (B, T, W) of the last feature map's places, row by row, and pooled features (B, D), on the CPU."""
-    network: Any = model.network
-    if not hasattr(network, "forward_intermediates"):
-        raise UserError(f"{type(network).__name__} does not give its feature maps; choose another model of timm.")
-    maps, pooled = [], []
-    with torch.inference_mode(), pictures.exactly():
-        for lot in model.lots(items):
-            final, (last,) = network.forward_intermediates(lot, indices=1)
-            maps.append(last.flatten(2).transpose(1, 2))
-            pooled.append(network.forward_head(final, pre_logits=True))
-    return F.normalize(torch.cat(maps).float(), dim=-1).cpu(), torch.cat(pooled).float().cpu()

@@ -13,7 +13,7 @@ import pytest
 import sklearn.datasets
 import torch
 
-from pipeline.encoding.encoders import checkpoints, clusters, hub, layouts, timm
+from pipeline.encoding.encoders import checkpoints, clusters, feature_maps, hub, layouts, residual, timm
 from pipeline.errors import UserError
 from tests.helpers import encoder_zoo as zoo
 
@@ -65,6 +65,29 @@ def test_tokens_of_a_learned_codebook():
     temple, flower = map(set, rows.tokens)
     assert len(temple & flower) <= 2, "the two have hardly a word in common"
     assert (clusters.learn(settings, raws) == centroids).all()
+
+
+def test_several_codes_a_patch_come_nearer_to_it_with_each_level():
+    keys = {"weights": WEIGHTS, "convert": "efficientnet_lite0", "levels": 3, "codes": 12, "sample": 2}
+    settings = residual.Settings("tf_efficientnet_lite0", **keys)
+    raws = [(PHOTOS / name).read_bytes() for name in CLASSES]
+    centroids = residual.learn(settings, raws)
+    encoder = residual.load(settings, device=zoo.CPU, precision=torch.float32, centroids=centroids)
+    items = encoder.prepare(raws)
+    rows = encoder.encode(items)
+    ids = np.stack(rows.tokens).reshape(2, 49, 3)
+    assert centroids.shape == (3, 12, 320)
+    assert [(ids[..., level] // 12 == level).all() for level in range(3)] == [True] * 3, "coarse before fine"
+    vectors = encoder.codebook(ids.ravel()).reshape(2, 49, 3, 320).cumsum(2)
+    patches = feature_maps.patches(encoder._model, items)[0].numpy()
+    left = [float(((patches - vectors[:, :, level]) ** 2).sum(-1).mean()) for level in range(3)]
+    assert left[2] < 0.9 * left[1] < 0.81 * left[0], left
+    assert (residual.learn(settings, raws) == centroids).all()
+    few = residual.Settings("tf_efficientnet_lite0", **{**keys, "codes": 60})
+    made = residual.learn(few, raws[:1])
+    assert made.shape == (3, 60, 320), "49 patches have no 60 centroids"
+    encoder = residual.load(few, device=zoo.CPU, precision=torch.float32, centroids=made)
+    assert (encoder.encode(items[:1]).tokens[0] % 60).max() < 49
 
 
 def test_weights_of_another_layout_are_a_sentence(tmp_path):
