@@ -75,6 +75,7 @@ def fit(
     watch = Watch(epochs, steps, triples) if processes.is_first() and not show else None
     with (
         _written(checkpoints),
+        reproducible(on_gpu),
         tqdm(total=epochs * steps, initial=progress.epoch * steps, disable=not show, unit="step") as bar,
     ):
         while progress.epoch < epochs and not (patience and progress.without_gain >= patience):
@@ -111,6 +112,24 @@ def fit(
     progress.finished = learner.finish()
     progress.seconds += time.perf_counter() - began
     return progress
+
+
+@contextmanager
+def reproducible(on_gpu: bool) -> Iterator[None]:
+    """On a CPU torch sums the gradients of a row that was taken more than once in the same order each time.
+
+    Otherwise several threads add to it as they come, and the same seed gives other last digits from run to run.
+    """
+    kept = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    if not on_gpu:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a check for debugging, which costs a pass each
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(kept[0], warn_only=kept[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 @contextmanager

@@ -154,3 +154,23 @@ def test_a_run_that_another_is_training_is_refused_until_that_one_ends(tmp_path)
             pass
     with file_lock(folder):
         pass
+
+
+def test_gradients_of_a_row_taken_often_do_not_depend_on_threads():
+    row = torch.randint(8, (4096,), generator=torch.Generator().manual_seed(0))
+    factor = torch.randn(4096, 64, generator=torch.Generator().manual_seed(1))
+
+    def gradient() -> torch.Tensor:
+        table = torch.zeros(8, 64, requires_grad=True)
+        (table[row] * factor).sum().backward()
+        return table.grad
+
+    threads, before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        torch.set_num_threads(4)
+        with loop.reproducible(on_gpu=False):
+            found = [gradient() for _ in range(20)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, found[0]) for one in found)
+    assert torch.are_deterministic_algorithms_enabled() == before
