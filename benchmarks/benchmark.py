@@ -17,13 +17,12 @@ import sys
 import time
 from collections.abc import Iterator
 
-from benchmarks.run import VARIANTS, done, result_path, settings_of
+from benchmarks.run import GRAPHS, VARIANTS, done, result_path, settings_of
 from benchmarks.table import write
 from pipeline.errors import UserError
 from stages.cli import stage
 from stages.params import Params, load_params
 
-GRAPHS = ("MKG-Y", "MKG-W", "DB15K")
 MODELS = ("complex", "cp", "rescal", "distmult", "tucker", "rotate", "transe")
 
 

@@ -28,6 +28,7 @@ from trainers.evaluation import ranking
 from trainers.training import runs
 from trainers.training import train as training
 
+GRAPHS = ("MKG-Y", "MKG-W", "DB15K")
 VARIANTS = ("clean", "released", "retrained")
 RESULTS = Path("benchmarks/results")
 WORK = Path("data/.work/benchmark")

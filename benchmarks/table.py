@@ -6,18 +6,23 @@ benchmarks/results/<graph>/paired.json.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.run import RESULTS, VARIANTS, run_folder
+from benchmarks.run import GRAPHS, RESULTS, VARIANTS, run_folder
 from pipeline import tables
+from pipeline.wikimedia.fetching import BATCH
 from stages.report.tables import display, find_published
+from trainers.about import MODELS
 from trainers.evaluation import ranking, significance
 
 PAGE, README = Path("docs/results.md"), Path("README.md")
 MARKS = ("<!-- results: written by `python -m benchmarks.table`, not by hand -->", "<!-- end of results -->")
+UNKNOWN = "– not measured"
+RATE = 5  # requests a second: `web.rate` of params.yaml
 METRICS = ("mrr", "hits_at_1", "hits_at_3", "hits_at_10")
 HEAD = """# Results
 
@@ -107,7 +112,7 @@ def page() -> str:
                 for model, runs in best_first(all_[variant][graph]):
                     rest = " | ".join(f"{100 * mean(runs, metric):.1f}" for metric in METRICS[1:])
                     parts.append(f"| {display(model)} | {spread(runs, 'mrr')} | {rest} | {len(runs)} |")
-    devices = sorted({run["device"] for models in all_["clean"].values() for runs in models.values() for run in runs})
+    devices = sorted({_device(run) for models in all_["clean"].values() for runs in models.values() for run in runs})
     if devices:
         parts.append(
             "\nMinutes are of training and measuring on dev, the median over seeds, on "
@@ -117,36 +122,92 @@ def page() -> str:
 
 
 def summary() -> str:
-    """The README's two tables: results on the clean splits, and what the data of each graph costs."""
-    lines = [
-        "| graph | model | test MRR | Hits@1 | Hits@10 | seeds | minutes of training | device |",
-        "|---|---|---|---|---|---|---|---|",
+    """The README's three tables: results on the clean splits, what training costs, what the data of a graph costs."""
+    found = sorted(results("clean").items())
+    rows = [
+        [graph, display(model), spread(runs, "mrr"), *(f"{100 * mean(runs, one):.1f}" for one in METRICS[1::2]),
+         str(len(runs))]
+        for graph, models in found
+        for model, runs in best_first(models)
+    ]  # fmt: skip
+    scores = _table(["graph", "model", "test MRR", "Hits@1", "Hits@10", "seeds"], rows)
+    return "\n\n".join((*_in_short(dict(found)), scores, _training(dict(found)), *_data()))
+
+
+def _in_short(found: dict[str, dict[str, list[dict]]]) -> list[str]:
+    """What DB15K costs and how good it gets, in a sentence, if both were measured."""
+    path = RESULTS / "DB15K" / "data.json"
+    if "DB15K" not in found or not path.exists():
+        return []
+    one, (model, runs) = tables.read_json(path), best_first(found["DB15K"])[0]
+    raw, features = (_mebibytes(one["bytes"][name]) for name in ("raw", "encoded"))
+    minutes = np.median([run["seconds"] for run in runs]) / 60
+    return [
+        f"**DB15K in short**: {raw} MiB of sources to download, {one['encode_seconds'][0] / 60:.0f} minutes to encode "
+        f"{one['with_text']:,} texts into {features} MiB; then {display(model)}, the best measured on it, reaches an "
+        f"MRR of {spread(runs, 'mrr')} % on test after {minutes:.0f} minutes of training ({_device(runs[0])})."
     ]
-    for graph, models in sorted(results("clean").items()):
-        for model, runs in best_first(models):
-            minutes = np.median([run["seconds"] for run in runs]) / 60
-            figures = (
-                f"{spread(runs, 'mrr')} | {100 * mean(runs, 'hits_at_1'):.1f} | {100 * mean(runs, 'hits_at_10'):.1f}"
-            )
-            lines.append(
-                f"| {graph} | {display(model)} | {figures} | {len(runs)} | {minutes:.0f} | {runs[0]['device']} |"
-            )
-    return "\n".join([*lines, *_costs()])
 
 
-def _costs() -> list[str]:
-    """A row for each graph whose data.json is there (benchmarks/cost.py)."""
-    rows = []
+def _training(found: dict[str, dict[str, list[dict]]]) -> str:
+    """A row for each model with the minutes of its training on each graph; one row for all that are not measured."""
+    graphs, rows, others = sorted({*found, *GRAPHS}), [], []
+    for model in MODELS:
+        runs = {graph: found.get(graph, {}).get(model, []) for graph in graphs}
+        if not any(runs.values()):
+            others.append(display(model))
+            continue
+        on_gpu = [f"{graph} {_minutes(some, cpu=False)}" for graph, some in runs.items() if _minutes(some, cpu=False)]
+        on_cpu = [_minutes(some, cpu=True) or UNKNOWN for some in runs.values()]
+        rows.append([display(model), *on_cpu, ", ".join(on_gpu) or UNKNOWN])
+    if others:
+        rows.append([", ".join(others), *[UNKNOWN] * (len(graphs) + 1)])
+    return _table(["minutes of training", *(f"{graph}, CPU" for graph in graphs), "GPU"], rows)
+
+
+def _minutes(runs: Sequence[dict], *, cpu: bool) -> str:
+    """The median over seeds of the runs on a CPU, or on what is none, and what they had of it; "" without one."""
+    here = [run for run in runs if ("CPU" in run["device"]) == cpu]
+    if not here:
+        return ""
+    return f"{np.median([run['seconds'] for run in here]) / 60:.0f} ({_device(here[0]).removeprefix('x86_64 CPU, ')})"
+
+
+def _device(run: dict) -> str:
+    return re.sub(r"\b1 threads$", "1 thread", run["device"])  # as runs said before
+
+
+def _data() -> list[str]:
+    """A row for each graph whose data.json is there (benchmarks/cost.py), and what Wikimedia would be asked for it."""
+    rows, asked = [], []
     for path in sorted(RESULTS.glob("*/data.json")):
-        one = tables.read_json(path)
-        size = {name: f"{count / 2**20:.0f}" for name, count in one["bytes"].items()}
-        seconds = [f"{taken:.0f}" for taken in one["encode_seconds"]]
-        counts = [f"{one[name]:,}" for name in ("entities", "with_text", "with_picture")]
-        rows.append([path.parent.name, *counts, *seconds, size["raw"], size["images"], size["encoded"]])
-    head = ["graph", "entities", "with text", "with picture", "seconds to encode texts", "to encode pictures",
-            "MiB of sources", "of pictures", "of features and tokens"]  # fmt: skip
-    lines = [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]
-    return ["", *lines] if rows else []
+        one, graph = tables.read_json(path), path.parent.name
+        size = {name: _mebibytes(count) for name, count in one["bytes"].items()}
+        text, image = (f"{taken:.0f}" for taken in one["encode_seconds"])
+        pictures = [f"{one['with_picture']:,}", image, size["images"]] if one["with_picture"] else ["– none", "–", "–"]
+        rows.append(
+            [graph, f"{one['entities']:,}", f"{one['with_text']:,}", text, *pictures, size["encoded"], size["raw"]]
+        )
+        if graph in GRAPHS:
+            asked.append([graph, *_asked(one["entities"])])
+    head = ["graph", "entities", "with text", "seconds to encode them", "with picture", "seconds to encode them",
+            "MiB of pictures", "of features and tokens", "of sources"]  # fmt: skip
+    requests = ["requests to Wikimedia, computed", "for texts", "for texts and a picture an entity"]
+    return [_table(head, rows), _table(requests, asked)] if rows else []
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:.{0 if count >= 10 * 2**20 else 1}f}"
+
+
+def _asked(entities: int) -> list[str]:
+    """Requests for the texts; for texts, a picture of each entity and its licence; and the minutes that they take."""
+    batches = -(-entities // BATCH)
+    return [f"{number:,} ({number / RATE / 60:.0f} min)" for number in (batches, entities + 2 * batches)]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 def write() -> None:

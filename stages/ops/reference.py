@@ -57,10 +57,10 @@ def _named(comment: list[str], known: set[str]) -> dict[str, str]:
     return found
 
 
-def section(title: str, path: Path) -> str:
-    """One file as a table of its keys."""
-    rows = [f"## {title}\n", f"`{path.as_posix()}`\n", "| key | value there | |", "|---|---|---|"]
-    for name, value, comment in keys(path.read_text(encoding="utf-8")):
+def section(title: str, root: Path, path: Path) -> str:
+    """One file, a path below `root`, as a table of its keys."""
+    rows = [f"## {title}\n", f"`{path.as_posix()}`\n", "| key | value there | what it means |", "|---|---|---|"]
+    for name, value, comment in keys((root / path).read_text(encoding="utf-8")):
         cells = (f"`{name}`", f"`{value}`" if value else "", comment)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
@@ -71,13 +71,13 @@ def page(root: Path = Path(".")) -> str:
     parts = [
         "# Configuration\n\nWritten by `python -m stages.ops.reference` from the comments in the files themselves. An "
         "unknown or ill-typed key stops before anything runs.\n",
-        section("What you choose", root / PARAMS),
+        section("What you choose", root, PARAMS),
     ]
     for kind, example in KINDS.items():
-        folder = root / "configs" / kind
-        parts.append(section(f"One of {kind}: {example}", folder / f"{example}.yaml"))
-        others = [path for path in sorted(folder.glob("*.yaml")) if path.stem != example]
-        parts += [section(f"{kind}: {path.stem}", path) for path in others]
+        folder = Path("configs", kind)
+        parts.append(section(f"One of {kind}: {example}", root, folder / f"{example}.yaml"))
+        others = sorted(path.name for path in (root / folder).glob("*.yaml") if path.stem != example)
+        parts += [section(f"{kind}: {name.removesuffix('.yaml')}", root, folder / name) for name in others]
     return "\n".join(parts)
 
 

@@ -1,7 +1,8 @@
 """The report's pictures: Matplotlib draws them as SVG that takes its colours from the page.
 
 Each colour of a figure is a stand-in that is replaced by a CSS variable (`var(--ink)`), so that the same picture is
-right in light and in dark; text stays text. Figures are as wide as a phone, and a page sets them side by side.
+right in light and in dark; text stays text. Figures are as wide as a phone, and a page sets them side by side. Letters
+are `--letters` times as large as drawn: a page that shows figures wider than a phone makes them smaller by it.
 """
 
 import io
@@ -24,7 +25,8 @@ from trainers.evaluation.metrics import MRR
 
 WIDTH = 4.7  # inches; 451 CSS pixels
 CURVES = 3.4  # inches of height of the figures of training
-_STYLE = style(STAND_INS)
+LETTERS = 11.5  # points; on a phone of 390 pixels, where a figure is 336 wide, 11.4 of them
+_STYLE = {**style(STAND_INS), "font.size": LETTERS, "legend.fontsize": LETTERS}
 
 
 def series(place: int) -> dict:
@@ -34,7 +36,7 @@ def series(place: int) -> dict:
 
 def intervals(rows: Sequence[Result], name: str) -> str:
     """Test MRR of each run with its interval, the published figure as a hollow diamond; the axis is the data's."""
-    figure, axes = _figure(0.75 + 0.32 * len(rows))
+    figure, axes = _figure(0.8 + 0.34 * len(rows))
     published = [row.published.figures[MRR.name] if row.published else None for row in rows]
     marks: dict[str, tuple[str, str]] = {}
     for y, (row, printed) in enumerate(zip(rows, published, strict=True)):
@@ -50,7 +52,7 @@ def intervals(rows: Sequence[Result], name: str) -> str:
 
 def differences(rows: Sequence[Result], name: str) -> str:
     """MRR of each run less that of the best, on the same queries, with the paired interval; 0 is the best run."""
-    figure, axes = _figure(0.75 + 0.32 * len(rows))
+    figure, axes = _figure(0.8 + 0.34 * len(rows))
     marks: dict[str, tuple[str, str]] = {}
     axes.axvline(0, color=STAND_INS.muted, linewidth=1)
     for y, row in enumerate(rows):
@@ -188,16 +190,16 @@ def heat_map(
             level = value / top if top else 0.0
             axes.add_patch(Rectangle((float(left[x]), float(y)), 0.96, 0.94, facecolor=colours(level), linewidth=0))
             ink = "#ffffff" if level < 0.6 else "#111111"
-            axes.text(middle, y + 0.49, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=9.5)
+            axes.text(middle, y + 0.49, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=LETTERS)
         else:
-            axes.text(middle, y + 0.49, "·", ha="center", va="center", color=STAND_INS.muted, fontsize=9.5)
+            axes.text(middle, y + 0.49, "·", ha="center", va="center", color=STAND_INS.muted, fontsize=LETTERS)
     ticks = [label for _, span in parts for label in (short if span == len(short) else ("all",))]
     axes.set_xlim(0, left[-1] + 1)
     axes.set_ylim(len(rows), -0.75)
     axes.set_xticks(left + 0.48, ticks)
     axes.set_yticks(np.arange(len(rows)) + 0.48, rows)
     for (heading, span), end in zip(parts, ends, strict=True):
-        axes.text(float(left[end - span]), -0.2, heading, color=STAND_INS.muted, fontsize=9)
+        axes.text(float(left[end - span]), -0.2, heading, color=STAND_INS.muted, fontsize=LETTERS)
     axes.set(xlabel=f"coverage ({letters})", ylabel="relation category")
     _title(axes, title)
     axes.spines[:].set_visible(False)
@@ -206,7 +208,7 @@ def heat_map(
 
 
 def _title(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="left", fontweight="bold", fontsize=11, color=STAND_INS.ink)
+    axes.set_title(text, loc="left", fontweight="bold", fontsize=LETTERS + 0.5, color=STAND_INS.ink)
 
 
 def lines(plot: Mapping, groups: Mapping[str, Sequence[tuple[float, float, float]]], name: str) -> str:
@@ -271,11 +273,12 @@ def _legend(figure: Figure, axes: Axes, least: int = 2, grow: bool = True) -> No
     """
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) >= least:
-        columns = 2 if max(map(len, labels)) > 14 or len(labels) == 4 else 3
+        longest = max(map(len, labels))
+        columns = 1 if longest > 20 else 2 if longest > 10 or len(labels) == 4 else 3
         if grow:
-            figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // columns))
+            figure.set_figheight(figure.get_figheight() + 0.23 * -(-len(handles) // columns))
         figure.legend(
-            handles, labels, loc="outside upper left", ncols=columns, fontsize=9, frameon=False,
+            handles, labels, loc="outside upper left", ncols=columns, fontsize=LETTERS, frameon=False,
             labelcolor=STAND_INS.ink, handlelength=2.2, columnspacing=1.2, borderpad=0,
         )  # fmt: skip
 
@@ -294,6 +297,7 @@ def _svg(figure: Figure, name: str, marks: Mapping[str, tuple[str, str]] | None 
     svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     for gid, (model, title) in (marks or {}).items():
         svg = svg.replace(f'<g id="{gid}">', f'<g data-model="{model}"><title>{escape(title)}</title>')
+    svg = re.sub(r"font-size: ([\d.]+)px", r"font-size: calc(\1px * var(--letters, 1))", svg)
     used = set(re.findall(r"""(?:url\(#|href="#)([^")]+)""", svg))
     svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", svg)
     svg = svg.replace("xlink:href", "href")
@@ -313,6 +317,7 @@ def standalone(svg: str) -> str:
     """A figure of the page as a file of its own, in the light colours."""
     for variable, colour in re.findall(r"--(\w+): ([^;]+);", plots.variables(plots.LIGHT)):
         svg = svg.replace(f"var(--{variable})", colour)
+    svg = re.sub(r"calc\(([\d.]+px) \* var\(--letters, 1\)\)", r"\1", svg)
     _, _, width, height = svg.partition('viewBox="')[2].partition('"')[0].split()
     size = f'xmlns="http://www.w3.org/2000/svg" width="{width}pt" height="{height}pt" font-family="sans-serif" '
     return svg.replace("<svg ", f"<svg {size}", 1).replace(

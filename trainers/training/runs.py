@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import tables
-from pipeline.errors import UserError
+from pipeline.errors import UserError, counted
 from pipeline.settings import Misfit, build
 from trainers.about import module_of
 from trainers.training.checkpoint import load_tensors, save_tensors
@@ -190,7 +190,7 @@ def device_name(device: torch.device) -> str:
     """The GPU's name, or the processor's architecture and the threads in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return f"{platform.machine()} CPU, {counted(torch.get_num_threads(), 'thread')}"
 
 
 @functools.cache
