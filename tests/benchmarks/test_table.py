@@ -9,6 +9,8 @@ import pytest
 from benchmarks import run, table
 from benchmarks.run import done, result_path, run_folder
 from pipeline import tables
+from pipeline.errors import UserError
+from stages.params import load_params
 from tests.helpers.tiny import plain
 from trainers.evaluation import ranking
 from trainers.models import complex
@@ -73,3 +75,22 @@ def test_a_run_is_done_when_its_figures_are_there_with_the_settings_of_now(tmp_p
     tables.write_json(path, {"settings": dataclasses.asdict(settings)})
     assert done(path, settings)
     assert not done(path, plain(complex, dimension=8))
+
+
+def test_runs_by_a_shorter_schedule_stand_in_a_table_of_their_own(kept):
+    found = tables.read_json(result_path("MKG-Y", "transe", 0, "clean"))
+    tables.write_json(result_path("MKG-Y", "adamf_mat", 0, "fast"), found | {"model": "adamf_mat", "chosen_epoch": 40})
+    table.write()
+    clean, fast = table.PAGE.read_text(encoding="utf-8").split("By the shorter schedules")
+    assert "AdaMF-MAT" not in clean
+    assert fast.splitlines()[4].startswith("| AdaMF-MAT |")
+    assert fast.splitlines()[4].endswith("| 1 | 40 | 2 |")
+
+
+def test_a_shorter_schedule_changes_its_keys_and_no_other():
+    params = load_params()
+    papers, fast = (run.settings_of(params, "MKG-Y", "adamf_mat", 0, variant) for variant in ("clean", "fast"))
+    assert (fast.epochs, fast.learning_rate) == (60, 0.001)
+    assert dataclasses.replace(fast, epochs=papers.epochs, learning_rate=papers.learning_rate) == papers
+    with pytest.raises(UserError, match=r"fast\.yaml has no schedule of rotate on mini"):
+        run.settings_of(params, "mini", "rotate", 0, "fast")
