@@ -45,7 +45,7 @@ def _of(
 _FB_LABELS = "16beedcfad3d32696e8b0b98cfa0f5eeb144f5142225f227a64fd9ce37447da5"
 PUBLIC = {
     "FB15K-237": _of("Toutanova and Chen 2015, in KG-BERT's files", f"{_KG_BERT}/FB15k-237", {
-        "triples": ("train.tsv", None),
+        "triples": ("train.tsv", "6e4c2782169af21e9743f3b1d200886f5d595bf6bc504ec1351720949c5cdfae"),
         "valid": ("dev.tsv", "cf6309010852f6a8d47a45df830a426415d1ee6f7a3970a8376ff1fb81db4a5c"),
         "test": ("test.tsv", "5711cf41623ceb4eacc50eb6108a3ca6565c7492e3caaf82a3e355cc660d1574"),
         "labels": ("entity2text.txt", _FB_LABELS),

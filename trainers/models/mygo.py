@@ -160,7 +160,7 @@ class TokenEmbedding(nn.Module):
         """(U, D): every codebook row in use, projected and normalised."""
         return self.norm(self.project(self.codebook))
 
-    def replace_modality(self, before: Tokens, after: Tokens, entities: int) -> None:
+    def replace_modality(self, before: Tokens, after: Tokens, entities: int, stand_in: object = None) -> None:
         """Let the entities have the tokens of `after`: none of them is trained, only how they are projected."""
         chosen = select(after, entities, self.index.shape[1])
         for name in ("index", "absent", "codebook"):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.parts.replace_modality import replaced_rows
+from trainers.parts.replace_modality import StandIn, replaced_rows
 from trainers.training.data import Features
 
 # MoMoK's code lays features out as pictures and pools those: (width, to) -> (rows, columns) -> (rows, columns).
@@ -102,14 +102,16 @@ class Pooled(nn.Module):
         return torch.ones(rows, dtype=torch.bool, device=self.table.device)
 
     @torch.no_grad()
-    def replace_modality(self, before: Features, after: Features, entities: int) -> None:
+    def replace_modality(
+        self, before: Features, after: Features, entities: int, stand_in: StandIn | None = None
+    ) -> None:
         """After training on `before`, let exactly those of `after` have the modality, of `entities` entities."""
         now = self(None)
         if self.missing == "mean" and len(before.entity):
             fallback = now[before.entity].mean(0)
         else:
             fallback = self.absent[0] if self.shared else now.new_zeros(self.width)
-        rows = replaced_rows(now, before, after, pool(after.matrix, self.width), fallback, entities)
+        rows = replaced_rows(now, before, after, pool(after.matrix, self.width), fallback, entities, stand_in)
         if not self.shared:
             self.table = nn.Parameter(rows)
             return

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.parts.replace_modality import replaced_rows
+from trainers.parts.replace_modality import StandIn, replaced_rows
 from trainers.training.data import Features
 from trainers.training.sampling import linear_
 
@@ -81,10 +81,12 @@ class ProjectedFeatures(nn.Module):
         return torch.where(present[:, None], projected, self.projection(self.absent))
 
     @torch.no_grad()
-    def replace_modality(self, before: Features, after: Features, entities: int) -> None:
+    def replace_modality(
+        self, before: Features, after: Features, entities: int, stand_in: StandIn | None = None
+    ) -> None:
         """After training on `before`, let exactly those of `after` have the modality, of `entities` entities."""
         fallback = self._fallback_row(before)
-        rows = replaced_rows(self.table[self.row], before, after, after.matrix, fallback, entities)
+        rows = replaced_rows(self.table[self.row], before, after, after.matrix, fallback, entities, stand_in)
         self.table = nn.Parameter(rows) if isinstance(self.table, nn.Parameter) else rows
         self.row, self.direct = torch.arange(len(rows), device=rows.device), True
         self.present = self.present.new_zeros(entities)

@@ -10,32 +10,50 @@ follow one rule for what is trained per entity:
     it had none, and has one now         the encoder's row, as at the start of training
     it had none, and has none            its row as trained
 
-Entities may be added behind those of training (see unseen.py): one that has the modality gets the encoder's row, one
-that has not what the model takes for a missing row.
+Entities may be added behind those of training (see unseen.py): one that has the modality gets the encoder's row, with
+what stands in for that by which training would have moved it; one that has not gets what the model takes for a missing
+row.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from trainers.training.data import Data, Features
 
+StandIn = Callable[[Tensor], Tensor]
 
-def replace_modality(model: nn.Module, before: Data, after: Data, kind: str) -> nn.Module:
+
+def replace_modality(
+    model: nn.Module, before: Data, after: Data, kind: str, stand_in: StandIn | None = None
+) -> nn.Module:
     """The model, changed in place from the modalities of `before`, on which it was trained, to those of `after`.
 
-    `kind` is what it reads of them: "features" or "tokens", the only one of `ABOUT.reads`.
+    `kind` is what it reads of them: "features" or "tokens", the only one of `ABOUT.reads`. `stand_in` makes of a table
+    (E, W) one that goes on with the entities that were added; None: none were.
     """
     for path, part in model.named_modules():
         if hasattr(part, "replace_modality"):
             name = path.rpartition(".")[2]
-            part.replace_modality(getattr(before, kind)[name], getattr(after, kind)[name], after.entities)
+            part.replace_modality(getattr(before, kind)[name], getattr(after, kind)[name], after.entities, stand_in)
     return model
 
 
 def replaced_rows(
-    now: Tensor, before: Features, after: Features, given: Tensor, fallback: Tensor, entities: int
+    now: Tensor,
+    before: Features,
+    after: Features,
+    given: Tensor,
+    fallback: Tensor,
+    entities: int,
+    stand_in: StandIn | None = None,
 ) -> Tensor:
     """(`entities`, W) by the rule above: of rows `now` (E, W), rows `given` to `after` (N, W), a missing one (W,)."""
+    if stand_in is not None:  # the rows of `before` come first in `after`
+        moved = torch.zeros_like(now)
+        moved[before.entity] = now[before.entity] - given[: len(before.entity)].to(now)
+        given = given.to(now) + stand_in(moved)[after.entity]
     now = torch.cat([now, fallback.expand(entities - len(now), -1)])
     had = torch.zeros(len(now), dtype=torch.bool, device=now.device)
     had[before.entity] = True

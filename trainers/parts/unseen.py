@@ -1,25 +1,28 @@
 """A trained model with more entities than it was trained with, of which it knows a text or a picture and no fact.
 
 What the model reads of them goes through the projections that it has learned, as that of all others does. What it
-learns for each entity apart, the vector of its structure, an unseen entity has not; three stand-ins are offered, and
-`stages.studies.unseen` measures them:
+learns for each entity apart, an unseen entity has not: the vector of its structure, and that by which training moved
+the row of its features (AdaMF-MAT, MoMoK). Three stand-ins for both are offered, and `stages.studies.unseen` measures
+them:
 
-    mean      the mean of all trained vectors: nothing is known of its facts
-    zero      the zero vector, which in mosaic's scorers leaves the structure out
-    nearest   the mean of the vectors of the entities that are most like it in text and picture, by weight
+    mean      the mean over all entities: nothing is known of its facts
+    zero      zeros: the encoder's own row; in mosaic's scorers the structure is left out
+    nearest   the mean over the entities that are most like it in text and picture, by weight, made as long as theirs
+              are in the mean: shorter, as means are, it would be near to everything
 
 A model takes part if it has the method `grow(before, after, structure)`: it makes room for the entities of `after`,
 whose ids go on behind those of `before`, and takes `structure(table (E, D)) -> (E', D)` for its free vectors.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.parts.replace_modality import StandIn as StandsIn
 from trainers.parts.replace_modality import replace_modality
 from trainers.training.data import Data, Features, Tokens
 
@@ -42,20 +45,22 @@ def with_entities(model: Any, before: Data, after: Data, reads: Sequence[str], s
     """
     grown = copy.deepcopy(model)
     with torch.no_grad():
-        grown.grow(before, after, structure(before, after, stand_in))
+        stands_in = structure(before, after, stand_in)
+        grown.grow(before, after, stands_in)
         if len(reads) == 1:  # the parts that hold a modality; mosaic, which reads both kinds, does so itself
-            replace_modality(grown, before, after, reads[0])
+            replace_modality(grown, before, after, reads[0], stands_in)
     return grown.eval()
 
 
-def structure(before: Data, after: Data, stand_in: StandIn) -> Callable[[Tensor], Tensor]:
-    """From a table (E, D) of free vectors to one (E', D), with what stands in for those of the further entities."""
+def structure(before: Data, after: Data, stand_in: StandIn) -> StandsIn:
+    """From a table (E, D) of what was learnt for each entity apart to one (E', D), with stand-ins for the others."""
     more = after.entities - before.entities
     weights = likeness(before, after) if stand_in == "nearest" else None
 
     def grown(table: Tensor) -> Tensor:
         if weights is not None:
-            new = weights.to(table) @ table
+            near = weights.to(table)
+            new = F.normalize(near @ table, dim=1) * (near @ table.norm(dim=1, keepdim=True))
         else:
             new = (table.mean(0) if stand_in == "mean" else torch.zeros_like(table[0])).expand(more, -1)
         return torch.cat([table, new])

@@ -76,7 +76,21 @@ def test_the_nearest_stand_in_is_of_those_with_the_same_text_and_picture():
     for stand_in in STAND_INS:
         grown = structure(data, after, stand_in)(table)
         assert torch.equal(grown[:ENTITIES], table)
-    assert torch.allclose(grown[ENTITIES], weights[0] @ table, atol=1e-6)  # the last is `nearest`
+    mean = weights[0] @ table  # the last is `nearest`
+    assert torch.allclose(grown[ENTITIES], mean / mean.norm() * (weights[0] @ table.norm(dim=1)), atol=1e-6)
+
+
+def test_its_row_is_the_encoders_with_what_stands_in_for_that_by_which_training_moved_it(runs, project):
+    graph = project / "data/tiny/graph"
+    before = load(graph, graph.parent / "encoded", name="tiny", features=("text", "image"))
+    after = with_rows(before, [newcomer(7)])
+    grown = with_entities(runs["adamf_mat"].model, before, after, ("features",), "mean")
+    text = before.features["text"]
+    moved = torch.zeros(ENTITIES, text.matrix.shape[1])
+    moved[text.entity] = runs["adamf_mat"].model.modality["text"].table.detach()[text.entity] - text.matrix
+    assert moved.abs().max() > 1e-4
+    row = grown.modality["text"].table[ENTITIES]
+    assert torch.allclose(row, text.matrix[text.entity == 7][0] + moved.mean(0), atol=1e-6)
 
 
 @pytest.mark.parametrize(
