@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.errors import UserError
+from trainers.training import processes
 from trainers.training.data import Data
 from trainers.training.optimizer import autocast
 
@@ -56,6 +58,14 @@ class Learner(ABC):
         return torch.optim.Adam(parameters, lr=rate, fused=True)
 
     def lazy_adam(self, tables: list[nn.Parameter]) -> torch.optim.SparseAdam:
-        """Adam that moves only the rows of `tables` of which a step has a gradient, which must be sparse."""
+        """Adam that moves only the rows of `tables` of which a step has a gradient, which must be sparse.
+
+        Raises UserError where several processes train on GPUs: NCCL sums no sparse gradients.
+        """
+        if processes.count() > 1 and self.device.type == "cuda":
+            raise UserError(
+                "optimizer: lazy_adam cannot be trained by several GPUs, which exchange no sparse gradients; set "
+                "train.processes: 1, or optimizer: adam in the model's file below configs/models."
+            )
         torch.sparse.check_sparse_tensor_invariants.disable()  # torch's own default, which it warns of
         return torch.optim.SparseAdam(tables, lr=self.settings.learning_rate)

@@ -6,7 +6,7 @@ import torch
 from pipeline.errors import UserError
 from tests.helpers.tiny import learner_of, settings_of, tiny
 from trainers.models import momok, mygo
-from trainers.training import sampling
+from trainers.training import processes, sampling
 from trainers.training.optimizer import clip_
 
 TABLES = {momok: [f"tables.{name}.table" for name in ("structure", "text", "image")], mygo: ["structure"]}
@@ -80,3 +80,13 @@ def test_few_of_many_are_drawn_without_shuffling_them_all(monkeypatch):
     monkeypatch.setattr(torch, "randperm", None)
     drawn = sampling.without_repetition(10**12, 1000, torch.Generator().manual_seed(0))
     assert len(drawn.unique()) == 1000
+
+
+def test_lazy_adam_on_several_gpus_is_a_sentence(monkeypatch):
+    one = learner_of(mygo, tiny(), settings_of(mygo, optimizer="lazy_adam", candidates=3))
+    table = [one.model.structure]
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    assert one.lazy_adam(table)  # on CPUs gloo sums them
+    one.device = torch.device("cuda", 0)
+    with pytest.raises(UserError, match="several GPUs"):
+        one.lazy_adam(table)
