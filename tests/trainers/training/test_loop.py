@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline import tables
 from pipeline.errors import UserError
 from trainers.training import checkpoint, loop
 from trainers.training.checkpoint import Checkpoints, file_lock, load_tensors
+from trainers.training.runs import save_run
 
 
 class Counter:
@@ -174,3 +176,20 @@ def test_gradients_of_a_row_taken_often_do_not_depend_on_threads():
         torch.set_num_threads(threads)
     assert all(torch.equal(one, found[0]) for one in found)
     assert torch.are_deterministic_algorithms_enabled() == before
+
+
+def test_weights_are_on_the_disk_before_run_json_says_that_the_run_is_whole(tmp_path, monkeypatch):
+    """A computer that loses its power must not leave a whole run without weights."""
+    flushed, real = [], tables.flush_to_disk
+
+    def flush(path):
+        flushed.append((path.name.strip("."), sorted(one.name for one in tmp_path.iterdir() if one.name[0] != ".")))
+        real(path)
+
+    monkeypatch.setattr(tables, "flush_to_disk", flush)
+    save_run(tmp_path, Counter().model, {"model": "counter"}, [{"epoch": 1, "step": 1, "loss": 0.5}])
+    names, there = zip(*flushed, strict=True)
+    assert names[0] == "weights.safetensors.part"
+    assert there[0] == [], "flushed before it has its name"
+    assert names[-1].startswith("run.json")
+    assert there[-1] == ["history.csv", "weights.safetensors"]
