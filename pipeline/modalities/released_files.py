@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from pipeline.errors import NO_JSON, UserError
+from pipeline.errors import NO_JSON, UserError, counted
 from pipeline.modalities.archives import TooLarge, open_archive
 
 _JSON_BYTES = 4 * 2**30
@@ -69,14 +69,23 @@ def _load_npy(path: Path) -> np.ndarray:
 def _load(path: Path) -> np.ndarray:
     value = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(value, dict):
-        tensors = [one for one in value.values() if isinstance(one, torch.Tensor)]
+        tensors = {str(name): one for name, one in value.items() if isinstance(one, torch.Tensor)}
         if len(tensors) != 1:
-            raise ValueError(f"a dict of {len(tensors)} tensors where one is expected")
-        value = tensors[0]
+            named = f" ({', '.join(list(tensors)[:3])})" if tensors else ""
+            raise UserError(
+                f"{path} is a dict of {counted(len(tensors), 'tensor')}{named}, and one is expected; save the one that "
+                "is meant alone: torch.save(tensor, path)."
+            )
+        (value,) = tensors.values()
     if isinstance(value, list) and value and all(isinstance(one, torch.Tensor) for one in value):
+        shapes = sorted({tuple(one.shape) for one in value})
+        if len(shapes) > 1:
+            raise UserError(
+                f"{path} is a list of tensors of unlike shapes ({shapes[0]}, {shapes[1]}); correct the file."
+            )
         value = torch.stack(value)
     if not isinstance(value, torch.Tensor):
-        raise ValueError(f"it holds a {type(value).__name__}")
+        raise UserError(f"{path} holds a {type(value).__name__}, and a tensor is expected; correct the file.")
     if value.layout != torch.strided or value.is_complex() or value.is_quantized:
         raise ValueError(f"it holds a tensor of another kind than plain numbers ({value.layout}, {value.dtype})")
     if value.numel() > value.untyped_storage().nbytes() // value.element_size():

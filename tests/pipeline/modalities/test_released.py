@@ -37,6 +37,22 @@ def saved(path: Path, value) -> Path:
 
 
 # ------------------------------------------------------------------------------------------------ features
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"image": torch.ones(2, 3), "text": torch.ones(2, 3)}, r"is a dict of 2 tensors \(image, text\), and one is"),
+        ({"epoch": 3}, "is a dict of 0 tensors, and one is expected"),
+        ([torch.ones(3), torch.ones(4)], r"list of tensors of unlike shapes \(\(3,\), \(4,\)\)"),
+        ("words", "holds a str, and a tensor is expected"),
+        ([1.0, 2.0], "holds a list, and a tensor is expected"),
+    ],
+)
+def test_a_sound_file_that_holds_something_else_is_not_called_damaged(tmp_path, content, said):
+    with pytest.raises(UserError, match=said) as error:
+        read_tensor(saved(tmp_path / "x.pth", content))
+    assert "fetch it again" not in str(error.value)
+
+
 @pytest.mark.parametrize("width", [4096, 768, 383, 384])
 @pytest.mark.parametrize(
     "wrap",
