@@ -39,25 +39,25 @@ def main() -> None:
                 licences=params.images.licences,
                 introductions=texts == "wikipedia",
             )
-            with _Bars(graph) as bars:
-                keys = fetch(wanted, store, _policy(params), _addresses(params), bars)
+            with Bars(graph) as bars:
+                keys = fetch(wanted, store, policy(params), addresses(params), bars)
         provenance = {"stage": "fetch", "text": texts, "images": images, "width": params.images.width}
         provenance["code_version"] = code_version(fetching, answers)
         rows = web_store.publish(store, keys, folder / "web", provenance)
     log.info("%s: %s answers from the web", graph, f"{rows:,}")
 
 
-def _policy(params: Params) -> CrawlPolicy:
+def policy(params: Params) -> CrawlPolicy:
     web = params.web
     retry = RetryPolicy(timeout=web.timeout, retries=web.attempts - 1, backoff=web.backoff, longest_wait=LONGEST_WAIT)
     return CrawlPolicy(contact=web.contact, rate=web.rate, concurrency=web.concurrency, retry=retry)
 
 
-def _addresses(params: Params) -> Addresses:
+def addresses(params: Params) -> Addresses:
     return Addresses(params.web.wikidata, params.web.commons, params.web.wikipedia)
 
 
-class _Bars:
+class Bars:
     """A progress bar for each step: done, failed, rate, bytes, time left. Where no terminal is, a line now and then."""
 
     def __init__(self, graph: str):
@@ -65,7 +65,7 @@ class _Bars:
         self._bar: Bar | None = None
         self._step = ""
 
-    def __enter__(self) -> "_Bars":
+    def __enter__(self) -> "Bars":
         return self
 
     def __call__(self, state: Progress) -> None:

@@ -6,6 +6,7 @@ docs/your-own-graph.md shows all of it.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from pipeline.download.sources import chosen_mirror
@@ -17,7 +18,10 @@ from pipeline.importing.located import located
 from pipeline.importing.public import PUBLIC, labels_in, public
 from pipeline.modalities import MODALITIES
 from pipeline.retry import RetryPolicy
+from pipeline.wikimedia.labels import labels
+from pipeline.wikimedia.store import WebStore
 from stages.cli import arguments, stage
+from stages.fetch import Bars, addresses, policy
 from stages.params import load_params
 
 WORK = Path("data/.work/import")
@@ -41,6 +45,7 @@ def main() -> None:
     if args.tokens < 0:
         raise UserError(f"--tokens {args.tokens} is no number of tokens: 0 (none) or more.")
     named |= {one: _located(args.name, named[one]) for one in ("triples", "valid", "test")}
+    named |= {one: partial(_of_wikidata, args.name) for one in ("labels", "relations") if named[one] == "wikidata"}
     imported = import_graph(
         args.name, named.pop("triples"), **named, pictures=args.pictures, features=args.features, order=args.order,
         modality=args.modality, tokens=args.tokens, guess=guess, replace=args.replace,
@@ -69,6 +74,13 @@ def _located(name: str, given: list | None) -> list | None:
     return [located(one, WORK / name, **(_fetching() if remote else {})) for one in given]
 
 
+def _of_wikidata(name: str, ids: list[str]) -> dict[str, str]:
+    """Labels of ids; the answers are kept where the stages look for those of the graph's texts."""
+    params = load_params()
+    with WebStore(Path("data") / ".work" / name / "web.sqlite") as store, Bars(name) as bars:
+        return labels(ids, store, policy(params), addresses(params), bars)
+
+
 def _fetching() -> dict:
     sources = load_params().sources
     return {"mirror": chosen_mirror(sources.mirror), "retry": RetryPolicy(sources.timeout, sources.retries)}
@@ -83,8 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--valid", nargs="+", metavar="FILE", help="validation triples; left out: carved out")
     parser.add_argument("--test", nargs="+", metavar="FILE", help="test triples; left out: carved out")
     parser.add_argument("--texts", metavar="FILE", help="a table of key, label, description, aliases; or: wikidata")
-    parser.add_argument("--labels", metavar="FILE", help="a table of key and label of entities, beside --texts")
-    parser.add_argument("--relations", metavar="FILE", help="a table of key and label of relations")
+    parser.add_argument("--labels", metavar="FILE",
+                        help="a table of key and label of entities, beside --texts; or: wikidata")  # fmt: skip
+    parser.add_argument("--relations", metavar="FILE", help="a table of key and label of relations; or: wikidata")
     parser.add_argument("--pictures", metavar="FOLDER", help="a folder, zip or tar of <entity>/<file>; or: commons")
     parser.add_argument("--features", metavar="FILE", help=".npz, .parquet, .pth, .h5 with keys, or .npy with --order")
     parser.add_argument("--order", metavar="FILE", help="the keys of the features, one a line, where they have none")
@@ -125,7 +138,8 @@ def _strangers(what: str, found: Found) -> list[str]:
     if found.unmatched:
         lines.append(f"{what}: {counted(found.unmatched, 'name')} without an entity, such as")
         lines += [
-            f"    {name[:60]!r}" + (f"; the nearest entity is {near[:60]!r}" if near else "; no entity is like it")
+            f"    {name[:60]!r}"
+            + (f"; the nearest entity is {near[:60]!r}" if near else "" if near == "" else "; no entity is like it")
             for name, near in found.strangers
         ]
     if found.ambiguous:

@@ -9,7 +9,9 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 _Q_ID = re.compile(r"Q[1-9][0-9]*")
+_P_ID = re.compile(r"P[1-9][0-9]*")
 _SEPARATORS = re.compile(r"[/._\s]+")
+_NUMBER = re.compile(r"[A-Za-z]{0,2}[-_]?[0-9]+")
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -20,8 +22,22 @@ def plain_key(key: str) -> str:
 
 def q_id(key: str) -> str | None:
     """The Wikidata id that a key is or ends in: `Q42`, `http://www.wikidata.org/entity/Q42`, `wd:Q42`; else None."""
+    return _ending(key, _Q_ID)
+
+
+def p_id(key: str) -> str | None:
+    """The id of Wikidata's property that a key is or ends in: `P131`, `wdt:P131`, or the whole URI; else None."""
+    return _ending(key, _P_ID)
+
+
+def _ending(key: str, form: re.Pattern[str]) -> str | None:
     tail = re.split(r"[/:#]", plain_key(key))[-1]
-    return tail if _Q_ID.fullmatch(tail) else None
+    return tail if form.fullmatch(tail) else None
+
+
+def numbered(key: str) -> bool:
+    """Whether a key is a number, or ends in an id: 17, n_17, Q42, http://www.wikidata.org/entity/Q42."""
+    return bool(_NUMBER.fullmatch(re.split(r"[/:#]", plain_key(key))[-1]))
 
 
 def title(key: str) -> str:

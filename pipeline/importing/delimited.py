@@ -1,6 +1,7 @@
 """Tables as people's files have them: what parts the fields, quotes, and whether the first line is a header."""
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import UserError
+from pipeline.errors import NO_JSON, UserError
 from pipeline.graph.text_files import lines
 
 _LONGEST_LINE = 200_000  # bytes
@@ -43,7 +44,8 @@ class Table:
 
 
 def read_table(source: object, guess: Guess = FIND_OUT) -> Table:
-    """A table of strings out of a path (text or .parquet) or a pandas DataFrame.
+    """A table of strings out of a path (text, .parquet, or .json: by key a text or fields, or a list of objects) or a
+    pandas DataFrame.
 
     Raises UserError, with the line, if the fields of a text cannot be told apart or a value is missing.
     """
@@ -52,6 +54,8 @@ def read_table(source: object, guess: Guess = FIND_OUT) -> Table:
     path = Path(source)
     if path.suffix.lower() in (".parquet", ".pq"):
         return _of_columns(str(path), read_parquet(path).to_pydict())
+    if path.suffix.lower() == ".json":
+        return _of_json(path)
     return _of_text(path, guess)
 
 
@@ -63,6 +67,22 @@ def read_parquet(path: Path) -> pa.Table:
         raise UserError(
             f"{path} cannot be read as Parquet ({str(error)[:120]}); correct the path or the file."
         ) from error
+
+
+def _of_json(path: Path) -> Table:
+    """Key -> text, key -> fields, or a list of objects, one a row; what is no text or list of texts is left out."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}); correct the path.") from error
+    except NO_JSON as error:
+        raise UserError(f"{path} is not JSON ({str(error)[:80]}); correct the file.") from error
+    if isinstance(value, dict):
+        value = [{"key": key, **(one if isinstance(one, dict) else {"text": one})} for key, one in value.items()]
+    if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
+        raise UserError(f"{path} holds no table: wanted are texts or fields by key, or a list of objects.")
+    names = dict.fromkeys(name for one in value for name, cell in one.items() if isinstance(cell, str | list))
+    return _of_columns(str(path), {name: [one.get(name) for one in value] for name in names})
 
 
 def _of_columns(name: str, columns: Mapping[str, Sequence]) -> Table:

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from pipeline.graph.audit import audit
 from pipeline.graph.formats import read_graph
 from pipeline.graph.graph import Graph
 from pipeline.graph.labels import readable
-from pipeline.graph.matching import Matched, Names, match_files
+from pipeline.graph.matching import Matched, Names, match_files, p_id, q_id
 from pipeline.graph.name_triples import ORDER, header
 from pipeline.graph.splits import choose
 from pipeline.importing.codebook import quantise
@@ -82,7 +82,8 @@ def import_graph(
     `pictures` a folder or archive of <entity>/<file>, which stays where it is; `features` a path, a DataFrame (key,
     embedding) or a dict of vectors, of which `modality` ("text" or "image") says what they are of; `order` lists the
     keys of an array that has none; `tokens`: so many are made of each vector (see codebook.py), 0: none. `labels` and
-    `relations` are tables of key and label, of entities and of relations. `texts` may be "wikidata" or "wikipedia", and
+    `relations` are tables of key and label, of entities and of relations, or ask Wikidata: functions from ids (Q-ids,
+    P-ids) to their labels, as `pipeline.wikimedia.labels` has them. `texts` may be "wikidata" or "wikipedia", and
     `pictures` "commons": the stages then ask there, by Q-id or title. `guess` corrects what is found out about files of
     triples.
 
@@ -216,11 +217,29 @@ def _labelled(
     source: object, names: Names, keys: list[str], called: list[str], notes: list[str]
 ) -> tuple[Found, list[str]]:
     """What became of a table of labels, and what the entities are called with it."""
-    found, said = read_labels(source)
+    if callable(source):
+        found, said = _asked(source, {key: q_id(key) for key in keys}, "entities", "Q-id")
+    else:
+        found, said = read_labels(source)
     notes += said
     matched = names.match(found)
     own = {entity: found[name] for name, entity in matched.entity.items() if found[name]}
     return _found(matched, keys), [own.get(at) or label for at, label in enumerate(called)]
+
+
+def _asked(
+    ask: Callable[[list[str]], Mapping[str, str]], ids: Mapping[str, str | None], what: str, kind: str
+) -> tuple[dict[str, str], list[str]]:
+    """Labels by key out of what Wikidata calls their ids, and what to say."""
+    wanted = list(dict.fromkeys(one for one in ids.values() if one))
+    if not wanted:
+        raise UserError(
+            f"No key of the {what} is or ends in a {kind} of Wikidata (such as {next(iter(ids))!r}); give a table of "
+            "keys and labels instead."
+        )
+    labels = ask(wanted)
+    found = {key: labels[one] for key, one in ids.items() if one in labels}
+    return found, [f"Wikidata: {len(labels):,} of {len(wanted):,} {what} have a label there."]
 
 
 def _named(relations: object, read: Triples) -> dict[str, str]:
@@ -229,7 +248,10 @@ def _named(relations: object, read: Triples) -> dict[str, str]:
     if relations is None:
         parts = {key: _PREFIXED.fullmatch(key) for key in known}
         return {key: readable(found[1]) for key, found in parts.items() if found}
-    found, said = read_labels(relations)
+    if callable(relations):
+        found, said = _asked(relations, {key: p_id(key) or q_id(key) for key in known}, "relations", "P-id")
+    else:
+        found, said = read_labels(relations)
     read.notes += [*said, f"{len(known.keys() & set(found)):,} of {len(known):,} relations have a label."]
     return {key: found[key] for key in known if found.get(key)}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from pipeline.errors import UserError
-from pipeline.graph.matching import Matched, Names
+from pipeline.graph.matching import Matched, Names, numbered
 from pipeline.importing.delimited import Guess, Table, read_table
 from pipeline.modalities.texts import LONGEST_DESCRIPTION
 
@@ -107,6 +107,8 @@ def _plain(text: str) -> str:
 
 
 def nearest(name: str, keys: list[str]) -> str | None:
-    """The key that is most like a name, if any is at all."""
+    """The key that is most like a name, if any is at all; "" of a number, like which many are by chance."""
+    if numbered(name):
+        return ""
     found = get_close_matches(name, keys, 1, 0.6)
     return found[0] if found else None

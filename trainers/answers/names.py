@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline import tables
 from pipeline.errors import UserError
+from pipeline.graph.matching import numbered, q_id
 
 # How many names a refusal offers.
 _OFFERED = 4
@@ -43,6 +44,8 @@ class Names:
         raise UserError(f"The graph has no {self.what} {name!r}; {self._nearest(name)}.")
 
     def _nearest(self, name: str) -> str:
+        if numbered(name):  # near to many numbers by chance
+            return "correct it, or ask by a label"
         folded: dict[str, list[int]] = defaultdict(list)
         for level in self.levels[len(self.levels) // 2 :]:
             for one, ids in level.items():
@@ -60,7 +63,8 @@ class Names:
 def read_entities(graph: Path) -> Names:
     """The entities of `graph`, a folder of tables, with the labels, descriptions and aliases of text.parquet beside it.
 
-    Without that table (the texts have not been gathered) the graph's own keys and labels are all there is.
+    Without that table (the texts have not been gathered) the graph's own keys and labels are all there is. An entity
+    that the graph calls by its Q-id alone has the label of its text.
 
     Raises UserError if a table is missing or damaged.
     """
@@ -74,6 +78,8 @@ def read_entities(graph: Path) -> Names:
             at = row["entity_id"]
             if at < len(keys):
                 descriptions[at] = row["description"]
+                if row["label"] and labels[at] == keys[at] and q_id(keys[at]):
+                    labels[at] = row["label"]
                 aliases[at] = [name for name in (row["label"], *(row["aliases"] or ())) if name]
     return Names("entity", keys, labels, descriptions, _levels(keys, labels, aliases))
 

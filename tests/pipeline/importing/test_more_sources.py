@@ -1,6 +1,7 @@
 """What an import takes beside triples in files: labels, tokens made of features, archives, public graphs by a word."""
 
 import re
+import sys
 import zipfile
 from pathlib import Path
 
@@ -12,13 +13,17 @@ import yaml
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.graph.formats import read_graph
-from pipeline.graph.matching import Names
+from pipeline.graph.matching import Names, q_id
 from pipeline.importing.graph import import_graph
 from pipeline.importing.located import located
 from pipeline.importing.public import PUBLIC, labels_in, public
 from pipeline.modalities import released
 from pipeline.retry import RetryPolicy
+from stages import import_graph as stage
+from stages.params import load_params
+from tests.helpers import wiki_server
 
+ROOT = Path(__file__).parents[3]
 PEOPLE = [f"person {n}" for n in range(60)]
 ROWS = [(one, ("knows", "likes")[n % 2], PEOPLE[(n * 7 + 1) % 60]) for n, one in enumerate(PEOPLE)]
 FRAME = pd.DataFrame(ROWS, columns=["h", "r", "t"])
@@ -133,3 +138,60 @@ def test_two_archives_of_one_name_are_two_sources(world):
             archive.writestr("facts.tsv", f"{folder}\tr\tx\n")
     first, second = (located(f"{folder}/data.zip", Path("data/.work")) for folder in ("a", "b"))
     assert (first.read_text(), second.read_text()) == ("a\tr\tx\n", "b\tr\tx\n")
+
+
+def test_wikidata_is_asked_for_what_it_calls_keys_that_are_its_ids(world, capsys, monkeypatch):
+    """By the command, of a stand-in; what it does not know keeps its name, and nothing is asked twice."""
+    named = {"P31": {"label": "instance of"}, "Q7": {"label": None}}
+    known = {one: {"description": None, "title": one, "aliases": [], "pictures": [], **of} for one, of in named.items()}
+    rows = [
+        (f"http://www.wikidata.org/entity/Q{n % 5 + 1}", ("wdt:P31", "wdt:P99")[n % 2], f"Q{n % 3 + 6}")
+        for n in range(30)
+    ]
+    Path("facts.tsv").write_text("".join("\t".join(row) + "\n" for row in dict.fromkeys(rows)))
+    monkeypatch.setattr("sys.argv", ["import_graph", "--name", "g", "--triples", "facts.tsv", "--header", "no",
+                                     "--labels", "wikidata", "--relations", "wikidata"])  # fmt: skip
+    with wiki_server.Server({**wiki_server.ENTITIES, **known}) as server:
+        params = load_params(ROOT / "params.yaml")
+        web = params.web.model_copy(update={"contact": "a@example.org", "wikidata": server.address, "rate": 100})
+        monkeypatch.setattr(stage, "load_params", lambda: params.model_copy(update={"web": web}))
+        stage.main()
+        asked = len(server.seen)
+        monkeypatch.setattr("sys.argv", [*sys.argv, "--replace"])
+        stage.main()
+        assert len(server.seen) == asked
+    graph = read_graph("data/g/source", "names")
+    called = {q_id(key): label for key, label in zip(graph.entity_keys, graph.entity_labels, strict=True)}
+    assert (called["Q1"], called["Q5"], called["Q7"], called["Q4"]) == ("Universe", "human", "Q7", "Q4")
+    assert dict(zip(graph.relation_keys, graph.relation_labels, strict=True)) == {
+        "wdt:P31": "instance of",
+        "wdt:P99": "wdt:P99",
+    }
+    assert "Wikidata: 1 of 2 relations have a label there." in capsys.readouterr().out
+    with pytest.raises(UserError, match="ends in a P-id of Wikidata"):
+        import_graph("h", FRAME, relations=lambda ids: {})
+
+
+def test_tables_may_be_json_by_key_or_a_list_of_objects(world):
+    Path("texts.json").write_text('{"person 1": {"label": "One", "description": "the first", "wiki": null, "born": 3}}')
+    Path("relations.json").write_text('{"knows": {"label": "is acquainted with"}, "likes": {"label": "is fond of"}}')
+    Path("labels.json").write_text('[{"key": "person 2", "label": "Two"}]')
+    import_graph("g", FRAME, texts="texts.json", labels="labels.json", relations="relations.json")
+    graph = read_graph("data/g/source", "names")
+    called = dict(zip(graph.entity_keys, graph.entity_labels, strict=True))
+    assert (called["person 1"], called["person 2"]) == ("One", "Two")
+    assert set(graph.relation_labels) == {"is acquainted with", "is fond of"}
+    assert "the first" in Path("data/g/source/text.tsv").read_text()
+    for content, said in {"[1, 2]": "holds no table", "{": "is not JSON", "{}": "holds no table"}.items():
+        Path("broken.json").write_text(content)
+        with pytest.raises(UserError, match=said):
+            import_graph("h", FRAME, texts="broken.json")
+
+
+def test_nothing_is_near_a_number(world):
+    rows = [(str(n), "knows", str(n + 1)) for n in range(40)]
+    frame = pd.DataFrame([("Plato", "knows", "Crito"), *rows], columns=["h", "r", "t"])
+    texts = pd.DataFrame([("7", "a"), ("4711", "b"), ("Q17", "c"), ("Platon", "d")], columns=["key", "description"])
+    found = import_graph("g", frame, texts=texts).matched["texts"]
+    assert found.strangers == [("4711", ""), ("Q17", ""), ("Platon", "Plato")]
+    assert [line for line in stage._strangers("texts", found) if "4711" in line] == ["    '4711'"]
