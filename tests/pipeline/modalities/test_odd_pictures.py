@@ -145,7 +145,7 @@ class _One:
 BEHIND = {
     "2 MB of video": lambda: np.random.default_rng(0).bytes(2 << 20),
     "12 MB of video": lambda: np.random.default_rng(0).bytes(12 << 20),
-    "an MP4's header and scans": lambda: b"\x00\x00\x00\x18ftypmp42" + b"\xff\xda" * 5000,
+    "an MP4's header and scans": lambda: b"\x00\x00\x00\x18ftypmp42" + b"\xff\xda\x00\x02" * 5000,
     "a trailer of a telephone": lambda: b"Image_UTC_Data1415926535" + b"SEFH" + bytes(64) + b"SEFT",
     "another photo": lambda: encoded(noise(64, 64), "JPEG"),
     "zeros": lambda: bytes(100_000),
