@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 FILES = ["params.yaml", *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/*/*.yaml"))]
 PARAMS, MINI, DB15K = "params.yaml", "configs/graphs/mini.yaml", "configs/graphs/DB15K.yaml"
 ROTATE, MYGO, MINILM = "configs/models/rotate.yaml", "configs/models/mygo.yaml", "configs/encoders/minilm.yaml"
-PATCHES, BERT, BEIT = (f"configs/encoders/{name}.yaml" for name in ("patches", "bert", "beit"))
+PATCHES, BERT, BEIT, VIT = (f"configs/encoders/{name}.yaml" for name in ("patches", "bert", "beit", "timm_vit"))
 
 
 @pytest.fixture
@@ -96,6 +96,9 @@ def refused(file: str, line: int, *said: str) -> None:
         (MYGO, "  clip: 0.1", "  clip: 0.0", "common.clip cannot be 0.0: input should be greater than 0"),
         (PATCHES, "patch: 8", "patch: 7", "patch cannot be used: patch (7) must divide size (64)"),
         (BERT, "revision: 86b5e0934494bd15c9632b12f734a8a67f723594", "revision: main", "revision cannot be 'main': "),
+        (BERT, "revision: 86b5e0934494bd15c9632b12f734a8a67f723594", "revision: v1.0", "revision cannot be 'v1.0': "),
+        (BERT, "revision: 86b5e0934494bd15c9632b12f734a8a67f723594", "revision: 86b5e093a", "cannot be '86b5e093a': "),
+        (VIT, "revision: ", "revision: main  # ", "revision cannot be 'main': "),
         (BEIT, "sha256:", "sha256: abc", "sha256 cannot be 'abc': "),
         (MINILM, "pooling: mean", "poling: mean", "unknown key 'poling'; did you mean 'pooling'?"),
         (MINILM, "family: language", "family: langage", "family cannot be 'langage': did you mean 'language'?"),
