@@ -1,0 +1,69 @@
+"""Where the MRR of benchmark runs comes from: test queries by what train and the texts say of them.
+
+    python -m benchmarks.groups --graph MKG-Y [--models mosaic complex] [--seed 0]
+
+Reads data/<graph> and the ranks that `python -m benchmarks.run` kept on this machine. A query is in one of three groups
+by train: one of its two entities has no fact there; some relation joins the two, in either direction; neither. And in
+one of three by text: both entities have one beyond their name, one of them, none.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.run import run_folder
+from pipeline import tables
+from pipeline.errors import UserError
+from stages.cli import stage
+
+
+def by_train(triples: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """(n,) words: "unseen", "joined" or "neither", for `triples` (n, 3) and the facts of `train` (m, 3)."""
+    pairs = pd.MultiIndex.from_arrays(np.sort(train[:, [0, 2]], axis=1).T)
+    asked = pd.MultiIndex.from_arrays(np.sort(triples[:, [0, 2]], axis=1).T)
+    unseen = ~np.isin(triples[:, [0, 2]], train[:, [0, 2]]).all(axis=1)
+    return np.select([unseen, asked.isin(pairs)], ["unseen", "joined"], "neither")
+
+
+def by_text(triples: np.ndarray, described: np.ndarray) -> np.ndarray:
+    """(n,) words: "both", "one" or "none" of a query's entities is `described` (k,)."""
+    have = np.isin(triples[:, [0, 2]], described).sum(axis=1)
+    return np.array(["none", "one", "both"])[have]
+
+
+def _ranks(graph: str, model: str, seed: int) -> pd.DataFrame:
+    path = run_folder(graph, model, seed, "clean") / "ranks.parquet"
+    if not path.exists():
+        raise UserError(f"{path} is not there; python -m benchmarks.run makes it.")
+    table = tables.read(path, "ranks").to_pandas()
+    return table[table["split"] == "test"]
+
+
+@stage
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--graph", required=True)
+    parser.add_argument("--models", nargs="+", default=["mosaic", "complex"])
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    folder = Path("data") / options.graph
+    table = tables.read(folder / "graph/triples.parquet", "triples").to_pandas()
+    train = table[table["split"] == "train"][["head", "relation", "tail"]].to_numpy()
+    texts = tables.read(folder / "text.parquet", "text").to_pandas()
+    described = texts.loc[texts["description"].notna(), "entity_id"].to_numpy()
+    found = {}
+    for model in options.models:
+        ranks = _ranks(options.graph, model, options.seed)
+        triples, reciprocal = ranks[["head", "relation", "tail"]].to_numpy(), 1 / ranks["realistic"].to_numpy()
+        for group in (by_train(triples, train), by_text(triples, described), np.full(len(triples), "all")):
+            means = pd.Series(100 * reciprocal).groupby(group).agg(["mean", "size"])
+            for name, (mean, size) in means.iterrows():
+                found.setdefault(name, {"queries": int(size)})[model] = round(mean, 2)
+    print(f"Test MRR on {options.graph}, seed {options.seed}, in percent:")
+    print(pd.DataFrame(found).T.astype({"queries": int}).to_string())
+
+
+if __name__ == "__main__":
+    main()
