@@ -49,6 +49,17 @@ def entity_vectors(run: Run, count: int) -> dict[str, np.ndarray]:
         return {name: _array(one) for name, one in _entities(run) if one.dim() == 2 and len(one) == count}
 
 
+def compared(run: Run, count: int) -> np.ndarray | None:
+    """(count, D) the vectors by which the run tells entities apart: the joint ones, else those of the structure, else
+    the first there are; None if it has none. What else it has of its entities is not computed for that.
+    """
+    for name, one in _prepared(run):
+        if name == JOINT and one.dim() == 2 and len(one) == count:
+            return one.detach().float().cpu().numpy()
+    found = entity_vectors(run, count)
+    return found.get(STRUCTURE, next(iter(found.values()), None))
+
+
 def _entities(run: Run) -> Iterator[tuple[str, Tensor]]:
     table = getattr(run.model, "entity", None)
     if isinstance(table, Tensor):
@@ -60,6 +71,11 @@ def _entities(run: Run) -> Iterator[tuple[str, Tensor]]:
     for name, part in _scorers(run.model):
         if isinstance(part.entity, Tensor):
             yield name, part.entity
+    yield from _prepared(run)
+
+
+def _prepared(run: Run) -> Iterator[tuple[str, Tensor]]:
+    """What a scorer holds of all entities already."""
     prepared = getattr(run.score, "prepared", None)
     if isinstance(prepared, Tensor) and prepared.dim() == 2:
         yield JOINT, prepared

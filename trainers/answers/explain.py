@@ -20,7 +20,7 @@ from pipeline.graph.vocabulary import SPLITS
 from trainers.about import about_model
 from trainers.answers.ask import World, graph_of, world_of
 from trainers.answers.calibration import log_shares, read_calibration
-from trainers.answers.embeddings import entity_vectors
+from trainers.answers.embeddings import compared
 from trainers.parts.mosaic.explain import Words, reasons
 from trainers.parts.replace_modality import replace_modality
 from trainers.training import data
@@ -212,18 +212,19 @@ def _counted(run: Run, fact: _Fact, key: list[str]) -> tuple[_Shares, _Attended]
     """How much each part counts, and each token, by what the model says that there is to see in it."""
     model: Any = run.model
     shows = about_model(run.about["model"]).explains
-    ends = dict.fromkeys((fact.head, fact.tail))
+    ends = list(dict.fromkeys((fact.head, fact.tail)))
     if shows == "gates":
         return _of_experts(model, fact, key), {}
     if shows == "attention":
-        attention, part = model.attention().cpu().numpy(), np.array(_places(model))
-        shares = {key[one]: {name: float(attention[one, part == name].sum()) for name in dict.fromkeys(part.tolist())}
+        part = np.array(_places(model))
+        attention = dict(zip(ends, model.attention(torch.tensor(ends)).cpu().numpy(), strict=True))
+        shares = {key[one]: {name: float(attention[one][part == name].sum()) for name in dict.fromkeys(part.tolist())}
                   for one in ends}  # fmt: skip
         return shares, {key[one]: _attended(attention[one], part, list(model.tokens)) for one in ends}
     if shows == "modality_weights":
-        weights = model.modality_weights()
-        return {key[one]: {name: float(weight) for name, weight in zip(PARTS, weights[one], strict=True)}
-                for one in ends}, {}  # fmt: skip
+        weights = zip(ends, model.modality_weights(torch.tensor(ends)), strict=True)
+        return {key[one]: {name: float(weight) for name, weight in zip(PARTS, row, strict=True)}
+                for one, row in weights}, {}  # fmt: skip
     return {}, {}
 
 
@@ -259,22 +260,24 @@ def _attended(attention: np.ndarray, part: np.ndarray, modalities: list[str]) ->
 # ----------------------------------------------------------------------------------------- facts that speak for it
 def _supports(run: Run, world: World, fact: _Fact) -> list[Support]:
     """Train facts (like, relation, tail) and (head, relation, like), the most alike of each."""
-    vectors = entity_vectors(run, len(world.entities.key))
-    vector = vectors.get("joint", vectors.get("structure", next(iter(vectors.values()), None)))
+    vector = compared(run, len(world.entities.key))
     if vector is None:
         return []
-    unit = vector / np.maximum(np.linalg.norm(vector, axis=1, keepdims=True), 1e-12)
     label, named = world.entities.label, world.relations.label[fact.relation]
     found = []
     for side, shared, own in (("head", fact.tail, fact.head), ("tail", fact.head, fact.tail)):
         _, others = world.facts["train"].answers(torch.tensor([shared]), torch.tensor([fact.relation]), side)
         others = others[others != own]
-        likeness = unit[others.numpy()] @ unit[own]
+        likeness = _unit(vector[others.numpy()]) @ _unit(vector[[own]])[0]
         for at in np.argsort(-likeness, kind="stable")[:_FACTS]:
             other = label[int(others[at])]
             ends = (other, label[fact.tail]) if side == "head" else (label[fact.head], other)
             found.append(Support(ends[0], named, ends[1], float(likeness[at])))
     return sorted(found, key=lambda one: -one.likeness)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def _reasons(model: Any, fact: _Fact, world: World) -> list[str]:

@@ -213,10 +213,10 @@ class AdaMF(ScoringModel):
         return present if entity is None else present[entity]
 
     @torch.inference_mode()
-    def modality_weights(self) -> Tensor:
-        """(E, 3) float32: how much structure, image and text count for each entity; a modality not used has 0."""
-        blocks = torch.arange(self.entities, device=self.relation.device).split(BLOCK)
-        weights = torch.cat([self.fuse(block).weights for block in blocks])
+    def modality_weights(self, entity: Tensor | None = None) -> Tensor:
+        """(n, 3) float32: how much structure, image and text count for each `entity` (n,) or for all; 0 if not used."""
+        wanted = torch.arange(self.entities) if entity is None else entity
+        weights = torch.cat([self.fuse(block).weights for block in wanted.to(self.relation.device).split(BLOCK)])
         out = weights.new_zeros(len(weights), 3)
         for index, name in enumerate(self.names):
             out[:, ("structure", "image", "text").index(name)] = weights[:, index]

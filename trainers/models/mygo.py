@@ -384,13 +384,13 @@ class MyGO(ScoringModel):
         return torch.cat([self.embed(vectors, rows) for rows in every.split(block)])
 
     @torch.inference_mode()
-    def attention(self) -> Tensor:
-        """How [ENT] attends to its sequence, mean over heads: (E, T); T: [ENT], structure, image tokens, text tokens.
+    def attention(self, rows: Tensor | None = None) -> Tensor:
+        """How [ENT] attends to its sequence, mean over heads: (n, T); T: [ENT], structure, image tokens, text tokens.
 
-        Rows sum to 1; a place without a token has 0.
+        Of the entities `rows` (n,), or of all. Rows sum to 1; a place without a token has 0.
         """
         with evaluating(self):
-            segments, direction = self.segments(self.token_vectors(), None), self.key_directions()
+            segments, direction = self.segments(self.token_vectors(), rows), self.key_directions()
             values = [segment.values() for segment in segments]
             return plain_weights(segments, values, direction, direction @ self.biases().T).mean(1)
 

@@ -81,15 +81,24 @@ def test_two_entities_of_one_label_are_told_apart(runs, model):
     assert any(line.startswith("Mercury: ") for line in other.lines()), "no key where the labels differ"
 
 
-def test_attention_is_computed_once(runs, monkeypatch):
-    """It is of all entities: on a large graph it is what an explanation takes its time for."""
+def test_attention_is_computed_once_and_of_the_two_entities_alone(runs, monkeypatch):
+    """Of all entities of a large graph it is what an explanation would take its time for."""
     model = runs["mygo"].model
     calls, real = [], model.attention
-    monkeypatch.setattr(model, "attention", lambda: calls.append(1) or real())
+    monkeypatch.setattr(model, "attention", lambda rows: calls.append(rows.tolist()) or real(rows))
     found = runs["mygo"].explain("e3", "genre", "e8")
     assert found.weights
     assert found.tokens
-    assert len(calls) == 1
+    assert calls == [[3, 8]]
+
+
+def test_weights_of_the_two_entities_are_those_among_all(runs):
+    model, ends = runs["adamf_mat"].model, [8, 3]
+    assert torch.equal(model.modality_weights(torch.tensor(ends)), model.modality_weights()[ends])
+    shown = runs["adamf_mat"].explain("e8", "genre", "e3").weights
+    assert [list(parts.values()) for parts in shown.values()] == model.modality_weights()[ends].tolist()
+    attention = runs["mygo"].model.attention()
+    assert torch.allclose(runs["mygo"].model.attention(torch.tensor(ends)), attention[ends], atol=1e-6)
 
 
 def test_mosaic_names_its_evidence(runs):
