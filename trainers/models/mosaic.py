@@ -280,7 +280,7 @@ def _columns(evidence: Evidence, each: Callable, known: Tensor, relation: Tensor
     """All columns (B, E) that the fusion weighs: the scorers, then the evidence."""
     yield from each(known, relation)
     for column in evidence.columns(known.cpu().numpy(), relation.cpu().numpy()):
-        yield torch.from_numpy(np.ascontiguousarray(column, dtype=np.float32)).to(known.device)
+        yield torch.from_numpy(np.require(column, np.float32, ["C", "W"])).to(known.device)
 
 
 def _product(x: Tensor, r: Tensor) -> Tensor:
