@@ -162,6 +162,17 @@ def test_what_breaks_off_is_asked_again(page, tmp_path):
     assert "model.safetensors" in same_files(found, tmp_path / "pages/org/model")
 
 
+def test_a_tensor_that_breaks_off_is_asked_again(page, tmp_path):
+    """The client asks for files again by itself, but not for a part of one."""
+    server = page(bert)
+    used = np.array([5, 7], dtype=np.int32)
+    server.cut = max(path.stat().st_size for path in (tmp_path / "pages/org/model").glob("*.[jt]*"))
+    found = hub.locate("org/model", COMMIT, language.EMBEDDINGS)
+    assert server.cut is None
+    expected = language.embedding_rows(tmp_path / "pages/org/model", used)
+    np.testing.assert_array_equal(language.embedding_rows(found, used), expected)
+
+
 @pytest.mark.parametrize(
     ("make", "lost"),
     [
