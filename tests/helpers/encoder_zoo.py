@@ -209,3 +209,34 @@ def git(folder: Path) -> Path:
     )  # fmt: skip
     GitForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+def llava(folder: Path) -> Path:
+    """A small LLaVA, which is asked about a picture, in the layout of its pages."""
+    from transformers import (
+        AutoTokenizer,
+        CLIPImageProcessor,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    for path in byte_pairs(folder, "llama").glob("model*"):
+        path.unlink()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    tokenizer.pad_token = "<pad>"
+    cutter = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    LlavaProcessor(
+        cutter, tokenizer, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1
+    ).save_pretrained(folder)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    seen = {"model_type": "clip_vision_model", **size, "image_size": 32, "patch_size": 8, "projection_dim": 32}
+    read = {"model_type": "llama", **size, "vocab_size": len(tokenizer), "pad_token_id": 1, "initializer_range": 1.0}
+    torch.manual_seed(0)
+    config = LlavaConfig(
+        vision_config=seen, text_config=read, image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=16,
+    )  # fmt: skip
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    return folder

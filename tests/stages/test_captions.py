@@ -50,6 +50,21 @@ def test_a_caption_is_of_its_picture_and_the_prompt_alone(git):
     assert not words(asked.encode(items[:1]))[0].startswith("word1 word2"), "the prompt is no part of what is said"
 
 
+def test_a_model_that_talks_is_asked_about_its_picture(tmp_path):
+    folder = zoo.llava(tmp_path / "llava")
+    made, other = captions_of(folder, prompt="what is shown"), captions_of(folder, prompt="who")
+    items = made.prepare([zoo.picture(n) for n in range(2)])
+    said = words(made.encode(items))
+    assert said[0] != said[1]
+    assert not any("shown" in one or "<image>" in one for one in said)
+    assert words(other.encode(items)) != said
+    marked = captions_of(folder, prompt="<image>\nwhat is shown")
+    assert words(marked.encode(items)) == said, "a prompt may hold the mark of the picture"
+    twice = captions_of(folder, prompt="<image> <image> what")
+    with pytest.raises(UserError, match="says nothing about a picture with this prompt"):
+        twice.encode(items[:1])
+
+
 def test_what_is_no_image_to_text_model_is_a_sentence(tmp_path):
     made = captions_of(zoo.bert(tmp_path / "bert"))
     with pytest.raises(UserError, match=r"cuts pictures|image-to-text model") as error:
