@@ -10,27 +10,27 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import hashlib, sys
 from pathlib import Path
-import pandas as pd
 from pipeline import tables
 from pipeline.graph.audit import audit
 from pipeline.graph.formats import read_graph
 from pipeline.graph.graph import write_graph
 from pipeline.graph.matching import Names, match_files
 from pipeline.graph.splits import choose
-from pipeline.importing.graph import import_graph
 from pipeline.modalities import texts
 from pipeline.modalities.drawings import draw
 
 people = [f"person {n}" for n in range(60)]
 rows = [(one, ("knows", "likes")[n % 2], people[(n * 7 + 1) % 60]) for n, one in enumerate(people)]
-described = pd.DataFrame([(one, f"the {one} of words") for one in people[::2]], columns=["key", "description"])
-Path("configs/graphs").mkdir(parents=True)
-import_graph("g", pd.DataFrame(rows, columns=["h", "r", "t"]), texts=described)
-read = read_graph(Path("data/g/source"), "names")
+source = Path("source")
+source.mkdir()
+(source / "triples.tsv").write_text("".join("\\t".join(row) + "\\n" for row in rows))
+texts_of = "".join(f"{one}\\t{one.title()}\\tthe {one} of words\\n" for one in people[::2])
+(source / "text.tsv").write_text("key\\tlabel\\tdescription\\n" + texts_of)
+read = read_graph(source, "names")
 used, done = choose(read.splits, "clean", dev_share=0.1, seed=0)
 write_graph(Path("graph"), read.with_splits(used), {})
 tables.write_json(Path("graph/audit.json"), audit(read, used, done, "clean"))
-found, _ = texts.by_table(read.entity_keys, Path("data/g/source"))
+found, _ = texts.by_table(read.entity_keys, source)
 columns, _ = texts.rows(read.entity_keys, found, fields=["label", "description"], separator=": ", fallback="none")
 tables.write(Path("text.parquet"), "text", columns, {})
 files = [f"{one.replace(' ', '_')}/{n}.jpg" for one in people for n in (10, 9)]
