@@ -8,7 +8,7 @@ likeness) is chosen on one half of the entities held out; the table is of the ot
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline import tables
 from pipeline.errors import UserError
+from pipeline.modalities import MODALITIES, used
 from stages.studies import baselines, figures
 from stages.studies.protocols import Subject
 from stages.studies.runs import WORK, Bench, alone
@@ -40,7 +41,8 @@ PROTOCOL = (
     "numbered anew. The trained model then gets their texts and pictures through its projections, and in place of the "
     "structure's vector a stand-in. Ranked are the facts, of all splits, that join one of them with an entity that was "
     "trained on, in both directions, over all entities, all known facts filtered. Stand-in and sharpness are chosen "
-    "on one half of the entities held out, the table is of the other."
+    "on one half of the entities held out, the table is of the other. Pictures drawn from the graph's own facts, which "
+    "would show what is asked, are left out."
 )
 
 
@@ -57,6 +59,7 @@ class Answered:
 
 def run(subject: Subject, bench: Bench, folder: Path) -> None:
     """Train without the entities held out, ask about them, and write table, figure and words."""
+    subject = _without_drawings(subject, bench)
     found = [list(_of_seed(subject, bench, seed)) for seed in bench.seeds]
     rows = list(_rows(found))
     plot = {
@@ -71,6 +74,19 @@ def run(subject: Subject, bench: Bench, folder: Path) -> None:
     for row in rows:
         if row["direction"] == "both":
             log.info("%s: MRR %.4f, Hits@10 %.4f", row["scores"], row["mrr"], row["hits_at_10"])
+
+
+def _without_drawings(subject: Subject, bench: Bench) -> Subject:
+    """The subject without the modalities that code has drawn from the facts, of which those held out are some."""
+    folder = bench.root / "data" / subject.graph
+    drawn = {name for name, one in MODALITIES.items() if one.drawn and one.called(folder) == one.drawn}
+    left = tuple(name for name in subject.settings.modalities if name not in drawn)
+    if len(left) == len(subject.settings.modalities):
+        return subject
+    if not used(left):
+        raise UserError(f"{subject.model} reads nothing of an entity of {subject.graph} but drawings of its facts.")
+    settings = replace(subject.settings, modalities=left)
+    return replace(subject, settings=settings, data=lambda: bench.data(settings))
 
 
 def _of_seed(subject: Subject, bench: Bench, seed: int) -> Iterator[Answered]:

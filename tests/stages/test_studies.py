@@ -466,3 +466,11 @@ def test_nearest_facts_sum_over_the_facts_what_both_of_their_ends_are_like():
     assert baselines.popularity(train, 6, 2)(torch.tensor([0]), torch.tensor([0]), "tail").tolist() == [
         [0, 2, 0, 1, 0, 0]
     ]
+
+
+def test_drawings_of_the_facts_that_are_asked_are_no_pictures_of_an_unseen_entity(workplace):
+    subject, bench = subject_of("adamf_mat")
+    assert unseen._without_drawings(subject, bench) is subject
+    path = workplace / "data/tiny/images/part-00000.parquet"
+    tables.write(path, "images", tables.read(path, "images"), {"source": "drawings"})
+    assert unseen._without_drawings(subject, bench).settings.modalities == ("structure", "text")
