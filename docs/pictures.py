@@ -68,7 +68,8 @@ VIEWS = {
     "--keep 'Experiment|Created|runs/mini/rotate/metrics.json:mrr|params.yaml:seed'",
 }
 
-QUESTION = {"entity": "Red Hot Chili Peppers", "relation": "band member", "k": 4}
+LOWEST = "Math.max(...[...document.querySelectorAll('body *')].map(one => one.getBoundingClientRect().bottom)) + 9"
+QUESTION = {"entity": "Red Hot Chili Peppers", "relation": "band member", "k": 3}
 
 
 def diagram(source: str) -> Path:
@@ -111,12 +112,12 @@ def views() -> None:
     wide = {**os.environ, "COLUMNS": "120"}
     for name, command in VIEWS.items():
         said = subprocess.run(shlex.split(command), check=True, capture_output=True, text=True, env=wide).stdout
-        (IMAGES / f"{name}.svg").write_text(terminal(f"$ {command}\n{said}"), encoding="utf-8")
+        (IMAGES / f"{name}.svg").write_text(terminal(said), encoding="utf-8")
         print(IMAGES / f"{name}.svg")
     subprocess.run(["dvc", "plots", "show", "-q"], check=True)
     with tempfile.TemporaryDirectory() as folder, _browser(Path(folder)) as tab:
         tab.open(Path("dvc_plots/index.html").absolute().as_uri(), 900, "light")
-        _shoot(tab, "dvc-plots-show", 900, "document.documentElement.scrollHeight")
+        _shoot(tab, "dvc-plots-show", 900, LOWEST)
 
 
 def pages() -> None:

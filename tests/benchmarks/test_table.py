@@ -94,3 +94,21 @@ def test_a_shorter_schedule_changes_its_keys_and_no_other():
     assert dataclasses.replace(fast, epochs=papers.epochs, learning_rate=papers.learning_rate) == papers
     with pytest.raises(UserError, match=r"fast\.yaml has no schedule of rotate on mini"):
         run.settings_of(params, "mini", "rotate", 0, "fast")
+
+
+def test_the_readme_says_what_was_measured_and_of_the_rest_that_it_was_not(kept):
+    found = tables.read_json(result_path("MKG-Y", "complex", 0, "clean"))
+    for graph in ("MKG-Y", "DB15K"):
+        found |= {"graph": graph, "seconds": 180.0, "device": "x86_64 CPU, 1 threads"}
+        tables.write_json(result_path(graph, "complex", 0, "clean"), found)
+    data = {"entities": 12842, "with_text": 12652, "with_picture": 0, "encode_seconds": [126.0, 0.0],
+            "bytes": {"raw": 7 << 20, "images": 1, "encoded": 33 << 20}}  # fmt: skip
+    tables.write_json(run.RESULTS / "DB15K/data.json", data)
+    said = table.summary()
+    assert "**DB15K in short**: 7.0 MiB of sources to download, 2 minutes to encode 12,652 texts into 33 MiB" in said
+    assert "after 3 minutes of training (x86_64 CPU, 1 thread)" in said
+    assert "| ComplEx | 3 (1 thread) | – not measured |" in said
+    (others,) = (line for line in said.splitlines() if line.startswith("| AdaMF, AdaMF-MAT, CP"))
+    assert set(others.split(" | ")[1:]) == {"– not measured", "– not measured |"}
+    assert "| DB15K | 257 (1 min) | 13,356 (45 min) |" in said
+    assert "1 threads" not in said

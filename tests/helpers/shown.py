@@ -19,7 +19,8 @@ def shown(path: Path) -> list[str]:
     text = path.read_text(encoding="utf-8")
     blocks = [*FENCED.findall(text), *INDENTED.findall(text)]
     found = [one for block in blocks for one in IN_BLOCK.findall(block.replace("\\\n", " "))] + INLINE.findall(text)
-    return [re.sub(r"\s*\n\s*", " ", re.sub(r"\s+#\s.*", "", one)).strip() for one in found]
+    lines = [re.sub(r"\s*\n\s*", " ", re.sub(r"\s+#\s.*", "", one)).strip() for one in found]
+    return [command for line in lines for command in line.split(" && ")]
 
 
 def examples(path: Path) -> list[str]:

@@ -62,6 +62,17 @@ def test_nothing_overflows_nothing_complains_and_nothing_is_asked_of_the_network
     assert tab.requests() == []
 
 
+def test_letters_in_figures_can_be_read_on_a_phone_and_are_no_larger_than_the_page_on_a_screen(tab, address):
+    letters = """[...document.querySelectorAll("figure svg text")].filter(one => one.textContent.trim()).map(one => {
+      const m = one.getScreenCTM();
+      return parseFloat(getComputedStyle(one).fontSize) * Math.hypot(m.a, m.b);
+    }).filter(size => size > 0)"""
+    tab.open(address, 390, "light")
+    assert min(tab.evaluate(letters)) >= 11
+    tab.open(address, 1400, "light")
+    assert max(tab.evaluate(letters)) <= 17
+
+
 def test_the_browser_checks_can_fail(tab, tmp_path):
     """A page that does all that the report must not do is caught at each of it."""
     bad = tmp_path / "bad.html"
