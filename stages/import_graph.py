@@ -56,11 +56,12 @@ def main() -> None:
 def _public(args: argparse.Namespace, named: dict, guess: Guess) -> tuple[dict, Guess]:
     """The files of a public graph, where nothing else is said."""
     args.name = args.name or args.from_public
-    found = public(args.from_public, WORK / "public", **_fetching())
+    given = [one for one, value in named.items() if value is not None]  # and need not be fetched
+    found = public(args.from_public, WORK / "public", without=given, **_fetching())
     print(f"{args.from_public}: {PUBLIC[args.from_public].source}")
     own = {one: [path] if one in ("triples", "valid", "test") else path for one, path in found.items()}
     about = PUBLIC[args.from_public]
-    if about.label_before:
+    if about.label_before and "texts" in found:
         own["labels"] = labels_in(found["texts"], about.label_before)
     guess = guess if guess != FIND_OUT or args.triples else about.guess  # of the user's own files nothing is known
     return {one: own.get(one) if given is None else given for one, given in named.items()}, guess
@@ -151,11 +152,13 @@ def _warnings(audit: dict) -> list[str]:
     """What the audit finds fault with, a sentence each."""
     was = audit["released"]
     said = [
-        f"{counted(number, 'row')} of {key.replace('_in_', ' stand in ')}"
+        f"{counted(number, 'row')} of {key.replace('_in_', ' stands in ' if number == 1 else ' stand in ')}"
         for key, number in was["overlaps"].items() if number
     ]  # fmt: skip
     said += [
-        f"{counted(number, 'row')} of {split} repeat another" for split, number in was["duplicates"].items() if number
+        f"{counted(number, 'row')} of {split} {'repeats' if number == 1 else 'repeat'} another"
+        for split, number in was["duplicates"].items()
+        if number
     ]
     unseen = was["unseen"]
     said += [f"{counted(unseen['entities'], 'entity', 'entities')} in no triple of train"] if unseen["entities"] else []

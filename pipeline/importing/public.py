@@ -4,6 +4,7 @@ A checksum stands where the whole file could be read when the table was written;
 download and demanded ever after. What is fetched keeps its own licence: see the repository in the address.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -84,8 +85,10 @@ PUBLIC = {
 }  # fmt: skip
 
 
-def public(name: str, into: Path, *, mirror: str | None = None, retry: RetryPolicy | None = None) -> dict[str, Path]:
-    """The files of the public graph `name`, fetched below `into`, by what they are of.
+def public(
+    name: str, into: Path, *, without: Collection[str] = (), mirror: str | None = None, retry: RetryPolicy | None = None
+) -> dict[str, Path]:
+    """The files of the public graph `name` but those of `without`, fetched below `into`, by what they are of.
 
     Raises UserError if there is no such graph, or a file cannot be had or has another checksum.
     """
@@ -98,6 +101,7 @@ def public(name: str, into: Path, *, mirror: str | None = None, retry: RetryPoli
             record=into / name / "checksums.json", retry=retry,
         ).path
         for kind, address in known.files.items()
+        if kind not in without
     }  # fmt: skip
 
 

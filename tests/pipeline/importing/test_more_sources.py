@@ -100,6 +100,7 @@ def test_a_public_graph_is_fetched_by_its_word_and_checked(world):
     import_graph("y", found["triples"])  # names in brackets that are no IRIs, as YAGO has them
     assert read_graph("data/y/source", "names").entity_keys[0] == "person_0"
     assert found["triples"].read_bytes() == place.read_bytes()
+    assert public("YAGO15K", Path("elsewhere"), without=["triples"], mirror=str(world / "none")) == {}
     other = world / "mirror" / PUBLIC["KVC16K"].files["triples"].removeprefix("https://")
     other.parent.mkdir(parents=True)
     other.write_text("not what it was\n")
