@@ -45,7 +45,8 @@ def main() -> None:
     if args.tokens < 0:
         raise UserError(f"--tokens {args.tokens} is no number of tokens: 0 (none) or more.")
     named |= {one: _located(args.name, named[one]) for one in ("triples", "valid", "test")}
-    named |= {one: partial(_of_wikidata, args.name) for one in ("labels", "relations") if named[one] == "wikidata"}
+    asked = [one for one in ("labels", "relations") if isinstance(named[one], str) and named[one] == "wikidata"]
+    named |= {one: partial(_of_wikidata, args.name) for one in asked}
     imported = import_graph(
         args.name, named.pop("triples"), **named, pictures=args.pictures, features=args.features, order=args.order,
         modality=args.modality, tokens=args.tokens, guess=guess, replace=args.replace,

@@ -110,6 +110,18 @@ def test_a_public_graph_is_fetched_by_its_word_and_checked(world):
         public("WN18", Path("data/.work"))
 
 
+def test_a_public_graph_whose_texts_begin_with_the_name_has_these_as_labels(world, monkeypatch, capsys):
+    Path("facts.tsv").write_text(LINES)
+    Path("texts.txt").write_text("".join(f"{one}\tMx {one[7:]}, somebody\n" for one in PEOPLE))
+    files = {"triples": Path("facts.tsv"), "texts": Path("texts.txt")}
+    monkeypatch.setattr(stage, "public", lambda *_, without, **__: {k: v for k, v in files.items() if k not in without})
+    monkeypatch.setattr(stage, "load_params", lambda: load_params(ROOT / "params.yaml"))
+    monkeypatch.setattr("sys.argv", ["import_graph", "--from", "WN18RR"])
+    stage.main()
+    assert read_graph("data/WN18RR/source", "names").entity_labels[0] == "Mx 0"
+    assert "entities with texts" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"], ids=ascii)
 def test_only_the_end_of_a_line_ends_a_label(world, mark):
     """Python's splitlines would end it at each of these."""
