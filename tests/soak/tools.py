@@ -22,7 +22,8 @@ MAKE = ("make", "repro", "VENV=")
 PASSING = {"seconds", "total_seconds", "peak_memory_bytes", "triples_per_second", "found", "encoded", "distinct"}
 # What `make repro` builds, and what is kept between two of them.
 OUTPUTS = ("data/mini/raw", "data/mini/graph", "data/mini/web", "data/mini/images", "data/mini/encoded",
-           "data/mini/text.parquet", "data/mini/text.json", "data/mini/images.json", "runs", "reports")  # fmt: skip
+           "data/mini/captions.parquet", "data/mini/text.parquet", "data/mini/text.json", "data/mini/images.json",
+           "runs", "reports")  # fmt: skip
 KEPT = ("data/.store", "data/.work", "data/.checked", "data/.code", "data/.shown", "data/params.checked",
         "data/mini/watched", "data/mini/encode_text.json", "data/mini/encode_images.json", "dvc.lock", ".dvc/cache",
         ".dvc/tmp")  # fmt: skip
