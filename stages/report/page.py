@@ -189,7 +189,9 @@ def _curves(graph: str, runs: Sequence[Run]) -> list[Curve]:
             terms = {"loss": terms["loss"]}  # its only term is the whole
         label = report.display(run.model)
         first, last = (float(terms["loss"][at]) for at in (0, -1))
-        told = f"Loss of {label} on {graph}: from {first:.3g} in the first epoch to {last:.3g} in the last."
+        told = f"Loss of {label} on {graph}: from {first:.3g} in the first epoch to {last:.3g} in the last"
+        parts = [f"{one} {all_[0]:.3g} to {all_[-1]:.3g}" for one, all_ in terms.items() if one != "loss"]
+        told += f"; of its terms {', '.join(parts).replace('_', ' ')}." if parts else "."
         svg = figures.loss_curves(f"Loss of {label}", place, run.history["epoch"], terms, told)
         explained = [(one.replace("_", " "), words.LOSSES[one]) for one in terms if one in words.LOSSES]
         drawn.append(Curve(Markup(svg), run.model, explained if len(terms) > 1 else []))
@@ -204,7 +206,16 @@ def _reliability(graph: str, runs: Sequence[Run]) -> str:
         for place, run in enumerate(runs) if run.completed
     ]  # fmt: skip
     drawn = [one for one in drawn if one["bins"]]
-    return figures.reliability(drawn, f"reliability of probabilities on {graph}") if drawn else ""
+    told = f"How sure the models were of their answers on {graph}, and how often right: "
+    told += "; ".join(f"{one['label']} {_off(one['bins'])}" for one in drawn)
+    return figures.reliability(drawn, f"{told}.") if drawn else ""
+
+
+def _off(bins: Sequence[Mapping]) -> str:
+    """How sure a model was, and how often right, over the queries of all bins."""
+    number = sum(one["queries"] for one in bins)
+    sure, right = (sum(one[key] * one["queries"] for one in bins) / number for key in ("probability", "share_right"))
+    return f"{100 * sure:.0f} % sure on the average and {100 * right:.0f} % right"
 
 
 def _looked(column: str) -> bool:
