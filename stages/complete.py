@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from pipeline import tables
-from pipeline.errors import UserError
+from pipeline.errors import UserError, counted
 from pipeline.graph.filter_index import FilterIndex
 from stages.cli import arguments, stage
 from stages.params import load_params
@@ -40,7 +40,7 @@ def calibrated(run: runs.Run, triples: data.Data, learnt: FilterIndex, memory: i
         return {}
     found = {side: calibrate(run.score, triples.dev, learnt, side, memory_bytes=memory) for side in SIDES}
     if not all(found.values()):
-        log.warning("%s has %d facts of dev, too few for probabilities.", triples.name, len(triples.dev))
+        log.warning("%s has %s of dev, too few for probabilities.", triples.name, counted(len(triples.dev), "fact"))
     return {side: one for side, one in found.items() if one}
 
 

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from pipeline.download import sources
+from pipeline.errors import counted
 from pipeline.retry import RetryPolicy
 from stages.cli import arguments, stage
 from stages.params import load_params
@@ -21,7 +22,7 @@ def main() -> None:
     raw = Path("data") / name / "raw"
     if settings.folder is not None:
         copied = sources.copy_folder(settings.folder, raw)
-        log.info("%s: %d files copied from %s", name, copied, settings.folder)
+        log.info("%s: %s copied from %s", name, counted(copied, "file"), settings.folder)
     for file, pinned in Bar(settings.files.items(), unit=" files", desc=f"download {name}"):
         fetched = sources.fetch(
             pinned.address, pinned.sha256, raw / file, work=Path("data/.work/download"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from pipeline import tables
-from pipeline.errors import NO_JSON, UserError
+from pipeline.errors import NO_JSON, UserError, counted
 from stages.cli import arguments, stage
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def unlock(folder: Path) -> int:
         gone = _count(locks) - _count(kept)
         if gone:
             tables.write_text(path, json.dumps(kept))
-            log.info("%d locks of a dvc that was killed are removed.", gone)
+            log.info("%s of a dvc that was killed removed.", counted(gone, "lock"))
         return gone
 
 

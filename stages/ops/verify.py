@@ -15,7 +15,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from tqdm import tqdm
 
-from pipeline.errors import NO_JSON, UserError
+from pipeline.errors import NO_JSON, UserError, counted
 from stages.cli import arguments, stage
 from stages.ops.share import dvc_config
 
@@ -40,9 +40,12 @@ def main() -> None:
     for path in changed:
         log.warning("changed: %s is not what dvc.lock says", path)
         os.utime(path)  # what DVC remembers of it counts no longer
-    log.info("%d files in the cache, %d damaged; %d outputs changed", len(files), len(damaged), len(changed))
+    kept, others = counted(len(files), "file"), counted(len(changed), "output")
+    log.info("%s in the cache, %d damaged; %s changed", kept, len(damaged), others)
     if damaged or changed:
-        raise UserError(f"{len(damaged) + len(changed)} files were damaged or changed; `make repro` builds them again.")
+        raise UserError(
+            f"{counted(len(damaged) + len(changed), 'file')} damaged or changed; `make repro` builds what is missing."
+        )
 
 
 def _sound(path: Path) -> bool:
