@@ -238,7 +238,7 @@ def _asked(
             "keys and labels instead."
         )
     labels = ask(wanted)
-    found = {key: labels[one] for key, one in ids.items() if one in labels}
+    found = {key: labels[one] for key, one in ids.items() if one is not None and one in labels}
     return found, [f"Wikidata: {len(labels):,} of {len(wanted):,} {what} have a label there."]
 
 

@@ -98,7 +98,8 @@ class Bench:
         before, after = (one(given) if one else given for one in (change, asked))
         score = run.score
         if change != asked:
-            model: Any = replace_modality(run.model, before, after, *about_model(self.model).reads).eval()
+            (reads,) = about_model(self.model).reads  # the studies that ask otherwise are of such models
+            model: Any = replace_modality(run.model, before, after, reads).eval()
             score = model.scorer()
         found = ranking.rank(
             score,

@@ -69,7 +69,9 @@ def renumbered(data: Data, place: Tensor) -> Data:
     splits = {split: getattr(data, split).clone() for split in SPLITS}
     for rows in splits.values():
         rows[:, [0, 2]] = place[rows[:, [0, 2]]]
-    kinds = {kind: {name: moved(one) for name, one in getattr(data, kind).items()} for kind in ("features", "tokens")}
+    kinds: dict[str, Any] = {
+        kind: {name: moved(one) for name, one in getattr(data, kind).items()} for kind in ("features", "tokens")
+    }
     return replace(data, **splits, **kinds)
 
 
@@ -77,7 +79,7 @@ def _first(data: Data, entities: int) -> Data:
     """What is left of the graph with its first entities alone."""
     splits = {split: getattr(data, split) for split in SPLITS}
     splits = {split: rows[(rows[:, [0, 2]] < entities).all(1)] for split, rows in splits.items()}
-    kinds = {
+    kinds: dict[str, Any] = {
         kind: {name: keep(one, one.entity < entities) for name, one in getattr(data, kind).items()}
         for kind in ("features", "tokens")
     }
