@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,15 +122,16 @@ def reproducible(on_gpu: bool) -> Iterator[None]:
     Otherwise several threads add to it as they come, and the same seed gives other last digits from run to run.
     """
     kept = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    debugging: Any = torch.utils.deterministic  # a property of a module, which types do not know
+    filled = debugging.fill_uninitialized_memory
     if not on_gpu:
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # a check for debugging, which costs a pass each
+        debugging.fill_uninitialized_memory = False  # a check for debugging, which costs a pass each
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(kept[0], warn_only=kept[1])
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        debugging.fill_uninitialized_memory = filled
 
 
 @contextmanager
