@@ -200,7 +200,7 @@ def _curves(graph: str, runs: Sequence[Run]) -> list[Curve]:
 
 def _reliability(graph: str, runs: Sequence[Run]) -> str:
     """The reliability of all models' probabilities in one figure, if there are such."""
-    drawn = [
+    drawn: list[dict[str, Any]] = [
         {"label": report.display(run.model), "model": run.model, "place": place,
          "bins": [one for side in run.completed["calibrated_on_dev"].values() for one in side["reliability"]]}
         for place, run in enumerate(runs) if run.completed
