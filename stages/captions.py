@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from pipeline import tables
+from pipeline.versions import code_version
 from stages.cli import arguments, stage
 from stages.params import load_params
 
@@ -26,7 +27,8 @@ def main() -> None:
             captioning.make(params, graph, inputs, out)
             return
         log.warning("%s: no entity has a picture to put into words; there are no captions", graph)
-    tables.write(out, "captions", {name: [] for name in tables.SCHEMAS["captions"].names}, {"model": None})
+    tables.write(out, "captions", {name: [] for name in tables.SCHEMAS["captions"].names},
+                 {"model": None, "code_version": code_version(tables)})  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ def repro(folder: Path, *options: str) -> subprocess.Popen:
         [sys.executable, "-m", "stages.ops.repro", *options],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         env=environment(PYTHONPATH=str(ROOT)),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
     )  # fmt: skip
 
 

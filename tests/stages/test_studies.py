@@ -390,7 +390,7 @@ def test_the_page_on_studies_names_each_of_them():
     page = (ROOT / "docs/studies.md").read_text()
     page = page[page.index("## The studies") : page.index("## What all")]
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, flags=re.MULTILINE))
-    assert set(rows) == {*STUDIES, "case"}
+    assert set(rows) == {*STUDIES, "case", "unseen"}
 
 
 def test_every_point_of_an_ablation_differs_and_only_in_what_it_names():
