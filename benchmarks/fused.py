@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.run import run_arguments, run_folder
+from benchmarks.run import run_arguments, test_ranks, train_facts
 from pipeline import tables
-from pipeline.errors import UserError
 from pipeline.graph.fused import fused
 from stages.cli import stage
 
@@ -27,16 +26,10 @@ def with_and_without(triples: np.ndarray, ranks: np.ndarray, broken: set[int]) -
 @stage
 def main() -> None:
     options = run_arguments(__doc__).parse_args()
-    path = run_folder(options.graph, options.model, options.seed, "clean") / "ranks.parquet"
-    if not path.exists():
-        raise UserError(f"{path} is not there; python -m benchmarks.run makes it.")
+    ranks, train = test_ranks(options.graph, options.model, options.seed), train_facts(options.graph)
     folder = Path("data") / options.graph / "graph"
-    table = tables.read(folder / "triples.parquet", "triples").to_pandas()
-    train = table[table["split"] == "train"][["head", "relation", "tail"]].to_numpy()
     sizes = [tables.read(folder / f"{name}.parquet", name).num_rows for name in ("entities", "relations")]
     broken = {one.entity for one in fused(train, *sizes)}
-    ranks = tables.read(path, "ranks").to_pandas()
-    ranks = ranks[ranks["split"] == "test"]
     found = with_and_without(ranks[["head", "relation", "tail"]].to_numpy(), ranks["realistic"].to_numpy(), broken)
     print(
         f"{options.model} on {options.graph}, seed {options.seed}, {len(broken)} fused entities; test MRR in percent:"

@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.run import run_folder
+from benchmarks.run import test_ranks, train_facts
 from pipeline import tables
-from pipeline.errors import UserError
 from stages.cli import stage
 
 
@@ -33,14 +32,6 @@ def by_text(triples: np.ndarray, described: np.ndarray) -> np.ndarray:
     return np.array(["none", "one", "both"])[have]
 
 
-def _ranks(graph: str, model: str, seed: int) -> pd.DataFrame:
-    path = run_folder(graph, model, seed, "clean") / "ranks.parquet"
-    if not path.exists():
-        raise UserError(f"{path} is not there; python -m benchmarks.run makes it.")
-    table = tables.read(path, "ranks").to_pandas()
-    return table[table["split"] == "test"]
-
-
 @stage
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -49,13 +40,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folder = Path("data") / options.graph
-    table = tables.read(folder / "graph/triples.parquet", "triples").to_pandas()
-    train = table[table["split"] == "train"][["head", "relation", "tail"]].to_numpy()
+    train = train_facts(options.graph)
     texts = tables.read(folder / "text.parquet", "text").to_pandas()
     described = texts.loc[texts["description"].notna(), "entity_id"].to_numpy()
     found = {}
     for model in options.models:
-        ranks = _ranks(options.graph, model, options.seed)
+        ranks = test_ranks(options.graph, model, options.seed)
         triples, reciprocal = ranks[["head", "relation", "tail"]].to_numpy(), 1 / ranks["realistic"].to_numpy()
         for group in (by_train(triples, train), by_text(triples, described), np.full(len(triples), "all")):
             means = pd.Series(100 * reciprocal).groupby(group).agg(["mean", "size"])

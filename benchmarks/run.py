@@ -18,6 +18,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import yaml
 
 from pipeline import tables
@@ -52,6 +54,21 @@ def result_path(graph: str, model: str, seed: int, variant: str) -> Path:
 def run_folder(graph: str, model: str, seed: int, variant: str) -> Path:
     """Where a run's weights and ranks lie, on the machine that made them."""
     return WORK / "runs" / graph / model / f"{variant}-seed{seed}"
+
+
+def test_ranks(graph: str, model: str, seed: int) -> pd.DataFrame:
+    """The ranks of test that a clean run has left, a row a query. Raises UserError if the run is not there."""
+    path = run_folder(graph, model, seed, "clean") / "ranks.parquet"
+    if not path.exists():
+        raise UserError(f"{path} is not there; python -m benchmarks.run makes it.")
+    ranks = tables.read(path, "ranks").to_pandas()
+    return ranks[ranks["split"] == "test"]
+
+
+def train_facts(graph: str) -> np.ndarray:
+    """(n, 3) head, relation, tail of the graph's train."""
+    table = tables.read(Path("data") / graph / "graph" / "triples.parquet", "triples").to_pandas()
+    return table[table["split"] == "train"][["head", "relation", "tail"]].to_numpy()
 
 
 def settings_of(params: Params, graph: str, model: str, seed: int, variant: str) -> Any:

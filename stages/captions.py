@@ -28,7 +28,7 @@ def main() -> None:
             return
         log.warning("%s: no entity has a picture to put into words; there are no captions", graph)
     tables.write(out, "captions", {name: [] for name in tables.SCHEMAS["captions"].names},
-                 {"model": None, "code_version": code_version(tables)})  # fmt: skip
+                 {"model": None, "code_version": code_version(__file__)})  # fmt: skip
 
 
 if __name__ == "__main__":

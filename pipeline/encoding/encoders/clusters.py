@@ -7,77 +7,30 @@ are taken to length 1 first (spherical k-means: Dhillon & Modha 2001). The codeb
 pictures, so rows of two graphs share nothing: its sha256 is part of the fingerprint.
 """
 
-import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.encoding.encoders import InvalidInput, Rows, feature_maps, kmeans
-from pipeline.settings import AtLeastOne, Commit, Count
-from pipeline.versions import code_version
+from pipeline.encoding.encoders import feature_maps, kmeans
+from pipeline.encoding.encoders.feature_maps import Settings
 
 KIND = "image"
 
 
-@dataclass(frozen=True)
-class Settings:
-    model: str  # as in the family timm: a hub name, a folder or, with `weights`, the name of an architecture
-    revision: Commit | None = None
-    weights: str | None = None
-    convert: Literal["efficientnet_lite0"] | None = None
-    codes: AtLeastOne = 512  # how many centroids
-    sample: AtLeastOne = 1000  # the codebook is learned from at most so many pictures (those with the smallest sha256)
-    seed: Count = 0  # of k-means
+class Clusters(feature_maps.Tokenizer):
+    """See the module. `centroids` (C, W) of length 1."""
 
-
-class Clusters:
-    """See the module. `centroids` (C, W) float32 of length 1. Always float32, as tokenizers of pictures are."""
-
-    window = 0
-
-    def __init__(self, settings: Settings, centroids: np.ndarray, *, device: torch.device):
-        self._model = feature_maps.model_of(settings, device)
-        self._centroids = torch.from_numpy(np.ascontiguousarray(centroids, dtype=np.float32))
-        self.fingerprint: dict[str, Any] = {
-            **self._model.fingerprint,
-            "family": "clusters",
-            "codebook": hashlib.sha256(self._centroids.numpy().tobytes()).hexdigest(),
-            "device": device.type,
-            "code_version": code_version(__file__),
-        }
-
-    def prepare(self, raw: Sequence[bytes]) -> list[Tensor | InvalidInput]:
-        """The model's own preprocessing: (3, H, W) float32."""
-        return self._model.prepare(raw)
-
-    def size(self, item: Tensor) -> int:
-        """All pictures cost the same."""
-        return 0
-
-    def encode(self, items: Sequence[Tensor]) -> Rows:
-        """The nearest centroid of each patch, and the model's pooled feature.
-
-        Distances are taken in float64, which leaves no room for the batch to decide between two centroids.
-        """
-        patches, pooled = feature_maps.patches(self._model, items)
-        feature_maps.check_width(patches, self._centroids.shape[1])
-        near = patches.double() @ self._centroids.double().T  # both of length 1: the nearest has the largest product
-        tokens = near.argmax(-1).numpy().astype(np.int32)
-        return Rows(list(tokens), pooled.numpy(), np.ones(len(items), dtype=np.int32))
-
-    def codebook(self, used: np.ndarray) -> np.ndarray:
-        """Centroids (N, W) of the tokens used."""
-        return self._centroids.numpy()[used]
+    def tokens(self, patches: Tensor) -> Tensor:
+        """The nearest centroid of each patch: both are of length 1, so it has the largest product."""
+        return (patches.double() @ self._centroids.double().T).argmax(-1)
 
 
 def load(settings: Settings, *, device: torch.device, precision: torch.dtype, centroids: np.ndarray) -> Clusters:
     """The encoder of a model and a learned codebook. Raises UserError if the model's files are not there."""
-    return Clusters(settings, centroids, device=device)
+    return Clusters(settings, centroids, device=device, file=__file__)
 
 
 def learn(settings: Settings, raws: Iterable[bytes]) -> np.ndarray:

@@ -9,79 +9,41 @@ k-means on what the level before has left. Tokens stand patch by patch, row by r
 l are l·codes … (l + 1)·codes - 1. The feature is the model's pooled one.
 """
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.encoding.encoders import InvalidInput, Rows, feature_maps, kmeans
-from pipeline.settings import AtLeastOne, Commit, Count
-from pipeline.versions import code_version
+from pipeline.encoding.encoders import feature_maps, kmeans
+from pipeline.settings import AtLeastOne
 
 KIND = "image"
 
 
 @dataclass(frozen=True)
-class Settings:
-    model: str  # as in the family timm: a hub name, a folder or, with `weights`, the name of an architecture
-    revision: Commit | None = None
-    weights: str | None = None
-    convert: Literal["efficientnet_lite0"] | None = None
-    levels: AtLeastOne = 4  # codes a patch
+class Settings(feature_maps.Settings):
     codes: AtLeastOne = 256  # how many centroids a level has
-    sample: AtLeastOne = 1000  # the codebook is learned from at most so many pictures (those with the smallest sha256)
-    seed: Count = 0  # of k-means
+    levels: AtLeastOne = 4  # codes a patch
 
 
-class Residual:
-    """See the module. `centroids` (L, C, W) float32. Always float32, as tokenizers of pictures are."""
+class Residual(feature_maps.Tokenizer):
+    """See the module. `centroids` (L, C, W)."""
 
-    window = 0
-
-    def __init__(self, settings: Settings, centroids: np.ndarray, *, device: torch.device):
-        self._model = feature_maps.model_of(settings, device)
-        self._centroids = torch.from_numpy(np.ascontiguousarray(centroids, dtype=np.float32))
-        self.fingerprint: dict[str, Any] = {
-            **self._model.fingerprint,
-            "family": "residual",
-            "codebook": hashlib.sha256(self._centroids.numpy().tobytes()).hexdigest(),
-            "levels": len(self._centroids),
-            "device": device.type,
-            "code_version": code_version(__file__),
-        }
-
-    def prepare(self, raw: Sequence[bytes]) -> list[Tensor | InvalidInput]:
-        """The model's own preprocessing: (3, H, W) float32."""
-        return self._model.prepare(raw)
-
-    def size(self, item: Tensor) -> int:
-        """All pictures cost the same."""
-        return 0
-
-    def encode(self, items: Sequence[Tensor]) -> Rows:
-        """L ids for each patch, and the model's pooled feature."""
-        patches, pooled = feature_maps.patches(self._model, items)
-        feature_maps.check_width(patches, self._centroids.shape[2])
+    def tokens(self, patches: Tensor) -> Tensor:
+        """L ids for each patch."""
         left, ids = patches.double(), []
         for level, centroids in enumerate(self._centroids.double()):
             nearest = _nearest(left, centroids)
             left = left - centroids[nearest]
             ids.append(nearest + level * len(centroids))
-        tokens = torch.stack(ids, -1).flatten(1).numpy().astype(np.int32)
-        return Rows(list(tokens), pooled.numpy(), np.ones(len(items), dtype=np.int32))
-
-    def codebook(self, used: np.ndarray) -> np.ndarray:
-        """Centroids (N, W) of the tokens used."""
-        return self._centroids.flatten(0, 1).numpy()[used]
+        return torch.stack(ids, -1).flatten(1)
 
 
 def load(settings: Settings, *, device: torch.device, precision: torch.dtype, centroids: np.ndarray) -> Residual:
     """The encoder of a model and learned codebooks. Raises UserError if the model's files are not there."""
-    return Residual(settings, centroids, device=device)
+    return Residual(settings, centroids, device=device, file=__file__)
 
 
 def learn(settings: Settings, raws: Iterable[bytes]) -> np.ndarray:
