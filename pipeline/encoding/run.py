@@ -138,7 +138,7 @@ def _tell(counts: Counts, inputs: Inputs, refused: dict[bytes, InvalidInput]) ->
             log.warning("no row for %s", reason)
         if counts.refused == counts.inputs:
             raise UserError(f"None of the {counts.inputs} inputs of {inputs.path} can be encoded; first: {reasons[0]}")
-    log.info("found %s, encoded %s", f"{counts.found:,}", f"{counts.encoded:,}")
+    log.info("%s rows found in the store, %s encoded now", f"{counts.found:,}", f"{counts.encoded:,}")
 
 
 def _full(key: np.bytes_) -> bytes:

@@ -53,7 +53,7 @@ def test_one_percent_new_entities(go, caplog):
     _, counts = go(texts(0, 1010), encoder, out="more")
     assert (counts.found, counts.encoded) == (1000, 10)
     assert sorted(set(encoder.worked)) == sorted(texts(1000, 1010).values())
-    assert caplog.messages[-1] == "found 1,000, encoded 10"
+    assert caplog.messages[-1] == "1,000 rows found in the store, 10 encoded now"
 
 
 def test_the_same_input_is_encoded_once_across_rows_and_graphs(go):
