@@ -37,17 +37,23 @@ _UNCOUNTED = frozenset({"kind", "type_comment", "type_ignores"})  # fields of th
 
 
 def code_version(
-    *modules: ModuleType | str | Path, whole: bool = False, root: Path = ROOT, but: Collection[str] = ()
+    *modules: ModuleType | str | Path,
+    whole: bool = False,
+    root: Path = ROOT,
+    but: Collection[str] = (),
+    read: dict[Path, set[Path]] | None = None,
 ) -> str:
     """Twelve hexadecimal digits for the code of modules, or of files by their paths, and of what they import.
 
     Imports are followed within the folder of each module or, if `whole`, through the whole project, which lies in
-    `root`; `but` names files below it that do not count.
+    `root`; `but` names files below it that do not count. `read` keeps what each file imports for the next question, if
+    several are asked while no file changes.
     """
+    read = {} if read is None else read
     starts = [Path(str(one.__file__) if isinstance(one, ModuleType) else one).resolve() for one in modules]
     files: set[Path] = set()
     for start in starts:
-        files |= closure([start], root, but, within=None if whole else start.parent)
+        files |= closure([start], root, but, within=None if whole else start.parent, read=read)
     digest = hashlib.sha256()
     for name, file in sorted((_name(file, root.resolve()), file) for file in files):
         digest.update(name.encode() + b"\0" + _content(file).encode() + b"\0")
@@ -55,13 +61,18 @@ def code_version(
 
 
 def closure(
-    starts: Iterable[Path], root: Path = ROOT, but: Collection[str] = (), within: Path | None = None
+    starts: Iterable[Path],
+    root: Path = ROOT,
+    but: Collection[str] = (),
+    within: Path | None = None,
+    read: dict[Path, set[Path]] | None = None,
 ) -> set[Path]:
     """The project's files that running `starts` imports, themselves included, and the C files beside them.
 
     `root` is the project's folder, `but` names files below it that do not count (what they import does not either);
-    `within` is the folder that imports are followed in.
+    `within` is the folder that imports are followed in; `read` as in `code_version`.
     """
+    read = {} if read is None else read
     root = root.resolve()
     without = {root / name for name in _NEVER.union(but)} | ({within / "__init__.py"} if within else set())
     seen: set[Path] = set()
@@ -69,8 +80,9 @@ def closure(
     while todo:
         here = todo.pop()
         seen.add(here)
-        found = set(_imported(here, root))
-        todo |= {one for one in found if within is None or one.parent == within} - seen - without
+        if here not in read:
+            read[here] = set(_imported(here, root))
+        todo |= {one for one in read[here] if within is None or one.parent == within} - seen - without
     return seen | {file for folder in {file.parent for file in seen} for file in _c_files(folder)}
 
 
@@ -106,26 +118,55 @@ def _parsed(file: Path) -> tuple[str, tuple[tuple[int, str], ...]]:
 
 @functools.lru_cache(maxsize=1024)
 def _parsed_content(content: bytes) -> tuple[str, tuple[tuple[int, str], ...]]:
-    tree = ast.parse(content)
+    words: list[str] = []
     names: list[tuple[int, str]] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [(0, alias.name) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            module = f"{node.module}." if node.module else ""
-            names += [(node.level, f"{module}{alias.name}") for alias in node.names]
-    return hashlib.sha256(_in_words(tree).encode()).hexdigest(), tuple(names)
+    _in_words(ast.parse(content), words, names)
+    return hashlib.sha256("".join(words).encode()).hexdigest(), tuple(names)
 
 
-def _in_words(node: object) -> str:
-    """A syntax tree as text that is the same in every version of Python: empty fields are left out, not spelt out."""
-    if isinstance(node, list):
-        return "[" + ",".join(_in_words(one) for one in node if not _stands_alone(one)) + "]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = [(name, getattr(node, name, None)) for name in node._fields if name not in _UNCOUNTED]
-    inner = (f"{name}={_in_words(value)}" for name, value in fields if value is not None and value != [])
-    return f"{type(node).__name__}({','.join(inner)})"
+def _in_words(node: object, words: list[str], names: list[tuple[int, str]]) -> None:
+    """Append a syntax tree as text, and what it imports as (dots before it, name).
+
+    The text is the same in every version of Python: empty fields are left out, not spelt out.
+    """
+    if isinstance(node, ast.AST):
+        kind = type(node)
+        before = f"{kind.__name__}("
+        for start, name in _counted(kind):
+            value = getattr(node, name, None)
+            if value is None or value == []:
+                continue
+            words.append(before + start)
+            before = ","
+            _in_words(value, words, names)
+        words.append(")" if before == "," else f"{before})")
+        if kind is ast.Import or kind is ast.ImportFrom:
+            names += _names(node)
+    elif isinstance(node, list):
+        before = "["
+        for one in node:
+            if not _stands_alone(one):
+                words.append(before)
+                before = ","
+                _in_words(one, words, names)
+        words.append("]" if before == "," else "[]")
+    else:
+        words.append(repr(node))
+
+
+@functools.cache
+def _counted(kind: type[ast.AST]) -> list[tuple[str, str]]:
+    """The fields of a kind of node that count: how each begins in the text, and its name."""
+    return [(f"{name}=", name) for name in kind._fields if name not in _UNCOUNTED]
+
+
+def _names(node: ast.AST) -> Iterator[tuple[int, str]]:
+    """What an import brings in as (dots before it, name); no other node does."""
+    if isinstance(node, ast.Import):
+        yield from ((0, alias.name) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        module = f"{node.module}." if node.module else ""
+        yield from ((node.level, f"{module}{alias.name}") for alias in node.names)
 
 
 def _stands_alone(node: object) -> bool:

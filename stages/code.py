@@ -41,11 +41,12 @@ def models(root: Path = ROOT) -> list[str]:
 def versions(encoders: Mapping[str, str], root: Path = ROOT) -> dict[str, str]:
     """What to write, by path below data/.code without its suffix; `encoders` maps each encoder's name to its family."""
     readers = [root / (row.reader.split(":")[0].replace(".", "/") + ".py") for row in MODALITIES.values()]
+    read: dict[Path, set[Path]] = {}  # each file once: they import the same
     found = {f"stages/{name}": code_version(path, *(readers if name == "encode" else ()), whole=True, root=root,
-             but=PLUMBING) for name, path in scripts(root).items()}  # fmt: skip
+             but=PLUMBING, read=read) for name, path in scripts(root).items()}  # fmt: skip
     found |= {f"models/{name}": run_version(name, root) for name in models(root)}
     families = {family: root / FAMILIES / f"{family}.py" for family in encoders.values()}
-    known = {family: code_version(path, root=root) for family, path in families.items() if path.is_file()}
+    known = {family: code_version(path, root=root, read=read) for family, path in families.items() if path.is_file()}
     return found | {f"encoders/{name}": known[family] for name, family in encoders.items() if family in known}
 
 
