@@ -24,6 +24,11 @@ from tests.helpers import mini_world, stub_stages
 from tests.helpers.clones import ROOT
 from tests.helpers.shown import PAGES, all_shown, examples
 
+pytestmark = [  # commands run in this process, whose modules other tests have loaded; DVC's own words to itself
+    pytest.mark.filterwarnings("ignore:.*found in sys.modules after import:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:_NoneStep.value will soon raise:DeprecationWarning"),
+]
+
 # What a command needs that a test has not, by its beginning.
 NEEDS = {
     "pip install": "a network: the package index",

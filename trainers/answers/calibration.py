@@ -13,7 +13,7 @@ All that is measured is cross-fitted: each query of dev by what the other four f
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,6 +34,8 @@ _MOST_QUERIES = 4000
 _FEWEST_QUERIES = 20
 _FOLDS = 5
 _BINS = 10
+# Scores that are looked at at once: they stay in cache from one temperature to the next.
+_BLOCK = 1 << 22
 # Temperatures that are tried, in standard deviations of the scores.
 _TEMPERATURES = np.logspace(-2, 0.7, 48)
 
@@ -83,6 +85,18 @@ def log_shares(scores: Tensor, rivals: Tensor, temperature: float) -> Tensor:
     """
     out = torch.where(rivals, scores.float().nan_to_num(nan=-torch.inf), -torch.inf) / temperature
     return out - out.logsumexp(1, keepdim=True).nan_to_num(neginf=0.0)
+
+
+def log_totals(scores: Tensor, temperatures: Sequence[float] | np.ndarray) -> Tensor:
+    """(B, T) the logarithm of the sum of exponentials of each query's float32 scores (B, E), at each temperature.
+
+    What lies 80 below a query's best counts as e^-80 of it: exponentials of less would be denormal numbers, which
+    processors compute up to seven times more slowly.
+    """
+    top = scores.amax(1, keepdim=True)
+    below, scratch = scores - top.nan_to_num(neginf=0.0), torch.empty_like(scores)
+    sums = [torch.mul(below, 1 / one, out=scratch).clamp_(min=-80.0).exp_().sum(1) for one in temperatures]
+    return torch.stack(sums, 1).log() + top / torch.tensor(temperatures, dtype=torch.float32)
 
 
 def calibrate(
@@ -160,7 +174,7 @@ def _sample(
     given, asked = (0, 2) if side == "tail" else (2, 0)
     parts: list[dict[str, np.ndarray]] = []
     temperatures: np.ndarray | None = None
-    for start in range(0, len(rows), batch := max(1, memory_bytes // (24 * known.entities))):
+    for start in range(0, len(rows), batch := max(1, min(memory_bytes // 24, _BLOCK) // known.entities)):
         block = rows[start : start + batch]
         scores = score(block[:, given], block[:, 1], side).cpu().float().nan_to_num(nan=-torch.inf)
         rivals = torch.ones(scores.shape, dtype=torch.bool)
@@ -170,7 +184,7 @@ def _sample(
         scores = scores.masked_fill(~rivals, -torch.inf)
         if temperatures is None:
             temperatures = _TEMPERATURES * max(1e-6, float(scores[scores.isfinite()].std()))
-        total = np.stack([(scores / one).logsumexp(1).numpy() for one in temperatures], 1)
+        total = log_totals(scores, temperatures).numpy()
         loss = total - scores[place, truth].numpy()[:, None] / temperatures
         weight, best = _weights(scores, rivals, truth, draw)
         row, entity = weight.nonzero(as_tuple=True)

@@ -11,20 +11,22 @@ split.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.graph.filter_index import FilterIndex
-from trainers.answers.calibration import Calibration, log_shares
+from trainers.answers.calibration import Calibration, log_totals
 
 Score = Callable[[Tensor, Tensor, str], Tensor]
 Columns = dict[str, np.ndarray]
 
 # Bytes that a score takes on its way: itself, its value, its mask, copies in which known facts are left out.
 _BYTES_A_SCORE = 32
+# Scores that are looked at at once: they stay in cache from one look to the next.
+_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ def complete(
     for relation in relations:
         best, trial = _Best(choice.per_relation), _Best(choice.per_relation)
         for block in _blocks(score, facts, relation, calibration, choice, memory_bytes):
-            best.add(block, facts.known)
-            trial.add(block, facts.others)
+            best.add(block)
+            trial.add(block.as_if_test_were_unknown())
         found.append(_kept(best.columns(), choice, calibration))
         as_if.append(_kept(trial.columns(), choice, calibration))
     missing, chosen = (
@@ -95,14 +97,63 @@ def complete(
 
 @dataclass(frozen=True)
 class _Block:
-    """Scored queries (head (B,), relation, ?): scores (B, E), -inf where there is none; which `tails` (E,) count."""
+    """Scored queries (head (B,), relation, ?): `scores` (B, E), -inf where a fact is known; which `tails` (E,) count.
+
+    `row`, `tail`, `own` (M,): test's facts among the known ones, and what they score. `total` (B,): under a
+    calibration, the logarithm of the sum of exponentials of all rivals.
+    """
 
     head: Tensor
     relation: Tensor
     scores: Tensor
+    row: Tensor
+    tail: Tensor
+    own: Tensor
     tails: Tensor
     loops: bool  # whether an entity may be its own answer
     calibration: Calibration | None
+    total: Tensor
+
+    def values(self, scores: Tensor, row: Tensor | None = None) -> Tensor:
+        """By what candidates of queries `row` (N,) are compared that score `scores` (N,); of all (B, E) without."""
+        if self.calibration is None:
+            return scores
+        total = self.total[:, None] if row is None else self.total[row]
+        return scores / self.calibration.temperature - total
+
+    def as_if_test_were_unknown(self) -> "_Block":
+        """The same queries, whose facts of test are candidates and rivals, too."""
+        if not len(self.row):
+            return self
+        self.scores[self.row, self.tail] = self.own
+        if self.calibration is None:
+            return self
+        theirs = torch.full_like(self.total, -torch.inf)
+        for row, value in zip(self.row.tolist(), self.own / self.calibration.temperature, strict=True):
+            theirs[row] = torch.logaddexp(theirs[row], value)
+        return replace(self, total=torch.logaddexp(self.total, theirs))
+
+    def above(self, least: float) -> tuple[Tensor, Tensor]:
+        """Row and tail of candidates, among them all whose value is above `least`, a number."""
+        if self.calibration is None:
+            bound = torch.full((len(self.head), 1), least)
+        else:  # rounded down, as the quotient may have been rounded up
+            bound = (least + self.total[:, None]) * self.calibration.temperature
+            bound -= 1e-6 * (bound.abs() + abs(least) + self.total[:, None].abs())
+        row, tail = (self.scores > bound).nonzero(as_tuple=True)
+        keep = self.tails[tail]
+        if not self.loops:
+            keep &= tail != self.head[row]
+        return row[keep], tail[keep]
+
+    def best(self, number: int) -> tuple[Tensor, Tensor]:
+        """Row and tail of the best `number` candidates."""
+        values = torch.where(self.tails, self.values(self.scores), -torch.inf)
+        if not self.loops:
+            values[torch.arange(len(self.head)), self.head] = -torch.inf
+        value, place = values.flatten().topk(min(number, values.numel()))
+        place = place[value > -torch.inf]
+        return place // values.shape[1], place % values.shape[1]
 
 
 def _blocks(
@@ -116,10 +167,16 @@ def _blocks(
         heads = of_relation[:, 0].unique()
         tails = torch.zeros(entities, dtype=torch.bool)
         tails[of_relation[:, 2]] = True
-    for head in heads.split(max(1, memory_bytes // (_BYTES_A_SCORE * entities))):
+    for head in heads.split(max(1, min(memory_bytes // _BYTES_A_SCORE, _BLOCK) // entities)):
         asked = torch.full_like(head, relation)
         scores = score(head, asked, "tail").cpu().float().nan_to_num(nan=-torch.inf)
-        yield _Block(head, asked, scores, tails, loops, calibration)
+        row, tail = facts.test.answers(head, asked, "tail")
+        own = scores[row, tail]
+        scores[facts.known.answers(head, asked, "tail")] = -torch.inf
+        total = torch.zeros(len(head))
+        if calibration is not None:
+            total = log_totals(scores, [calibration.temperature])[:, 0].nan_to_num(neginf=0.0)
+        yield _Block(head, asked, scores, row, tail, own, tails, loops, calibration, total)
 
 
 class _Best:
@@ -127,36 +184,31 @@ class _Best:
 
     def __init__(self, number: int):
         self.number = number
-        self.parts: list[Columns] = []
+        self.found: Columns = {name: np.empty(0, dtype) for name, dtype in _TYPES.items()}
 
-    def add(self, block: _Block, known: FilterIndex) -> None:
-        """Take in a block's candidates that are not `known`."""
-        free = torch.ones(block.scores.shape, dtype=torch.bool)
-        free[known.answers(block.head, block.relation, "tail")] = False
-        fitted = block.calibration
-        values = log_shares(block.scores, free, fitted.temperature) if fitted else block.scores
-        open_ = torch.where(free & block.tails, values, -torch.inf)
-        if not block.loops:
-            open_[torch.arange(len(block.head)), block.head] = -torch.inf
-        value, place = open_.flatten().topk(min(self.number, open_.numel()))
-        value, place = value[value > -torch.inf], place[value > -torch.inf]
-        row, tail = place // open_.shape[1], place % open_.shape[1]
+    def add(self, block: _Block) -> None:
+        """Take in a block's candidates."""
+        full = len(self.found["value"]) == self.number
+        row, tail = block.above(float(self.found["value"][-1])) if full else block.best(self.number)
         score = block.scores[row, tail]
-        above = [int((block.scores[r][free[r]] > s).sum()) for r, s in zip(row.tolist(), score, strict=True)]
-        self.parts.append({
-            "head": block.head[row].int().numpy(), "relation": block.relation[row].int().numpy(),
-            "tail": tail.int().numpy(), "rank": np.array(above, dtype=np.int32) + 1, "score": score.numpy(),
-            "value": value.double().numpy(),
-            "probability": fitted.probability(value) if fitted else np.full(len(row), np.nan),
-        })  # fmt: skip
-        self.parts = [self.columns()]
+        value = block.values(score, row).double().numpy()
+        new = {"head": block.head[row].numpy(), "relation": block.relation[row].numpy(), "tail": tail.numpy(),
+               "score": score.numpy(), "value": value}  # fmt: skip
+        best = np.argsort(-value, kind="stable")[: self.number]
+        new = {name: column[best] for name, column in new.items()}
+        above = [int((block.scores[at] > one).sum()) for at, one in zip(row[best].tolist(), score[best], strict=True)]
+        new["rank"] = np.array(above, dtype=np.int32) + 1
+        fitted = block.calibration
+        new["probability"] = (
+            fitted.probability(torch.from_numpy(new["value"])) if fitted else np.full(len(best), np.nan)
+        )
+        joined = {name: np.concatenate([column, new[name].astype(_TYPES[name])]) for name, column in self.found.items()}
+        order = np.argsort(-joined["value"], kind="stable")[: self.number]
+        self.found = {name: column[order] for name, column in joined.items()}
 
     def columns(self) -> Columns:
         """What there is, the best first."""
-        joined = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]} if self.parts \
-            else {name: np.empty(0, dtype) for name, dtype in _TYPES.items()}  # fmt: skip
-        order = np.argsort(-joined["value"], kind="stable")[: self.number]
-        return {name: column[order] for name, column in joined.items()}
+        return self.found
 
 
 _TYPES = {"head": np.int32, "relation": np.int32, "tail": np.int32, "rank": np.int32, "score": np.float32,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.graph.filter_index import FilterIndex
-from trainers.answers.calibration import calibrate, calibration_error
+from trainers.answers.calibration import Calibration, calibrate, calibration_error
 from trainers.answers.completions import Choice, Facts, complete
 from trainers.answers.export import FORMATS
 
@@ -59,6 +59,27 @@ def test_probabilities_bound_the_choice_and_dev_measures_it():
     assert 0 < len(few.missing["head"]) < len(every.missing["head"])
     assert few.missing["probability"].min() >= 0.2
     assert few.precision > every.precision > len(DEV) / (R * E * E)
+
+
+@pytest.mark.parametrize("memory", [1, 40 * E, 1 << 30])
+def test_shares_are_of_all_rivals_whatever_the_blocks(memory):
+    calibration = Calibration(0.7, [-8.0, 0.0], [0.0, 1.0])
+    found = complete(score, FACTS, [0], calibration, Choice(9, same_types=False), memory_bytes=memory)
+    for known, columns in ((TRUE, found.missing), (torch.cat([TRAIN, DEV]), None)):
+        table = TABLE[0].double() / 0.7
+        rows = known[known[:, 1] == 0]
+        table[rows[:, 0], rows[:, 2]] = -torch.inf
+        share = table - table.logsumexp(1, keepdim=True)
+        share.fill_diagonal_(-torch.inf)  # train has no loop of this relation
+        best = share.flatten().topk(9)
+        if columns is not None:
+            assert columns["head"].tolist() == (best.indices // E).tolist()
+            assert columns["tail"].tolist() == (best.indices % E).tolist()
+            np.testing.assert_allclose(columns["value"], best.values, atol=1e-5)
+        else:  # as if test were unknown
+            held = {(h, t) for h, r, t in TEST.tolist() if r == 0}
+            assert found.of_test == sum((i // E, i % E) in held for i in best.indices.tolist()) > 0
+            assert found.expected == pytest.approx(calibration.probability(best.values).mean(), abs=1e-5)
 
 
 def test_too_small_a_dev_gives_no_probabilities():
