@@ -90,10 +90,11 @@ def test_the_calibration_error_is_the_distance_of_shares_from_probabilities():
     assert calibration_error(np.array([0.75, 0.75, 0.25, 0.25]), np.array([1, 1, 0, 0])) == 0.25
 
 
-def test_an_entity_is_no_answer_to_itself_where_train_has_no_such_fact():
+@pytest.mark.parametrize("memory", [1, 1 << 20])
+def test_an_entity_is_no_answer_to_itself_where_train_has_no_such_fact(memory):
     plain = FACTS.train[FACTS.train[:, 0] != FACTS.train[:, 2]]
     without = Facts(plain, FACTS.test, index(plain[:0]), FACTS.others)
-    found = complete(score, without, [0, 1], None, Choice(200), memory_bytes=1 << 20).missing
+    found = complete(score, without, [0, 1], None, Choice(200), memory_bytes=memory).missing
     assert len(found["head"]) == 400
     assert (found["head"] != found["tail"]).all()
 
