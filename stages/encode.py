@@ -101,6 +101,9 @@ def encode_graph(
         "settings": dataclasses.asdict(maker.settings),
         **encoder.fingerprint,
     }
+    device = encoders.pick_device(params.encode.device)
+    # A core computes short texts as fast in small batches, of which a kill costs less.
+    longest = 0 if device.type == "cpu" else getattr(maker.settings, "max_tokens", 0)
     with Bar(unit=" rows", desc=f"encode {modality.plural} of {graph}") as bar:
         return encode_modality(
             inputs,
@@ -109,7 +112,8 @@ def encode_graph(
             out,
             provenance=provenance,
             batch_size=params.encode.batch_size,
-            streams=pick_streams(encoders.pick_device(params.encode.device)),
+            longest=longest,
+            streams=pick_streams(device),
             shard=shard,
             progress=bar.to,
         )

@@ -63,6 +63,7 @@ def encode_modality(
     *,
     provenance: dict[str, object],
     batch_size: int = 64,
+    longest: int = 0,
     streams: int = 1,
     shard: tuple[int, int] | None = None,
     progress: Progress | None = None,
@@ -70,6 +71,8 @@ def encode_modality(
 ) -> Counts:
     """Encode what the store lacks, then publish `<out>/{tokens,features,codebook}.parquet`.
 
+    With `longest`, `batch_size` inputs of that size (`Encoder.size`: tokens of a text) are a batch, and of smaller
+    ones as many more as come to the same: a GPU idles over 64 short texts.
     `streams` batches are encoded at once, each on its own part of the cores (see `pick_streams`).
     With `shard` = (i, n), encodes only the i-th of n shards of the inputs (split by their keys) and publishes nothing;
     without `out` it encodes all and publishes nothing, unless `writer` does: called with the inputs that have no row.
@@ -90,7 +93,7 @@ def encode_modality(
             counts.found = int(known.sum())
         wanted = ~known & _in_shard(inputs.keys, shard)
         wanted &= ~_among(inputs, refused)
-        _encode(inputs, wanted, encoder, stores, batch_size, streams, counts, refused, progress)
+        _encode(inputs, wanted, encoder, stores, (batch_size, longest), streams, counts, refused, progress)
         if shard is not None or (out is None and writer is None):
             break
         started = time.perf_counter()
@@ -150,7 +153,7 @@ def _encode(
     wanted: np.ndarray,
     encoder: Encoder,
     stores: Stores,
-    batch_size: int,
+    batch: tuple[int, int],
     streams: int,
     counts: Counts,
     refused: dict[bytes, InvalidInput],
@@ -164,7 +167,7 @@ def _encode(
     multiplicity = Counter(map(_full, inputs.keys[wanted]))
     pending = Pending(stores)
     done = 0
-    batches = _ahead(_batches(inputs, wanted, encoder, batch_size, refused), counts)
+    batches = _ahead(_batches(inputs, wanted, encoder, *batch, refused), counts)
     for every, made in _encoded(batches, encoder, streams, counts):
         keys, rows = finite(every, made)
         refused |= {key: InvalidInput(NOT_FINITE, lasting=False) for key in set(every).difference(keys)}
@@ -265,7 +268,12 @@ def finite(keys: list[bytes], rows: Rows) -> tuple[list[bytes], Rows]:
 
 
 def _batches(
-    inputs: Inputs, wanted: np.ndarray, encoder: Encoder, batch_size: int, refused: dict[bytes, InvalidInput]
+    inputs: Inputs,
+    wanted: np.ndarray,
+    encoder: Encoder,
+    batch_size: int,
+    longest: int,
+    refused: dict[bytes, InvalidInput],
 ) -> Iterator[tuple[list[bytes], list[object]]]:
     """Prepared batches of equal size, a window's inputs sorted by size; each distinct input once."""
     window: list[tuple[bytes, object]] = []
@@ -277,19 +285,20 @@ def _batches(
             else:
                 window.append((key, item))
         if len(window) >= encoder.window:
-            yield from in_batches(window, encoder, batch_size)
+            yield from in_batches(window, encoder, batch_size, longest)
             window = []
-    yield from in_batches(window, encoder, batch_size)
+    yield from in_batches(window, encoder, batch_size, longest)
 
 
 def in_batches(
-    window: list[tuple[bytes, object]], encoder: Encoder, batch_size: int
+    window: list[tuple[bytes, object]], encoder: Encoder, batch_size: int, longest: int = 0
 ) -> Iterator[tuple[list[bytes], list[object]]]:
-    """(keys, prepared inputs) in batches of equal size, the largest first."""
+    """(keys, prepared inputs) in batches of equal size, the largest first; `longest`: see `encode_modality`."""
     sizes = [encoder.size(item) for _, item in window]
     order = sorted(range(len(window)), key=sizes.__getitem__, reverse=True)
     while order:
-        same = [at for at in order[:batch_size] if sizes[at] == sizes[order[0]]]
+        most = batch_size * max(1, longest // max(1, sizes[order[0]]))
+        same = [at for at in order[:most] if sizes[at] == sizes[order[0]]]
         yield [window[at][0] for at in same], [window[at][1] for at in same]
         order = order[len(same) :]
 

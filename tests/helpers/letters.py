@@ -14,6 +14,7 @@ class Letters:
 
     window: int = 64
     worked: list[str] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)  # how many each held
     poison: str = ""
     fingerprint: dict = field(default_factory=lambda: {"family": "letters", "weights": "0" * 64})
 
@@ -25,6 +26,7 @@ class Letters:
 
     def encode(self, items):
         self.worked += items
+        self.batches.append(len(items))
         tokens = [np.frombuffer(item.encode("utf-32-le"), dtype=np.int32) for item in items]
         features = np.stack([np.bincount(one % 16, minlength=16) for one in tokens]).astype(np.float32)
         for row, item in enumerate(items):

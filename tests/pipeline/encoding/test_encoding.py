@@ -56,6 +56,17 @@ def test_one_percent_new_entities(go, caplog):
     assert caplog.messages[-1] == "1,000 rows found in the store, 10 encoded now"
 
 
+def test_short_inputs_stand_in_batches_of_as_many_tokens_as_the_longest(go):
+    long = {i: f"{i:03d}" * 16 for i in range(40)}  # of size 6
+    short = {i: f"{i:016d}" for i in range(40, 140)}  # of size 2
+    many, few = Letters(window=1024), Letters(window=1024)
+    out, _ = go(long | short, many, batch_size=10, longest=6)
+    assert many.batches == [10] * 4 + [30] * 3 + [10]
+    other, _ = go(long | short, few, out="few", store="other", batch_size=10)
+    assert few.batches == [10] * 14
+    assert contents(out) == contents(other)
+
+
 def test_the_same_input_is_encoded_once_across_rows_and_graphs(go):
     encoder = Letters()
     same = {n: f"text {n % 10}" for n in range(100)}
