@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from tests.helpers import warm
+
 ROOT = Path(__file__).resolve().parents[2]
 TRANSE, MINI = "configs/models/transe.yaml", "configs/graphs/mini.yaml"
 
@@ -71,10 +73,13 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def attempt(folder: Path, *words: str, seconds: float = 600, **more: str) -> tuple[int, str]:
-    """Run a command in a clone: its exit code, and all that it prints."""
+    """Run a command in a clone: its exit code, and all that it prints.
+
+    Its `python -m …` and `dvc …` find their libraries loaded (tests/helpers/warm). Nothing is to kill it.
+    """
     done = subprocess.run(
         words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds,
-        env=environment(**more),
+        env=warm.environment(environment(**more)),
     )  # fmt: skip
     return done.returncode, done.stdout
 
@@ -96,4 +101,4 @@ def ran(output: str) -> set[str]:
 
 
 def share(folder: Path, place: str, **more: str) -> None:
-    command(folder, sys.executable, "-m", "stages.ops.share", place, **more)
+    command(folder, "python", "-m", "stages.ops.share", place, **more)

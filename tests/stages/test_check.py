@@ -66,5 +66,5 @@ def test_dvc_does_not_check_again_what_was_just_checked(folder):
 def test_a_change_for_the_worse_is_refused_each_time(folder):
     set_key(folder, "mini", "epochs", 0, file=TRANSE)
     for _ in range(2):
-        code, said = attempt(folder, sys.executable, "-m", "stages.check")
+        code, said = attempt(folder, "python", "-m", "stages.check")
         assert (code, "mini.epochs cannot be 0" in said) == (1, True), said

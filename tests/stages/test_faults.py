@@ -22,6 +22,7 @@ from pipeline.encoding.encoders import learned, patches
 from pipeline.encoding.store import KEY, Store, statuses
 from pipeline.errors import UserError
 from stages.ops.unlock import unlock
+from tests.helpers import warm
 from tests.helpers.clones import MINI, ROOT, TRANSE, environment, read_params, set_key, small
 from trainers.training.checkpoint import Checkpoints
 
@@ -245,7 +246,8 @@ def world(tmp_path):
 
 def stage(world: Path, name: str, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", f"stages.{name}", *arguments], cwd=world, env=environment(PYTHONPATH=str(ROOT)),
+        ["python", "-m", f"stages.{name}", *arguments], cwd=world,
+        env=warm.environment(environment(PYTHONPATH=str(ROOT))),
         capture_output=True, text=True,
     )  # fmt: skip
 
