@@ -23,7 +23,7 @@ from pipeline.encoding.store import KEY, Store, statuses
 from pipeline.errors import UserError
 from stages.ops.unlock import unlock
 from tests.helpers import warm
-from tests.helpers.clones import MINI, ROOT, TRANSE, environment, read_params, set_key, small
+from tests.helpers.clones import MINI, ROOT, TRANSE, command, environment, read_params, set_key, small
 from trainers.training.checkpoint import Checkpoints
 
 
@@ -136,8 +136,8 @@ def test_a_disk_that_fills_with_the_last_byte(write, tmp_path, monkeypatch):
 @contextmanager
 def asleep(code: str, *words: str, cwd: Path) -> Iterator[subprocess.Popen]:
     """A program that says a line when it is as far as it shall come, and is killed at the end."""
-    command = [sys.executable, "-c", code, *words]
-    with subprocess.Popen(command, cwd=cwd, env=environment(), stdout=subprocess.PIPE) as process:
+    program = [sys.executable, "-c", code, *words]
+    with subprocess.Popen(program, cwd=cwd, env=environment(), stdout=subprocess.PIPE) as process:
         try:
             process.stdout.readline()
             yield process
@@ -330,10 +330,16 @@ def ingested(world):
 TRAIN = ("train", "--graph", "mini", "--model", "transe")
 
 
+def heeds_ctrl_c() -> None:
+    """For a process to come: a shell's background jobs, these tests among them, may have been told to ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def started(world: Path, checkpoints: int) -> subprocess.Popen:
     """Training that has written so many checkpoints."""
     process = subprocess.Popen([sys.executable, "-m", f"stages.{TRAIN[0]}", *TRAIN[1:]], cwd=world, text=True,
-                               env=environment(PYTHONPATH=str(ROOT)), stderr=subprocess.PIPE)  # fmt: skip
+                               env=environment(PYTHONPATH=str(ROOT)), stderr=subprocess.PIPE,
+                               preexec_fn=heeds_ctrl_c)  # fmt: skip
     while process.poll() is None and (not kept(world) or kept(world)[-1][0] < checkpoints):
         time.sleep(0.01)
     assert process.poll() is None, process.stderr.read()
@@ -392,10 +398,11 @@ def test_a_second_process_does_not_train_the_same_run(ingested):
 
 
 def test_ctrl_c_while_a_stage_still_loads_is_no_traceback(world):
-    command = [sys.executable, "-v", "-m", *(f"stages.{TRAIN[0]}", *TRAIN[1:])]  # -v tells of each import
+    words = [sys.executable, "-v", "-m", *(f"stages.{TRAIN[0]}", *TRAIN[1:])]  # -v tells of each import
     process = subprocess.Popen(
-        command, cwd=world, env=environment(PYTHONPATH=str(ROOT)), stderr=subprocess.PIPE, text=True
-    )
+        words, cwd=world, env=environment(PYTHONPATH=str(ROOT)), stderr=subprocess.PIPE, text=True,
+        preexec_fn=heeds_ctrl_c,
+    )  # fmt: skip
     for line in process.stderr:
         if "import 'torch" in line:
             break
@@ -409,8 +416,7 @@ def test_ctrl_c_while_a_stage_still_loads_is_no_traceback(world):
 # --------------------------------------------------------------------------------------------------- a rotten cache
 def test_verify_finds_what_the_cache_holds_wrongly(tmp_path):
     def dvc(*words: str) -> None:
-        subprocess.run([sys.executable, "-m", "dvc", *words], cwd=tmp_path, env=environment(), check=True,
-                       capture_output=True)  # fmt: skip
+        command(tmp_path, "dvc", *words)
 
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     dvc("init", "-q")

@@ -3,10 +3,10 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers import warm
+from tests.helpers.clones import ROOT, environment
 
 MODEL = '''"""Toy: DistMult on a vector per entity and what is projected from its features."""
 
@@ -153,7 +153,9 @@ def test_a_model_costs_one_file_one_config_and_its_citation(tmp_path):
     # And it is there: for a user who chooses it, in the report and the studies, for DVC, for the tests of all models.
     params = (tmp_path / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(params.replace("models:\n- adamf_mat\n- rotate", "models:\n- toy"))
-    done = subprocess.run([sys.executable, "-c", ASKED], cwd=tmp_path, capture_output=True, text=True)
+    (tmp_path / "asked.py").write_text(ASKED)
+    given = warm.environment(environment())
+    done = subprocess.run(["python", "-m", "asked"], cwd=tmp_path, env=given, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["models"] == ["toy"]

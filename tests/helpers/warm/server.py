@@ -22,7 +22,7 @@ from typing import NoReturn
 REPAIR = Path(__file__).parents[3] / "pipeline/encoding/torchvision_repair.py"
 LIBRARIES = {
     "": "numpy pandas pydantic yaml aiohttp httpx fsspec filelock psutil tqdm jinja2 regex",
-    "torch": "_dynamo.external_utils",
+    "torch": "_dynamo.external_utils distributed.run distributed.elastic.multiprocessing.errors",
     "transformers": "activations modeling_layers modeling_utils integrations.hub_kernels tokenization_utils_tokenizers",
     "pyarrow": "parquet compute dataset",
     "scipy": "sparse stats optimize",
@@ -37,7 +37,18 @@ LIBRARIES = {
 }
 
 # How variables begin that these read while they are imported: who has another value of one is sent away.
-READ = ("HF_", "HUGGINGFACE", "MKL_", "MPL", "OMP_", "OPENBLAS_", "TORCH", "TRANSFORMERS_")
+READ = (
+    "FSSPEC_",
+    "HF_",
+    "HUGGINGFACE",
+    "MKL_",
+    "MPL",
+    "OMP_",
+    "OPENBLAS_",
+    "TORCHINDUCTOR",
+    "TORCH_LOGS",
+    "TRANSFORMERS_",
+)
 
 
 @dataclasses.dataclass(frozen=True)

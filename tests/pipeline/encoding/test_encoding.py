@@ -4,7 +4,6 @@ import io
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,8 @@ from pipeline.encoding.run import encode_modality
 from pipeline.encoding.store import Store, Stores, key_of
 from pipeline.errors import UserError
 from tests.helpers import encoder_zoo as zoo
+from tests.helpers import warm
+from tests.helpers.clones import ROOT, environment
 from tests.helpers.letters import Letters, texts
 
 TABLES = ("tokens", "features", "codebook")
@@ -119,45 +120,23 @@ def test_a_damaged_part_costs_its_rows_and_no_more(go, tmp_path, monkeypatch):
     assert 0 < len(set(encoder.worked)) <= 140, "a part and what shared its last batch"
 
 
-KILLED = """
-import sys, time; sys.path[:0] = sys.argv[3:]
-from pathlib import Path
-from pipeline.encoding import run
-from pipeline.encoding.run import encode_modality
-from pipeline.encoding.inputs import Texts
-from pipeline.encoding.store import Stores
-from tests.helpers.letters import Letters
-run.PART_ROWS = 50
-class Slow(Letters):
-    def encode(self, items):
-        time.sleep(0.01)
-        print(len(items), flush=True)
-        return super().encode(items)
-base = Path(sys.argv[1])
-encoder = Slow()
-stores = Stores(str(base / "store"), base / "scratch", "text", encoder.fingerprint)
-texts = Texts(base / "text.parquet")
-encode_modality(texts, encoder, stores, base / "out", provenance=encoder.fingerprint, batch_size=8)
-"""
-
-
 def test_killed_at_any_moment_and_run_again(go, tmp_path):
     """At most one part's work is done twice, and the tables are the same, byte for byte."""
     given = texts(0, 400)
     whole, _ = go(given)
-    here = Path(__file__).parent
     base = tmp_path / "killed"
     zoo.write_texts(base / "text.parquet", given)
-    command = [sys.executable, "-c", KILLED, str(base), "", str(here.parents[2])]
+    command = ["python", "-m", "tests.helpers.slow_letters", str(base)]
     worked = 0
     for lines in (3, 14, 25, None):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        around = warm.environment(environment())
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=around, cwd=ROOT) as process:
             seen = []
             for line in process.stdout:
                 seen.append(int(line))
                 if lines is not None and len(seen) == lines:
                     process.send_signal(signal.SIGKILL)
+                    process.stdout.read()  # its end: nothing runs any more
                     break
             worked += sum(seen)
         assert (base / "out" / "tokens.parquet").exists() == (lines is None)

@@ -15,6 +15,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.modalities.pictures import clean
 from pipeline.retry import RetryPolicy
+from pipeline.wikimedia import client
 from pipeline.wikimedia import store as web_store
 from pipeline.wikimedia.answers import ENTITY, PICTURE, by_title, picture_key, picture_names, subject
 from pipeline.wikimedia.client import CrawlPolicy
@@ -210,7 +211,8 @@ def test_a_host_that_forbids_stops_us(server, tmp_path):
     assert len(server.seen) < 12
 
 
-def test_no_network_is_one_sentence(tmp_path):
+def test_no_network_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(client, "_CLOSING", 0.01)  # of the places of requests that were lost: another test's matter
     nowhere = Addresses("http://127.0.0.1:9", "http://127.0.0.1:9", None)
     with WebStore(tmp_path / "web.sqlite") as store, pytest.raises(UserError, match="does not answer"):
         fetch(Wanted([f"Q{n}" for n in range(1, 2000)]), store, QUICK, nowhere)

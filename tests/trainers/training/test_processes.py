@@ -3,16 +3,16 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.helpers import warm
+from tests.helpers.clones import ROOT, environment
 from trainers.training import processes
 from trainers.training.checkpoint import load_tensors
 
-ROOT = Path(__file__).parents[3]
 CASES = [
     ("adamf_mat", {}),
     ("adamf_mat", {"feature_table": "frozen", "optimizer": "lazy_adam", "negative_pool": 6}),
@@ -29,8 +29,8 @@ def train(folder: Path, launcher: list[str]) -> None:
     folder.mkdir()
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, *launcher, "-m", "tests.helpers.two_processes", str(folder), json.dumps(CASES)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        [*launcher, "python", "-m", "tests.helpers.two_processes", str(folder), json.dumps(CASES)],
+        env=warm.environment(environment(PYTHONPATH=path)),
         capture_output=True,
         text=True,
         timeout=300,
@@ -47,7 +47,9 @@ def trained(tmp_path_factory) -> Path:
     """The folders `one` and `two`: trained by so many processes. A launch costs more than what is trained in it."""
     folder = tmp_path_factory.mktemp("trained")
     train(folder / "one", [])
-    train(folder / "two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"])
+    train(
+        folder / "two", ["python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    )
     return folder
 
 
