@@ -59,15 +59,15 @@ def build(folder: Path) -> None:
     files(folder)
     with contextlib.chdir(folder):
         for name in ("download", "ingest", "fetch", "text", "images"):
-            _stage(name, "--graph", "mini")
+            run_stage(name, "--graph", "mini")
         _shorten(Path("data/mini/graph/triples.parquet"), "triples", 5)
         _shorten(Path("data/mini/text.parquet"), "text", 20)
         shutil.copytree("data/mini", "data/other")
         for modality in ("text", "image"):
-            _stage("encode", "--graph", "mini", "--modality", modality)
+            run_stage("encode", "--graph", "mini", "--modality", modality)
         for model in MODELS:
             for name in ("train", "evaluate"):
-                _stage(name, "--graph", "mini", "--model", model)
+                run_stage(name, "--graph", "mini", "--model", model)
         for name in ("data", "runs"):
             Path(name, "bands").symlink_to("mini")
 
@@ -88,6 +88,7 @@ def _shorten(path: Path, kind: str, nth: int) -> None:
     tables.write(path, kind, rows.to_pydict(), {"split": "clean"})
 
 
-def _stage(name: str, *words: str) -> None:
+def run_stage(name: str, *words: str) -> None:
+    """A stage in this process, in the folder that it is in."""
     with mock.patch.object(sys, "argv", [name, *words]):
         import_module(f"stages.{name}").main()

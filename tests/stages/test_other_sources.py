@@ -1,5 +1,6 @@
 """Where texts, pictures and features come from elsewhere: through `dvc repro`, to trained models."""
 
+import contextlib
 import json
 import urllib.parse
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from pipeline import tables
 from tests.helpers import wiki_server
 from tests.helpers.clones import MINI, clone, command, ran, read_params, set_key, write_params
+from tests.helpers.mini_world import run_stage
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +40,9 @@ def change(folder: Path, **blocks: dict) -> None:
 
 def keys(folder: Path) -> list[str]:
     """The graph's entities in the order of their ids."""
-    command(folder, "dvc", "repro", "-q", "ingest@mini")
+    with contextlib.chdir(folder):
+        for name in ("download", "ingest"):
+            run_stage(name, "--graph", "mini")
     table = tables.read(folder / "data/mini/graph/entities.parquet", "entities").sort_by("entity_id")
     return table["key"].to_pylist()
 
