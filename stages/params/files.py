@@ -70,7 +70,8 @@ def _text(path: Path) -> str:
 
 def _values(path: Path, text: str) -> dict:
     try:
-        values = YAML(typ="safe").load(text)
+        # pure: libyaml, which is taken where it is installed, crashes on keys that are nested too deep
+        values = YAML(typ="safe", pure=True).load(text)
     except RecursionError as error:
         raise UserError(f"{path} nests its keys too deep to be read; take the project's own and edit it.") from error
     except YAMLError as error:
