@@ -130,7 +130,7 @@ def _in_words(node: object, words: list[str], names: list[tuple[int, str]]) -> N
     The text is the same in every version of Python: empty fields are left out, not spelt out.
     """
     if isinstance(node, ast.AST):
-        kind = type(node)
+        kind: type = type(node)
         before = f"{kind.__name__}("
         for start, name in _counted(kind):
             value = getattr(node, name, None)
