@@ -40,6 +40,7 @@ NEEDS = {
     "python -m benchmarks.base": "a network: runs of a real graph",
     "python -m benchmarks.token_choices": "an hour",
     "python -m benchmarks.encoder_rows": "hours: models of their true sizes",
+    "python -m benchmarks.answers": "a network: a real graph's run",
     "python -m benchmarks.fused": "a network: a real graph's run",
     "python -m benchmarks.groups": "a network: a real graph's run",
     "python -m benchmarks.reference": "a network: the authors' code",
