@@ -159,7 +159,7 @@ def _encode(
     refused: dict[bytes, InvalidInput],
     progress: Progress | None,
 ) -> None:
-    """Encode the wanted rows, each distinct input once, and write them part by part."""
+    """Encode the wanted rows, each distinct input once, and write them part by part; `batch`: its size, `longest`."""
     total = int(wanted.sum())
     counts.encoded += total
     if not total:

@@ -23,7 +23,8 @@ from trainers.answers.calibration import Calibration, log_totals
 Score = Callable[[Tensor, Tensor, str], Tensor]
 Columns = dict[str, np.ndarray]
 
-# Bytes that a score takes on its way: itself, its value, its mask, copies in which known facts are left out.
+# Bytes that a score takes on its way: itself as given and without NaN, its distance from the best, the exponential of
+# that, its value, a mask.
 _BYTES_A_SCORE = 32
 # Scores that are looked at at once: they stay in cache from one look to the next.
 _BLOCK = 1 << 22
@@ -122,7 +123,7 @@ class _Block:
         return scores / self.calibration.temperature - total
 
     def as_if_test_were_unknown(self) -> "_Block":
-        """The same queries, whose facts of test are candidates and rivals, too."""
+        """The same queries, whose facts of test are candidates and rivals, too. Overwrites this block's `scores`."""
         if not len(self.row):
             return self
         self.scores[self.row, self.tail] = self.own
