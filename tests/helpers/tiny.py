@@ -45,7 +45,9 @@ PLAIN = {
     "mosaic": {"epochs": 12, "evaluate_every": 2, "batch_size": 512, "answers_per_row": 8, "learning_rate": 0.1,
                "modalities": ("structure", "text", "image"), "structure_ranks": (200, 500), "text_ranks": (200,),
                "image_ranks": (200,), "regularization": 0.04, "dropout": 0.2, "view_scale": 0.2, "candidates": None,
-               "rules_per_relation": 400, "fusion_penalty": 0.5, "fusion_from": None},
+               "rules_per_relation": 400, "fusion_penalty": 0.5, "fusion_from": None,
+               "walker_layers": 3, "walker_width": 16, "walker_queries": 8, "walker_learning_rate": 0.005,
+               "walker_dropout": 0.1},
 }  # fmt: skip
 OWN = {"mosaic": {"learning_rate": 0.1, **RANKS}}
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
-NEWEST = "gathered_scores"  # what a library that was built before the last change of the C files does not have
+NEWEST = "walker_losses"  # what a library that was built before the last change of the C files does not have
 
 
 @functools.cache

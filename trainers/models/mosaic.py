@@ -1,9 +1,10 @@
 """Mosaic, the house model: scorers of structure, text and image, fused with what is counted from the training facts.
 
 Each scorer is a ComplEx (arXiv 1606.07297) trained 1-vs-all with DURA (arXiv 2011.05816) whose entities are a free
-vector and, for text and image, a linear map of what an encoder says. When their training is over, rules, constants and
-walks (`trainers/parts/mosaic/`) are read off the training facts, and a small listwise model is fitted on dev that says
-how far each of them is to be believed, for each relation and direction.
+vector and, for text and image, a linear map of what an encoder says. Beside them a walker learns which ways through the
+graph lead to answers. When their training is over, rules, constants and walks (`trainers/parts/mosaic/`) are read off
+the training facts, and a small listwise model is fitted on dev that says how far each of them is to be believed, for
+each relation and direction.
 
 To be fair when this model is compared: it is several models and their fusion, others are single ones; and the fusion's
 weights are fitted on dev, by which others choose their epoch only. So run.json gives as `dev_mrr` the figure found by
@@ -14,16 +15,18 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.settings import AtLeastOne, Count, Dropout, NotNegative
 from trainers.about import About
+from trainers.kernels import walker
 from trainers.parts.mosaic import constants, fusion, rules
 from trainers.parts.mosaic.constants import Constants
 from trainers.parts.mosaic.evidence import Evidence
@@ -31,6 +34,7 @@ from trainers.parts.mosaic.facts import Facts
 from trainers.parts.mosaic.fusion import Fusion, Lists, Plan
 from trainers.parts.mosaic.rules import Rules
 from trainers.parts.mosaic.views import Bag, Dense
+from trainers.parts.mosaic.walker import Walker, Ways
 from trainers.parts.scorer import ScoringModel
 from trainers.training import learner
 from trainers.training.checkpoint import load_tensors
@@ -44,6 +48,7 @@ ABOUT = About(name="Mosaic", papers=("trouillon2016complex", "zhang2020dura"), r
 BLOCK = 128  # queries whose evidence is held at a time
 VIEW_OF = {"text": "words", "image": "image"}  # what a scorer maps onto its entities
 START = 1e-3  # spread of the weights before training
+CLIP = 1.0  # longest gradient of the walker
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,11 @@ class Settings:
     dropout: Dropout  # on the known entity
     view_scale: NotNegative  # length of the vectors of texts and images that are mapped onto entities
     candidates: AtLeastOne | None  # entities that a training query is compared with, drawn each step; None: all
+    walker_layers: Annotated[int, Ge(0), Le(walker.MOST_LAYERS)]  # steps of its walks; 0: there is no walker
+    walker_width: Literal[16, 32]  # numbers of an entity on the way
+    walker_queries: AtLeastOne  # facts a step that it is asked for
+    walker_learning_rate: NotNegative  # of Adam, falling to 0 over the epochs
+    walker_dropout: Dropout  # on what edges do to what they carry
     rules_per_relation: Count  # at most
     fusion_penalty: NotNegative  # on what the fusion's weights differ between relations
     fusion_from: str | None  # run folder whose fusion is taken over; None: one is fitted on dev
@@ -147,6 +157,9 @@ class Mosaic(ScoringModel):
             width = self.views[VIEW_OF[name]].width if name in VIEW_OF else 0
             for place, rank in enumerate(getattr(settings, f"{name}_ranks")):
                 self.scorers[f"{name}_{place}"] = Scorer(data, rank, settings, width, generator)
+        self.walker: Walker | None = None
+        if settings.walker_layers and "structure" in settings.modalities:
+            self.walker = Walker(2 * data.relations, settings.walker_layers, settings.walker_width, generator)
         self.register_buffer("facts", data.train.clone())
         self.register_buffer("rules", torch.empty(0, 4, dtype=torch.int64))  # relation, first, second, support
         self.register_buffer("rules_confidence", torch.empty(0))
@@ -154,6 +167,7 @@ class Mosaic(ScoringModel):
         self.register_buffer("constants_confidence", torch.empty(0))
         self.fusion = Fusion(0, 0)
         self._evidence: Evidence | None = None
+        self._ways: Ways | None = None
         self.register_load_state_dict_post_hook(Mosaic._forget)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -162,6 +176,18 @@ class Mosaic(ScoringModel):
         if size is not None and size < self.entities:
             drawn = draw_candidates(batch, self.entities, size)
         return {name: scorer.loss(batch, self._view(name), drawn) for name, scorer in self.scorers.items()}
+
+    def walker_loss(self, batch: Batch) -> Tensor:
+        """The walker's loss on facts of the batch that are drawn anew, 0-d."""
+        assert self.walker is not None
+        drawn = torch.randperm(len(batch.answer), device=batch.answer.device)[: self.settings.walker_queries]
+        row = batch.row[drawn]
+        asked = batch.known[row], batch.relation[row], batch.answer[drawn]
+        return self.walker.loss(self.ways(), *asked, self.settings.walker_dropout)
+
+    def members(self) -> list[str]:
+        """What the fusion weighs beside the evidence: the scorers, and the walker if there is one."""
+        return [*self.scorers, *(["walker"] if self.walker is not None else [])]
 
     def _view(self, scorer: str) -> Any:
         kind = scorer.split("_")[0]
@@ -189,19 +215,22 @@ class Mosaic(ScoringModel):
         return prepared(known, relation, side)
 
     @torch.inference_mode()
-    def log_probabilities(self) -> Callable[[Tensor, Tensor], list[Tensor]]:
-        """(known (B,), relation (B,) below 2R) -> the log-softmax (B, E) of each scorer."""
+    def log_probabilities(self, walks: bool = True) -> Callable[[Tensor, Tensor], list[Tensor]]:
+        """(known (B,), relation (B,) below 2R) -> the log-softmax (B, E) of each member; `walks`: the walker's too."""
         tables = [scorer.table(self._view(name)) for name, scorer in self.scorers.items()]
 
         @torch.inference_mode()
         def score(known: Tensor, relation: Tensor) -> list[Tensor]:
             both = zip(self.scorers.values(), tables, strict=True)
-            return [(one.ask(table[known], relation) @ table.T).log_softmax(1) for one, table in both]
+            found = [(one.ask(table[known], relation) @ table.T).log_softmax(1) for one, table in both]
+            if walks and self.walker is not None:
+                found.append(self.walker.scores(self.ways(), known, relation).log_softmax(1))
+            return found
 
         return score
 
     def _blended(self) -> Callable[[Tensor, Tensor, str], Tensor]:
-        each = self.log_probabilities()
+        each = self.log_probabilities(walks=False)  # which are slow, and chosen with the scorers' epoch
 
         def score(known: Tensor, relation: Tensor, side: str) -> Tensor:
             return torch.stack(each(known, self._directed(relation, side))).mean(0)
@@ -237,7 +266,7 @@ class Mosaic(ScoringModel):
             float(weight * (column[0, answer] - column[0].mean()))
             for weight, column in zip(weights, columns, strict=True)
         ]
-        return dict(zip([*self.scorers, *evidence.names], worth, strict=True))
+        return dict(zip([*self.members(), *evidence.names], worth, strict=True))
 
     def evidence(self) -> Evidence:
         """What speaks for answers beside the scorers, read off the buffers; kept until these change."""
@@ -245,8 +274,17 @@ class Mosaic(ScoringModel):
             self._evidence = self._read_evidence()
         return self._evidence
 
+    def ways(self) -> Ways:
+        """The training facts as the walker needs them; kept until these change."""
+        if self._ways is None or self._ways.device != self.facts.device:
+            self._ways = Ways(self._read_facts(), self.facts.device)
+        return self._ways
+
+    def _read_facts(self) -> Facts:
+        return Facts(self.facts.cpu().numpy(), self.entities, self.relations)
+
     def _read_evidence(self) -> Evidence:
-        facts = Facts(self.facts.cpu().numpy(), self.entities, self.relations)
+        facts = self._read_facts()
         mined = fixed = None
         if "structure" in self.settings.modalities:
             relation, first, second, support = self.rules.cpu().numpy().T
@@ -256,12 +294,12 @@ class Mosaic(ScoringModel):
         return Evidence(facts, mined, fixed, {name: view.matrix() for name, view in self.views.items()})
 
     def _forget(self, _=None) -> None:
-        self._evidence = None
+        self._evidence = self._ways = None
 
     def mine(self) -> None:
         """Read rules and constants off the training facts."""
         self._forget()
-        facts = Facts(self.facts.cpu().numpy(), self.entities, self.relations)
+        facts = self._read_facts()
         found, fixed = rules.mine(facts, best=self.settings.rules_per_relation), constants.mine(facts)
         columns: tuple[np.ndarray, ...] = (found.relation, found.first, found.second, found.support)
         self.rules, self.rules_confidence = self._kept(columns, found.confidence)
@@ -277,7 +315,7 @@ class Mosaic(ScoringModel):
 
 
 def _columns(evidence: Evidence, each: Callable, known: Tensor, relation: Tensor) -> Iterator[Tensor]:
-    """All columns (B, E) that the fusion weighs: the scorers, then the evidence."""
+    """All columns (B, E) that the fusion weighs: the scorers and the walker, then the evidence."""
     yield from each(known, relation)
     for column in evidence.columns(known.cpu().numpy(), relation.cpu().numpy()):
         yield torch.from_numpy(np.require(column, np.float32, ["C", "W"])).to(known.device)
@@ -319,7 +357,7 @@ def fusion_of(run: Path) -> Fusion:
 
 
 class Learner(learner.Learner):
-    """Adagrad for all scorers at once; then, in `finish`, rules and the fusion."""
+    """Adagrad for all scorers at once, Adam for the walker; then, in `finish`, rules and the fusion."""
 
     def __init__(self, model: Mosaic, data: Data, settings: Settings, **run: Any):
         super().__init__(model, data, settings, **run)
@@ -332,7 +370,14 @@ class Learner(learner.Learner):
                 "name in fusion_from a run of mosaic that was trained without them."
             )
         self.rows = Rows(data.train, data.entities, data.relations, settings.answers_per_row)
-        self.optimizers["model"] = torch.optim.Adagrad(model.parameters(), lr=settings.learning_rate, fused=True)
+        self.fitted = list(model.scorers.parameters())
+        self.optimizers["model"] = torch.optim.Adagrad(self.fitted, lr=settings.learning_rate, fused=True)
+        if model.walker is not None:
+            self.optimizers["walker"] = self.adam(model.walker.parameters(), settings.walker_learning_rate)
+            falling = torch.optim.lr_scheduler.LambdaLR(
+                self.optimizers["walker"], lambda epoch: 1 - epoch / settings.epochs
+            )
+            self.schedulers["walker"] = falling
 
     @property
     def steps_per_epoch(self) -> int:
@@ -344,7 +389,10 @@ class Learner(learner.Learner):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         with self.autocast():
             terms = self.model.losses(batch)
-        optimizer_step(sum(terms.values()), self.model.parameters(), self.optimizers["model"])
+        optimizer_step(sum(terms.values()), self.fitted, self.optimizers["model"])
+        if self.model.walker is not None:
+            terms["walker"] = self.model.walker_loss(batch)
+            optimizer_step(terms["walker"], self.model.walker.parameters(), self.optimizers["walker"], clip=CLIP)
         return {name: value.detach() for name, value in terms.items()}
 
     def finish(self) -> dict[str, float]:
@@ -367,8 +415,8 @@ class Learner(learner.Learner):
         return {"dev_mrr": found}
 
     def _fit(self, lists: Lists, plan: Plan) -> Fusion:
-        """A fusion that begins at the mean of the scorers, which `scorer` gives before there is one."""
-        scorers = len(self.model.scorers)
+        """A fusion that begins at the mean of the members."""
+        scorers = len(self.model.members())
         blend = torch.zeros(lists.columns.shape[2])
         blend[:scorers] = 1 / scorers
         return fusion.fit(lists, blend, 2 * self.model.relations, plan, self.seed).to(self.device)
@@ -384,7 +432,7 @@ class Learner(learner.Learner):
                 known, answer = (rows[:, end] for end in ends)
                 relation = self.model._directed(rows[:, 1], side)
                 columns = _columns(evidence, each, known.to(self.device), relation.to(self.device))
-                scorers = [next(columns) for _ in self.model.scorers]
+                scorers = [next(columns) for _ in self.model.members()]
                 blend = torch.stack(scorers).mean(0).cpu().numpy()
                 others = facts.answers(known, rows[:, 1], side)
                 picked, offset = fusion.candidates_of_all(blend, others, answer, plan, generator)
