@@ -63,7 +63,7 @@ def measure(graph: str, names: list[str], seed: int, variants: list[str], test: 
     run = runs.load_run(run_folder(graph, "mosaic", seed, "clean"))
     folder, settings = Path("data") / graph / "graph", run.model.settings
     data = training.read("mosaic", settings, graph=folder, encoded=folder.parent / "encoded")
-    own, evidence = len(run.model.scorers), len(run.model.evidence().names)
+    own, evidence = len(run.model.members()), len(run.model.evidence().names)
     fuse_with(run.model, [base_run(graph, name, seed, variants) for name in names])
     cpu = torch.device("cpu")
     learner = mosaic.Learner(run.model, data, settings, device=cpu, precision=torch.float32, seed=seed)

@@ -27,13 +27,15 @@ from trainers.training import train as training
 PARTS = {
     "nothing": (),
     "scorers of text and image": ("text_0", "text_1", "image_0", "image_1"),
+    "walker": ("walker",),
     "rules": ("rules",),
     "constants": ("constants",),
     "walks": ("walks",),
     "rules, constants and walks": ("rules", "constants", "walks"),
+    "walker, rules, constants and walks": ("walker", "rules", "constants", "walks"),
     "answered and degree": ("answered", "degree"),
     "neighbours by text and picture": ("text_n", "text_r", "text_l", "words_", "image_n", "image_r", "image_l"),
-    "all but the scorers": ("rules", "constants", "walks", "answered", "degree", "text_n", "text_r", "text_l", "words_",
+    "all but the scorers": ("walker", "rules", "constants", "walks", "answered", "degree", "text_n", "text_r", "text_l", "words_",
                             "image_n", "image_r", "image_l"),
 }  # fmt: skip
 
@@ -42,7 +44,7 @@ def fit_without(learner: mosaic.Learner, lists: Lists, kept: torch.Tensor, plan:
     """A fusion of the columns `kept` (k,), the others counting nothing."""
     number = lists.columns.shape[2]
     blend = torch.zeros(number)
-    scorers = kept[kept < len(learner.model.scorers)]
+    scorers = kept[kept < len(learner.model.members())]
     blend[scorers] = 1 / len(scorers)
     part = Lists(lists.columns[:, :, kept], lists.offset, lists.relation, lists.degree)
     fitted = fusion.fit(part, blend[kept], 2 * learner.model.relations, plan, learner.seed)
@@ -86,7 +88,7 @@ def measure(graph: str, seed: int) -> dict:
     learner = mosaic.Learner(run.model, data, run.model.settings, device=cpu, precision=torch.float32, seed=seed)
     plan = Plan(penalty=run.model.settings.fusion_penalty)
     lists = learner.lists(learner.unlearnt, plan)
-    names = [*run.model.scorers, *run.model.evidence().names]
+    names = [*run.model.members(), *run.model.evidence().names]
     without = {}
     for part, gone in PARTS.items():
         kept = torch.tensor([place for place, name in enumerate(names) if not (gone and name.startswith(gone))])

@@ -208,29 +208,29 @@ class Mosaic(ScoringModel):
         return self.entities, self.relations
 
     def prepare(self) -> Callable[[Tensor, Tensor, str], Tensor]:
-        """The fusion's scores; before there is a fusion, the scorers' mean."""
+        """The fusion's scores; before there is a fusion, the members' mean."""
         return self._fused() if len(self.fusion.everywhere) else self._blended()
 
     def score(self, prepared: Callable, known: Tensor, relation: Tensor, side: str) -> Tensor:
         return prepared(known, relation, side)
 
     @torch.inference_mode()
-    def log_probabilities(self, walks: bool = True) -> Callable[[Tensor, Tensor], list[Tensor]]:
-        """(known (B,), relation (B,) below 2R) -> the log-softmax (B, E) of each member; `walks`: the walker's too."""
+    def log_probabilities(self) -> Callable[[Tensor, Tensor], list[Tensor]]:
+        """(known (B,), relation (B,) below 2R) -> the log-softmax (B, E) of each member."""
         tables = [scorer.table(self._view(name)) for name, scorer in self.scorers.items()]
 
         @torch.inference_mode()
         def score(known: Tensor, relation: Tensor) -> list[Tensor]:
             both = zip(self.scorers.values(), tables, strict=True)
             found = [(one.ask(table[known], relation) @ table.T).log_softmax(1) for one, table in both]
-            if walks and self.walker is not None:
+            if self.walker is not None:
                 found.append(self.walker.scores(self.ways(), known, relation).log_softmax(1))
             return found
 
         return score
 
     def _blended(self) -> Callable[[Tensor, Tensor, str], Tensor]:
-        each = self.log_probabilities(walks=False)  # which are slow, and chosen with the scorers' epoch
+        each = self.log_probabilities()
 
         def score(known: Tensor, relation: Tensor, side: str) -> Tensor:
             return torch.stack(each(known, self._directed(relation, side))).mean(0)

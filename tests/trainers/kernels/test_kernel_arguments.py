@@ -19,6 +19,7 @@ from trainers.kernels import (
     library,
     rotate,
     tucker,
+    walker,
 )
 
 pytestmark = pytest.mark.skipif(library() is None, reason="the C kernels are not built")
@@ -40,8 +41,21 @@ def mixed(*segments):
     return ent_attention.mix(list(segments), zeros(2, 8), zeros(2, 1 + len(segments)), 0.0)
 
 
+def walked(width: int = 16, depth: int = 2, source=torch.int32, hidden: int = 2, relations: int = 4):
+    edges = walker.Edges(whole(6), zeros(3, dtype=source), zeros(3, dtype=torch.int32), 4, zeros(3))
+    layers = walker.Layers(zeros(depth, width, 3 * width), *(zeros(depth, width) for _ in range(3)))
+    weight = zeros(2, depth, relations, width)
+    queries = walker.Queries(whole(2), zeros(2, width), zeros(2, width), weight, whole(2, hidden) - 1)
+    return walker.scores(edges, layers, queries)
+
+
 NO = torch.bool
 WRONG = {
+    "walker: a width that it is not made for": lambda: walked(width=24),
+    "walker: too many layers": lambda: walked(depth=17),
+    "walker: edges of int64": lambda: walked(source=torch.int64),
+    "walker: one hidden edge a query": lambda: walked(hidden=1),
+    "walker: weights of half the relations": lambda: walked(relations=2),
     "rotate: a query that is one vector (a 0-d id)": lambda: rotate.all_distances(zeros(8), zeros(5, 8)),
     "rotate: a query of another width": lambda: rotate.all_distances(zeros(3, 6), zeros(5, 8)),
     "rotate: float64": lambda: rotate.all_distances(zeros(3, 8, dtype=torch.float64), zeros(5, 8)),
@@ -112,7 +126,7 @@ def test_a_library_of_other_signatures_is_known_by_its_newest_name():
     """ctypes passes whatever it is given, so a library that was built before a change would read what is not there."""
     assert f" {kernels.NEWEST}(" in signatures()
     seen = hashlib.sha256(signatures().encode()).hexdigest()[:12]
-    assert (kernels.NEWEST, seen) == ("gathered_scores", "54a9e20446de"), (
+    assert (kernels.NEWEST, seen) == ("walker_losses", "8fefc4d33954"), (
         "a kernel's arguments changed: give the function a new name, make it NEWEST, and put both here"
     )
 

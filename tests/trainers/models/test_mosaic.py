@@ -39,6 +39,24 @@ def planted() -> Data:
     return Data("planted", PEOPLE + KINDS, 1, train, dev, test, features, {"image": tokens, "text": tokens})
 
 
+def chained() -> Data:
+    """60 people, from each of whom two ways of three steps lead on; where one of them ends is the answer of relation 3.
+
+    No vector knows the answer of another person, no rule has three steps, and the ways differ in the order of their
+    relations alone.
+    """
+    people, places = 60, 7  # a person, then three places on either way
+    person = torch.arange(people) * places
+    steps = [
+        torch.stack([person + (3 * way + step if step else 0), torch.full_like(person, relation),
+                     person + 3 * way + step + 1], 1)
+        for way, order in enumerate(((0, 1, 2), (1, 0, 2))) for step, relation in enumerate(order)
+    ]  # fmt: skip
+    asked = torch.stack([person, torch.full_like(person, 3), person + 3], 1)
+    train = torch.cat([*steps, asked[:30]])
+    return Data("chained", people * places, 4, train, asked[30:45], asked[45:], {}, {})
+
+
 def trained(data: Data, folder, **changes):
     learner = learner_of(mosaic, data, plain(mosaic, **{**SMALL, **changes}))
     measure = dev_measure(data, learner.device, None, 0)
@@ -63,6 +81,22 @@ def test_a_picture_or_a_text_decides_where_nothing_else_knows(modality, tmp_path
     assert blind.mean() < 0.7  # four kinds, one as good as the other: 0.52
     assert found[has].mean() > 0.95
     assert abs(found[~has].mean() - blind[~has].mean()) < 0.3
+
+
+def test_the_walker_learns_a_way_that_no_rule_has(tmp_path):
+    data = chained()
+    only = {"modalities": ("structure",), "walker_learning_rate": 0.02}
+    without, _ = tails(trained(data, tmp_path / "without", **only, walker_layers=0).model, data)
+    found, _ = tails(trained(data, tmp_path / "with", **only).model, data)
+    assert without.mean() < 0.85  # the ends of both ways look alike: 0.76
+    assert found.mean() > 0.95
+
+
+def test_what_the_walker_adds_is_named(tmp_path):
+    model = trained(chained(), tmp_path, modalities=("structure",), walker_learning_rate=0.02).model
+    worth = model.contributions(59 * 7, 3, 59 * 7 + 3)
+    assert [name for name in worth if name in model.members()] == ["structure_0", "walker"]
+    assert worth["walker"] > 1
 
 
 def test_the_fusion_sees_no_fact_of_test(tmp_path):
