@@ -35,8 +35,8 @@ PARTS = {
     "walker, rules, constants and walks": ("walker", "rules", "constants", "walks"),
     "answered and degree": ("answered", "degree"),
     "neighbours by text and picture": ("text_n", "text_r", "text_l", "words_", "image_n", "image_r", "image_l"),
-    "all but the scorers": ("walker", "rules", "constants", "walks", "answered", "degree", "text_n", "text_r", "text_l", "words_",
-                            "image_n", "image_r", "image_l"),
+    "all but the scorers": ("walker", "rules", "constants", "walks", "answered", "degree", "text_n", "text_r", "text_l",
+                            "words_", "image_n", "image_r", "image_l"),
 }  # fmt: skip
 
 

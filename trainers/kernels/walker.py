@@ -21,7 +21,7 @@ MOST_LAYERS = 16  # … and its layers
 
 @dataclass(frozen=True)
 class Edges:
-    """Edges by the entity that they lead to: those of entity v are start[v] … start[v + 1] − 1. Each has its reverse."""
+    """Edges by the entity that they lead to: those of v are start[v] … start[v + 1] − 1. Each has its reverse."""
 
     start: Tensor  # (E + 1,) int64
     source: Tensor  # (edges,) int32: where an edge comes from
@@ -77,8 +77,9 @@ def losses(edges: Edges, layers: Layers, queries: Queries, answer: Tensor, other
     found = _plain(edges, layers, queries)
     known, first, last = others
     length = last - first
-    row = torch.repeat_interleave(torch.arange(len(first), device=first.device), length)
-    place = torch.arange(len(row), device=row.device) - torch.repeat_interleave(length.cumsum(0) - length - first, length)
+    row = torch.arange(len(first), device=first.device).repeat_interleave(length)
+    shift = length.cumsum(0) - length - first
+    place = torch.arange(len(row), device=row.device) - shift[row]
     hidden = torch.zeros_like(found, dtype=torch.bool)
     hidden[row, known[place]] = True
     hidden[torch.arange(len(answer)), answer] = False
@@ -101,7 +102,7 @@ class _Arguments:
     """What both functions of the kernel begin with; keeps alive what the pointers point to."""
 
     def __init__(self, edges: Edges, layers: Layers, queries: Queries):
-        count, depth, width = len(queries.known), *layers.bias.shape
+        count, (depth, width) = len(queries.known), layers.bias.shape
         if width not in WIDTHS or not 1 <= depth <= MOST_LAYERS:
             raise ValueError(f"the kernel walks 1 to {MOST_LAYERS} layers of {WIDTHS} numbers, not {depth} of {width}")
         kind, whole, half = torch.float32, torch.int64, torch.int32
@@ -136,7 +137,7 @@ class _Losses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, begin, ask, weight, mix, bias, gain, shift, edges, known, hidden, answer, others):
-        count, depth, width = len(known), *bias.shape
+        count, (depth, width) = len(known), bias.shape
         answer, *others = (part.contiguous() for part in (answer, *others))
         layers, queries = Layers(mix, bias, gain, shift), Queries(known, begin, ask, weight, hidden)
         kept = _Arguments(edges, layers, queries)
@@ -159,8 +160,8 @@ class _Losses(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         slopes = [slope * gradient.view(-1, *[1] * (slope.dim() - 1)) for slope in ctx.saved_tensors]
-        begin, ask, weight, across, *others = slopes
-        return begin, ask, weight, across.sum(0).transpose(1, 2), *(part.sum(0) for part in others), *[None] * 5
+        begin, ask, weight, across, *rest = slopes
+        return begin, ask, weight, across.sum(0).transpose(1, 2), *(part.sum(0) for part in rest), *[None] * 5
 
 
 def _plain(edges: Edges, layers: Layers, queries: Queries) -> Tensor:

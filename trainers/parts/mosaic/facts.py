@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import numpy as np
 from scipy import sparse
+from torch import Tensor
 
-Ids = TypeVar("Ids", int, np.ndarray)
+Ids = TypeVar("Ids", int, np.ndarray, Tensor)
 
 
 class Facts:

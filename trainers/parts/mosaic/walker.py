@@ -79,7 +79,8 @@ class Walker(nn.Module):
 
     def loss(self, ways: Ways, known: Tensor, relation: Tensor, answer: Tensor, dropout: float) -> Tensor:
         """Mean cross entropy of training facts (B,) each, 0-d; `dropout` on what edges do to what they carry."""
-        queries = self._queries(known, relation, ways.hidden(known, relation, answer), dropout if self.training else 0.0)
+        hidden = ways.hidden(known, relation, answer)
+        queries = self._queries(known, relation, hidden, dropout if self.training else 0.0)
         others = ways.answers(known, relation)
         return walker.losses(ways.edges, self._layers(), queries, answer, others).mean()
 
