@@ -53,7 +53,8 @@ def main() -> None:
         figures = ", ".join(f"{METRICS[name].label} {found[name]:.4f}" for name in headline())
         print(f"{options.model} on {options.graph}, {split}: {figures} over {found['queries']:,} queries")
     # What `dvc metrics show` and `dvc exp show` print, and no more: a row that fits a terminal.
-    tables.write_json(folder / "metrics.json", {**shown["test"], "dev_mrr": shown["dev"][MRR.name]})
+    dev = runs.comparable_dev_mrr(run.about, shown["dev"][MRR.name])
+    tables.write_json(folder / "metrics.json", {**shown["test"], "dev_mrr": dev})
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from trainers.about import about_model
 from trainers.evaluation import breakdown, significance
 from trainers.evaluation.metrics import METRICS, MRR, Metric, headline, in_report, per_query
 from trainers.evaluation.protocols import protocol_metrics
+from trainers.training.runs import comparable_dev_mrr
 
 HERE = Path(__file__).parent
 ENDS = {"known": "known entity", "answer": "answer"}
@@ -198,7 +199,7 @@ def _result(
                 published="" if theirs is None else _printed(theirs),
             )
         )
-    cells.append(Cell("dev_mrr", f"dev {MRR.heading}", MRR.text(run.dev[MRR.name])))
+    cells.append(Cell("dev_mrr", f"dev {MRR.heading}", MRR.text(comparable_dev_mrr(run.about, run.dev[MRR.name]))))
     low, high = intervals[MRR.name]
     label = display(run.model)
     return Result(run, label, place, run.test[MRR.name], low, high, cells, found, marks, measured, against)

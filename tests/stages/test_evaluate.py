@@ -43,6 +43,14 @@ def test_a_run_is_evaluated_on_the_tables_that_it_was_trained_on(trained, tmp_pa
     assert all(shown[name] == test[name] for name in shown if name != "dev_mrr")
 
 
+def test_what_is_shown_of_dev_is_cross_validated_where_the_model_was_fitted_on_dev(trained, tmp_path):
+    path = tmp_path / "runs/mini/rotate/run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "dev_mrr_by_cross_validation": 0.125}))
+    evaluate.main()
+    assert json.loads(path.with_name("metrics.json").read_text())["dev_mrr"] == 0.125
+    assert json.loads(path.with_name("dev.json").read_text())["mrr"] != 0.125
+
+
 IDS = np.arange(ENTITIES)
 OTHERS = {
     "permuted": lambda data: (data, IDS[::-1]),

@@ -178,6 +178,14 @@ def describe(data: Data, *, model: str, settings: Any, split: str, encoders: dic
     }
 
 
+def comparable_dev_mrr(about: dict, measured: float) -> float:
+    """MRR on dev by which a run may be compared: of a model that is fitted on dev the one found by cross-validation.
+
+    `about` is run.json, `measured` what the weights as they are reach on dev.
+    """
+    return about.get("dev_mrr_by_cross_validation", measured)
+
+
 def peak_memory(device: torch.device) -> int:
     """Bytes this process took at most: on a GPU what torch took there, else the resident set."""
     if device.type == "cuda":

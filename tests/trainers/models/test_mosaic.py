@@ -107,6 +107,14 @@ def test_the_fusion_sees_no_fact_of_test(tmp_path):
     assert torch.equal(first.fusion.by_relation, second.fusion.by_relation)
 
 
+def test_the_figure_of_dev_is_found_by_cross_validation(tmp_path):
+    """Where a relation occurs once in dev, its weights are fitted on the very fact: folds have not seen it."""
+    learner = trained(planted(), tmp_path)
+    figures = learner.finish()
+    assert figures["dev_mrr"] == figures["dev_mrr_by_cross_validation"]
+    assert 0 < figures["dev_mrr"] < dev_measure(learner.data, learner.device, None, 0)(learner.model)
+
+
 def test_on_train_and_dev_together_the_fusion_is_taken_over_from_another_run(tmp_path):
     data = planted()
     chosen = trained(data, tmp_path / "work").model
