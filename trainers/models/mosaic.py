@@ -1,14 +1,15 @@
 """Mosaic, the house model: scorers of structure, text and image, fused with what is counted from the training facts.
 
 Each scorer is a ComplEx (arXiv 1606.06357) trained 1-vs-all with DURA (arXiv 2011.05816) whose entities are a free
-vector and, for text and image, a linear map of what an encoder says. Beside them a walker (arXiv 2106.06935) learns which
-ways through the graph lead to answers. When their training is over, rules, constants and walks (`trainers/parts/mosaic/`) are read off
-the training facts, and a small listwise model is fitted on dev that says how far each of them is to be believed, for
-each relation and direction.
+vector and, for text and image, a linear map of what an encoder says. Beside them a walker (arXiv 2106.06935) learns
+which ways through the graph lead to answers. When their training is over, rules, constants and walks
+(`trainers/parts/mosaic/`) are read off the training facts, and a small listwise model is fitted on dev that says how
+far each of them is to be believed, for each relation and direction.
 
 To be fair when this model is compared: it is several models and their fusion, others are single ones; and the fusion's
-weights are fitted on dev, by which others choose their epoch only. So run.json, metrics.json and the report give as MRR on dev
-the figure found by cross-validation; dev.json holds what the fitted weights reach on the facts that they were fitted on.
+weights are fitted on dev, by which others choose their epoch only. So run.json, metrics.json and the report give as MRR
+on dev the figure found by cross-validation; dev.json holds what the fitted weights reach on the facts that they were
+fitted on.
 """
 
 import itertools
@@ -43,7 +44,8 @@ from trainers.training.one_vs_all import Batch, Rows, cross_entropy, draw_candid
 from trainers.training.optimizer import optimizer_step
 from trainers.training.train import dev_measure, filter_index
 
-ABOUT = About(name="Mosaic", papers=("trouillon2016complex", "zhang2020dura", "zhu2021nbfnet"), reads=("features", "tokens"))
+PAPERS = ("trouillon2016complex", "zhang2020dura", "zhu2021nbfnet")
+ABOUT = About(name="Mosaic", papers=PAPERS, reads=("features", "tokens"))
 
 BLOCK = 128  # queries whose evidence is held at a time
 VIEW_OF = {"text": "words", "image": "image"}  # what a scorer maps onto its entities
