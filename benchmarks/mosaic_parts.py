@@ -37,6 +37,7 @@ PARTS = {
     "neighbours by text and picture": ("text_n", "text_r", "text_l", "words_", "image_n", "image_r", "image_l"),
     "all but the scorers": ("walker", "rules", "constants", "walks", "answered", "degree", "text_n", "text_r", "text_l",
                             "words_", "image_n", "image_r", "image_l"),
+    "all but the walker": ("structure", "text", "image", "words", "rules", "constants", "walks", "answered", "degree"),
 }  # fmt: skip
 
 

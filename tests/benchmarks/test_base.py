@@ -32,7 +32,7 @@ def test_the_fusion_takes_up_a_model_that_knows_in_both_directions():
     fuse_with(learner.model, [knowing(data)])
     plan = Plan(penalty=0.5, hard=4, random=4, epochs=200)
     lists = learner.lists(learner.unlearnt, plan)
-    scorers, columns = len(learner.model.scorers), lists.columns.shape[2]
+    scorers, columns = len(learner.model.members()), lists.columns.shape[2]
     without = torch.tensor([place for place in range(columns) if place != scorers])
     blind, seeing = (
         cross_validated(learner, lists, kept, plan)["realistic"] for kept in (without, torch.arange(columns))
