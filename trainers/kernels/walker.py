@@ -17,6 +17,7 @@ from trainers.kernels import address, library, loaded
 
 WIDTHS = (16, 32)  # numbers of an entity that the C kernel is made for …
 MOST_LAYERS = 16  # … and its layers
+BLOCK = 1 << 26  # numbers that edges carry in plain torch at a time, where nothing is learnt: 256 MB
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,17 @@ class Queries:
     weight: Tensor  # (B, L, 2R, d): what an edge of each relation does to what it carries
     hidden: Tensor  # (B, 2) int64: edges that the walk may not take; −1: none
 
+    def split(self, rows: int) -> list["Queries"]:
+        """The same queries, at most so many at a time."""
+        parts = (self.known, self.begin, self.ask, self.weight, self.hidden)
+        return [Queries(*few) for few in zip(*(part.split(rows) for part in parts), strict=True)]
+
 
 def scores(edges: Edges, layers: Layers, queries: Queries) -> Tensor:
     """(B, E) float32, 0 where no walk of so many steps leads. Not differentiable where the C kernel computes it."""
     if not _by_kernel(queries):
-        return _plain(edges, layers, queries)
+        rows = max(1, BLOCK // max(1, len(edges.source) * queries.begin.shape[1]))
+        return torch.cat([_plain(edges, layers, part) for part in queries.split(rows)])
     kept = _Arguments(edges, layers, queries)
     out = torch.zeros(len(queries.known), edges.entities)
     if loaded().walker_scores(*kept.pointers, address(out, torch.float32, *out.shape)):

@@ -184,7 +184,9 @@ class Mosaic(ScoringModel):
         """The walker's loss, 0-d, on one lot after the other of the facts of the batch that are drawn for it."""
         assert self.walker is not None
         drawn = torch.randperm(len(batch.answer), device=batch.answer.device)[: self.settings.walker_queries]
-        for lot in drawn.split(LOT):
+        # As many lots in each process, of however many facts its part of the batch has: they step together.
+        for start in range(0, min(self.settings.walker_queries, batch.pairs), LOT):
+            lot = drawn[start : start + LOT]
             row = batch.row[lot]
             asked = batch.known[row], batch.relation[row], batch.answer[lot]
             yield self.walker.loss(self.ways(), *asked, self.settings.walker_dropout)

@@ -64,7 +64,9 @@ def test_scores_are_those_of_plain_torch(monkeypatch):
     with torch.no_grad():
         ours = one.scores(ways, known, relation)
         monkeypatch.setattr(walker, "library", lambda: None)
-        torch.testing.assert_close(ours, one.scores(ways, known, relation), rtol=1e-4, atol=1e-5)
+        for block in (walker.BLOCK, 1):  # all queries at once, one after the other
+            monkeypatch.setattr(walker, "BLOCK", block)
+            torch.testing.assert_close(ours, one.scores(ways, known, relation), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", [pytest.param(True, marks=needs_kernel), False])

@@ -12,6 +12,7 @@ from trainers.models import mosaic
 from trainers.training import loop
 from trainers.training.checkpoint import save_tensors
 from trainers.training.data import Data, Features, Tokens
+from trainers.training.one_vs_all import Batch
 from trainers.training.train import dev_measure, filter_index
 
 KINDS, EACH, SPLIT = 4, 30, (10, 20)  # people of each kind: in train, dev, test
@@ -92,6 +93,19 @@ def test_the_walker_learns_a_way_that_no_rule_has(tmp_path):
     assert found.mean() > 0.95
 
 
+def test_a_process_with_a_small_part_of_the_batch_steps_as_often_as_the_others(tmp_path):
+    data = chained()
+    model = learner_of(mosaic, data, plain(mosaic, **SMALL, modalities=("structure",), walker_queries=40)).model
+    known, relation, answer = data.train[:5].T
+    batch = Batch(known, relation, torch.arange(5), answer, pairs=90)  # 85 are with others
+    losses = list(model.walker_losses(batch))
+    assert len(losses) == 3
+    assert losses[0] > 0
+    assert losses[1] == losses[2] == 0
+    losses[2].backward(inputs=list(model.walker.parameters()))
+    assert all(torch.equal(one.grad, torch.zeros_like(one)) for one in model.walker.parameters())
+
+
 def test_what_the_walker_adds_is_named(tmp_path):
     model = trained(chained(), tmp_path, modalities=("structure",), walker_learning_rate=0.02).model
     worth = model.contributions(59 * 7, 3, 59 * 7 + 3)
@@ -108,7 +122,6 @@ def test_the_fusion_sees_no_fact_of_test(tmp_path):
 
 
 def test_the_figure_of_dev_is_found_by_cross_validation(tmp_path):
-    """Where a relation occurs once in dev, its weights are fitted on the very fact: folds have not seen it."""
     learner = trained(planted(), tmp_path)
     figures = learner.finish()
     assert figures["dev_mrr"] == figures["dev_mrr_by_cross_validation"]

@@ -78,11 +78,11 @@ class Walker(nn.Module):
         return walker.scores(ways.edges, self._layers(), self._queries(known, relation, nothing))
 
     def loss(self, ways: Ways, known: Tensor, relation: Tensor, answer: Tensor, dropout: float) -> Tensor:
-        """Mean cross entropy of training facts (B,) each, 0-d; `dropout` on what edges do to what they carry."""
+        """Mean cross entropy of training facts (B,) each, 0-d; 0 of none. `dropout`: on what edges do."""
         hidden = ways.hidden(known, relation, answer)
         queries = self._queries(known, relation, hidden, dropout if self.training else 0.0)
         others = ways.answers(known, relation)
-        return walker.losses(ways.edges, self._layers(), queries, answer, others).mean()
+        return walker.losses(ways.edges, self._layers(), queries, answer, others).sum() / max(1, len(known))
 
     def _layers(self) -> Layers:
         return Layers(self.mix, self.bias, self.gain, self.shift)
