@@ -171,6 +171,7 @@ class Mosaic(ScoringModel):
         self.fusion = Fusion(0, 0)
         self._evidence: Evidence | None = None
         self._ways: Ways | None = None
+        self._stands_in: tuple[int, Callable[[Tensor], Tensor]] | None = None
         self.register_load_state_dict_post_hook(Mosaic._forget)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -202,7 +203,7 @@ class Mosaic(ScoringModel):
     def grow(self, before: Data, after: Data, structure: Callable[[Tensor], Tensor]) -> None:
         """Room for the entities of `after` (trainers/parts/unseen.py), which no training fact knows."""
         self._forget()
-        self.entities = after.entities
+        self.entities, self._stands_in = after.entities, (before.entities, structure)
         for name, view in self.views.items():
             kind, of = ("tokens", "text") if name == "words" else ("features", name)
             view.grow(getattr(before, kind)[of], getattr(after, kind)[of], after.entities)
@@ -230,10 +231,20 @@ class Mosaic(ScoringModel):
             both = zip(self.scorers.values(), tables, strict=True)
             found = [(one.ask(table[known], relation) @ table.T).log_softmax(1) for one, table in both]
             if self.walker is not None:
-                found.append(self.walker.scores(self.ways(), known, relation).log_softmax(1))
+                found.append(self._also_new(self.walker.scores(self.ways(), known, relation).log_softmax(1)))
             return found
 
         return score
+
+    def _also_new(self, walked: Tensor) -> Tensor:
+        """The walker's (B, E), where no way leads to the entities that `grow` has added: others stand in for them."""
+        if self._stands_in is None:
+            return walked
+        seen, structure = self._stands_in
+        lowest = walked[:, :seen].amin(1, keepdim=True)
+        above = walked[:, :seen] - lowest  # none below 0, so that a stand-in is as long as their mean
+        new = torch.stack([structure(row[:, None])[seen:, 0] for row in above])
+        return torch.cat([walked[:, :seen], lowest + new], 1)
 
     def _blended(self) -> Callable[[Tensor, Tensor, str], Tensor]:
         each = self.log_probabilities()

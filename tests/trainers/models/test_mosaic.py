@@ -113,6 +113,20 @@ def test_what_the_walker_adds_is_named(tmp_path):
     assert worth["walker"] > 1
 
 
+def test_of_a_new_entity_the_walker_says_what_it_says_of_those_that_stand_in(tmp_path):
+    data = chained()
+    model = trained(data, tmp_path, modalities=("structure",), walker_learning_rate=0.02).model
+    near = torch.zeros(1, data.entities)
+    near[0, 3], near[0, 10] = 0.25, 0.75
+    with torch.no_grad():
+        after = dataclasses.replace(data, entities=data.entities + 1)
+        model.grow(data, after, lambda table: torch.cat([table, near @ table]))
+        known = torch.tensor([0, 7, 59 * 7])
+        walked = model.log_probabilities()(known, torch.full_like(known, 3))[-1]
+    assert walked[0, 3] > walked[0, 10] + 1
+    torch.testing.assert_close(walked[:, -1:], walked[:, :-1] @ near.T)
+
+
 def test_the_fusion_sees_no_fact_of_test(tmp_path):
     data = planted()
     other = dataclasses.replace(data, test=data.test.flip(0)[:5])
