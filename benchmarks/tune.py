@@ -46,18 +46,37 @@ DISTANCE = {
     "learning_rate": (3e-4, 1e-2),
     "margin": [2.0, 4.0, 6.0, 9.0, 12.0],
     "adversarial_temperature": [0.5, 1.0, 2.0],
-    "regularization": [0.0],
 }
-# What is searched: a list of values, or the bounds of a number whose logarithm is drawn evenly.
+# A softmax over distances: a constant added to all scores, as the margin is, changes nothing but the start.
+DISTANCE_OF_ALL = {
+    "learning_rate": (0.03, 1.0),
+    "margin": [2.0, 4.0, 6.0, 9.0],
+    "label_smoothing": [0.0, 0.1],
+    "dropout": [0.0, 0.1, 0.2],
+}
+# What is searched, of each model under each objective that configs/models/ gives it: a list of values, or the bounds of
+# a number whose logarithm is drawn evenly.
 SPACES = {
-    "complex": PRODUCT,
-    "cp": PRODUCT,
-    "rescal": {**PRODUCT, "init_scale": [None, 1e-2]},
-    "distmult": PRODUCT,
-    "rotate": DISTANCE,
-    "transe": {**DISTANCE, "norm": [1, 2]},
-    "tucker": {"learning_rate": (3e-4, 1e-2), "dropout": [(0.3, 0.4, 0.5), (0.2, 0.2, 0.3), (0.1, 0.1, 0.2)]},
+    ("complex", "one_vs_all"): PRODUCT,
+    ("cp", "one_vs_all"): PRODUCT,
+    ("rescal", "one_vs_all"): {**PRODUCT, "init_scale": [None, 1e-2]},
+    ("distmult", "one_vs_all"): PRODUCT,
+    ("rotate", "negative_sampling"): DISTANCE,
+    ("transe", "negative_sampling"): {**DISTANCE, "norm": [1, 2]},
+    ("transe", "one_vs_all"): DISTANCE_OF_ALL,
+    ("tucker", "k_vs_all"): {
+        "learning_rate": (3e-4, 1e-2),
+        "dropout": [(0.3, 0.4, 0.5), (0.2, 0.2, 0.3), (0.1, 0.1, 0.2)],
+    },
 }
+
+
+def space_of(model: str, settings: object) -> dict:
+    """What is searched for a model with these settings. Raises UserError if nothing is known to be."""
+    objective = getattr(settings, "objective", "k_vs_all")  # TuckER knows no other
+    if (model, objective) not in SPACES:
+        raise UserError(f"{model} with the objective {objective} has no space in benchmarks/tune.py; add one there.")
+    return SPACES[model, objective]
 
 
 def draw(trial: optuna.Trial, space: dict) -> dict:
@@ -97,7 +116,7 @@ class Search:
         params = load_params()
         self.module = module_of(model)
         self.settings = replace(model_settings(params, model, graph), **changes)
-        self.schedule, self.seed, self.space = params.train, params.seed, SPACES[model]
+        self.schedule, self.seed, self.space = params.train, params.seed, space_of(model, self.settings)
         folder = Path("data") / graph
         self.data = training.read(model, self.settings, graph=folder / "graph", encoded=folder / "encoded")
         self.measure = training.dev_measure(self.data, torch.device("cpu"), params.train.dev_sample, params.seed)
@@ -178,7 +197,7 @@ def open_study(search: Search, path: Path) -> optuna.Study:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graph", required=True)
-    parser.add_argument("--model", required=True, choices=SPACES)
+    parser.add_argument("--model", required=True, choices=sorted({model for model, _ in SPACES}))
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--trials", type=int, default=40, help="of this search in all, those before included")
     parser.add_argument("--epochs", type=int, help="other than params.yaml's, for a quicker search")
