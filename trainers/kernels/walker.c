@@ -257,11 +257,7 @@ int walker_scores(const graph *g, int64_t queries, const int64_t *known, const f
 static double cross_entropy(const graph *g, const query *q, int64_t answer, const int64_t *others, int64_t n,
                             float *slope) {
     int64_t count = q->count[g->layers];
-    float top = 0;
-    for (int64_t at = 0; at < count; at++) {
-        slope[at] = score_of(g, q, at);
-        top = slope[at] > top ? slope[at] : top;
-    }
+    for (int64_t at = 0; at < count; at++) slope[at] = score_of(g, q, at);
     int64_t right = q->place[answer], far = g->entities - count;
     float truth = right < 0 ? 0 : slope[right];
     for (int64_t i = 0; i < n; i++) {
@@ -271,7 +267,10 @@ static double cross_entropy(const graph *g, const query *q, int64_t answer, cons
         else
             slope[q->place[others[i]]] = -INFINITY;
     }
-    double total = far * exp(-(double)top);
+    /* From the largest score that is left: far below a masked one, or below 0, every exponential would be 0. */
+    float top = far > 0 ? 0 : -INFINITY;
+    for (int64_t at = 0; at < count; at++) top = slope[at] > top ? slope[at] : top;
+    double total = far > 0 ? far * exp(-(double)top) : 0;
     for (int64_t at = 0; at < count; at++) total += slope[at] = expf(slope[at] - top);
     for (int64_t at = 0; at < count; at++) slope[at] /= (float)total;
     if (right >= 0) slope[right] -= 1;

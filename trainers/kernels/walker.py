@@ -160,7 +160,7 @@ class _Losses(torch.autograd.Function):
             *(address(part, torch.float32, *part.shape) for part in (loss, *slopes)),
         )
         if failed:
-            raise MemoryError("no memory for the walks of a batch: set fewer walker_queries")
+            raise MemoryError("no memory for the walks of a batch: set fewer walker_layers or a smaller walker_width")
         ctx.save_for_backward(*slopes)
         return loss
 

@@ -58,6 +58,26 @@ def test_losses_and_gradients_are_those_of_plain_torch(monkeypatch, depth, width
 
 
 @needs_kernel
+@pytest.mark.parametrize("unreached", [0, 3], ids=["all are reached", "some are not"])
+@pytest.mark.parametrize("seed", range(6))
+def test_scores_hundreds_apart_lose_no_gradient(monkeypatch, unreached, seed):
+    """The query's other answers lie far above all its rivals, or everything that is reached far below 0."""
+    star = np.array([[0, 0, 1], [0, 0, 2], [0, 2, 1], [0, 1, 3], [0, 1, 4]])
+    ways, one = Ways(Facts(star, 5 + unreached, RELATIONS), CPU), model(depth=1).eval()
+    with torch.no_grad():
+        one.ask.copy_(200 * torch.randn(one.ask.shape, generator=torch.Generator().manual_seed(seed)))
+    question = torch.tensor([0, 0]), torch.tensor([0, 0]), torch.tensor([1, 2])
+    found = []
+    for _ in range(2):
+        loss = one.loss(ways, *question, 0.0)
+        found.append((loss.detach(), *torch.autograd.grad(loss, list(one.parameters()))))
+        monkeypatch.setattr(walker, "library", lambda: None)
+    scale = max(float(part.abs().max()) for part in found[1])
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5 * scale)
+
+
+@needs_kernel
 def test_scores_are_those_of_plain_torch(monkeypatch):
     facts = triples()
     ways, one, (known, relation, _) = ways_of(facts), model(), asked(facts)
