@@ -8,6 +8,7 @@ relation category, and by whether the known entity has a text and an image. Test
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def fit_without(learner: mosaic.Learner, lists: Lists, kept: torch.Tensor, plan:
     blend = torch.zeros(number)
     scorers = kept[kept < len(learner.model.members())]
     blend[scorers] = 1 / len(scorers)
-    part = Lists(lists.columns[:, :, kept], lists.offset, lists.relation, lists.degree)
+    part = replace(lists, columns=lists.columns[:, :, kept])
     fitted = fusion.fit(part, blend[kept], 2 * learner.model.relations, plan, learner.seed)
     whole = Fusion(number, 2 * learner.model.relations)
     for name in ("everywhere", "by_relation", "by_degree", "spread"):
@@ -58,10 +59,9 @@ def fit_without(learner: mosaic.Learner, lists: Lists, kept: torch.Tensor, plan:
 def cross_validated(learner: mosaic.Learner, lists: Lists, kept: torch.Tensor, plan: Plan) -> ranking.Ranks:
     """Ranks of dev, each third of it by a fusion that was fitted on the other two."""
     dev, index = learner.unlearnt, training.filter_index(learner.data)
-    fold = torch.from_numpy(fusion.folds(len(dev), learner.seed))
-    found = []
+    fold, found = lists.fold[: len(dev)], []
     for one in range(fusion.FOLDS):
-        learner.model.fusion = fit_without(learner, lists.part((fold != one).repeat(2)), kept, plan)
+        learner.model.fusion = fit_without(learner, lists.without(one), kept, plan)
         score = learner.model.scorer()
         found.append(ranking.rank(score, dev[fold == one], index, entities=learner.data.entities))
     return {name: np.concatenate([ranks[name] for ranks in found]) for name in found[0]}

@@ -25,6 +25,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
+from pipeline.graph.rows import distinct, within
 from pipeline.settings import AtLeastOne, Count, Dropout, NotNegative
 from trainers.about import About
 from trainers.kernels import walker
@@ -37,8 +38,7 @@ from trainers.parts.mosaic.rules import Rules
 from trainers.parts.mosaic.views import Bag, Dense
 from trainers.parts.mosaic.walker import Walker, Ways
 from trainers.parts.scorer import ScoringModel
-from trainers.training import learner
-from trainers.training.checkpoint import load_tensors
+from trainers.training import learner, processes
 from trainers.training.data import Data
 from trainers.training.one_vs_all import Batch, Rows, cross_entropy, draw_candidates
 from trainers.training.optimizer import optimizer_step
@@ -83,6 +83,19 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.modalities or len(set(self.modalities)) < len(self.modalities):
             raise ValueError("modalities needs at least one of structure, text, image, each once")
+        if not scorers_of(self):
+            raise ValueError("there is no scorer: give one of the modalities a rank, as in structure_ranks: [200]")
+
+
+def scorers_of(settings: Settings) -> list[str]:
+    """The names of the scorers: those of each modality in turn, numbered."""
+    return [f"{name}_{i}" for name in settings.modalities for i in range(len(getattr(settings, f"{name}_ranks")))]
+
+
+def members_of(settings: Settings) -> list[str]:
+    """What the fusion weighs beside the evidence: the scorers, and the walker if there is one."""
+    walks = settings.walker_layers and "structure" in settings.modalities
+    return [*scorers_of(settings), *(["walker"] if walks else [])]
 
 
 class Scorer(nn.Module):
@@ -156,12 +169,13 @@ class Mosaic(ScoringModel):
         if "text" in settings.modalities:
             self.views["words"] = Bag(data.tokens["text"], data.entities)
         self.scorers = nn.ModuleDict()
-        for name in settings.modalities:
-            width = self.views[VIEW_OF[name]].width if name in VIEW_OF else 0
-            for place, rank in enumerate(getattr(settings, f"{name}_ranks")):
-                self.scorers[f"{name}_{place}"] = Scorer(data, rank, settings, width, generator)
+        for name in scorers_of(settings):
+            kind, place = name.split("_")
+            width = self.views[VIEW_OF[kind]].width if kind in VIEW_OF else 0
+            rank = getattr(settings, f"{kind}_ranks")[int(place)]
+            self.scorers[name] = Scorer(data, rank, settings, width, generator)
         self.walker: Walker | None = None
-        if settings.walker_layers and "structure" in settings.modalities:
+        if "walker" in members_of(settings):
             self.walker = Walker(2 * data.relations, settings.walker_layers, settings.walker_width, generator)
         self.register_buffer("facts", data.train.clone())
         self.register_buffer("rules", torch.empty(0, 4, dtype=torch.int64))  # relation, first, second, support
@@ -184,17 +198,22 @@ class Mosaic(ScoringModel):
     def walker_losses(self, batch: Batch) -> Iterator[Tensor]:
         """The walker's loss, 0-d, on one lot after the other of the facts of the batch that are drawn for it."""
         assert self.walker is not None
-        drawn = torch.randperm(len(batch.answer), device=batch.answer.device)[: self.settings.walker_queries]
-        # As many lots in each process, of however many facts its part of the batch has: they step together.
-        for start in range(0, min(self.settings.walker_queries, batch.pairs), LOT):
-            lot = drawn[start : start + LOT]
-            row = batch.row[lot]
+        number, taken = min(self.settings.walker_queries, batch.pairs), 0
+        drawn = torch.randperm(len(batch.answer), device=batch.answer.device)
+        # As many lots in each process, of however many facts its part of the batch has: they step together, and the
+        # mean over processes of their shares of a lot is the mean over the lot.
+        for start in range(0, number, LOT):
+            size = min(LOT, number - start)
+            part = processes.part_of(size)
+            lot = drawn[taken : taken + part.stop - part.start]
+            row, taken = batch.row[lot], taken + len(lot)
             asked = batch.known[row], batch.relation[row], batch.answer[lot]
-            yield self.walker.loss(self.ways(), *asked, self.settings.walker_dropout)
+            share = len(lot) * processes.count() / size
+            yield share * self.walker.loss(self.ways(), *asked, self.settings.walker_dropout)
 
     def members(self) -> list[str]:
-        """What the fusion weighs beside the evidence: the scorers, and the walker if there is one."""
-        return [*self.scorers, *(["walker"] if self.walker is not None else [])]
+        """What the fusion weighs beside the evidence, in the order of its columns."""
+        return members_of(self.settings)
 
     def _view(self, scorer: str) -> Any:
         kind = scorer.split("_")[0]
@@ -249,8 +268,10 @@ class Mosaic(ScoringModel):
     def _blended(self) -> Callable[[Tensor, Tensor, str], Tensor]:
         each = self.log_probabilities()
 
+        @torch.inference_mode()
         def score(known: Tensor, relation: Tensor, side: str) -> Tensor:
-            return torch.stack(each(known, self._directed(relation, side))).mean(0)
+            blocks = zip(known.long().split(BLOCK), self._directed(relation, side).split(BLOCK), strict=True)
+            return torch.cat([torch.stack(each(*asked)).mean(0) for asked in blocks])
 
         return score
 
@@ -355,22 +376,12 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> Mosaic:
     return Mosaic(data, settings, generator)
 
 
-def _without(triples: Tensor, others: Tensor) -> Tensor:
-    """Those of `triples` (n, 3) that are not among `others` (m, 3)."""
-    known = set(map(tuple, others.tolist()))
-    return triples[torch.tensor([tuple(one) not in known for one in triples.tolist()], dtype=torch.bool)]
-
-
-def fusion_of(run: Path) -> Fusion:
-    """The fusion of a finished run of this model. Raises UserError if there is none."""
-    tensors = load_tensors(run / "weights.safetensors")
-    found = {name.removeprefix("fusion."): value for name, value in tensors.items() if name.startswith("fusion.")}
-    if not found:
-        raise UserError(f"{run} holds no fusion: it is no run of mosaic; name another one in fusion_from.")
-    taken = Fusion(0, 0)
-    for name, value in found.items():
-        setattr(taken, name, value)
-    return taken
+def _without(triples: Tensor, *others: Tensor) -> Tensor:
+    """The distinct of `triples` (n, 3), in their order, that are not among `others` (m, 3) each."""
+    left = distinct(triples.numpy())
+    for one in others:
+        left = left[~within(left, one.numpy())]
+    return torch.from_numpy(left)
 
 
 class Learner(learner.Learner):
@@ -378,13 +389,15 @@ class Learner(learner.Learner):
 
     def __init__(self, model: Mosaic, data: Data, settings: Settings, **run: Any):
         super().__init__(model, data, settings, **run)
-        self.unlearnt = _without(data.dev, data.train)
+        # Released splits repeat facts of train and of test in dev, of which the fusion may know no more than others.
+        self.unlearnt = _without(data.dev, data.train, data.test)
         if settings.fusion_from:
-            fusion_of(Path(settings.fusion_from))  # what is not there is to be missed before training, not after it
-        elif not len(self.unlearnt):
+            self._taken_over()  # what is not there is to be missed before training, not after it
+        elif len(self.unlearnt) < fusion.FOLDS:
             raise UserError(
-                f"All dev facts of {data.name} are among the training facts, so nothing is left to fit the fusion on: "
-                "name in fusion_from a run of mosaic that was trained without them."
+                f"{len(self.unlearnt)} dev facts of {data.name} are neither among the training facts nor in test, too "
+                f"few to fit the fusion on ({fusion.FOLDS} at least): enlarge dev, or name in fusion_from a run of "
+                "mosaic that was trained without them."
             )
         self.rows = Rows(data.train, data.entities, data.relations, settings.answers_per_row)
         self.fitted = list(model.scorers.parameters())
@@ -405,7 +418,7 @@ class Learner(learner.Learner):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         with self.autocast():
-            terms = self.model.losses(batch)
+            terms = {name: processes.count() * loss for name, loss in self.model.losses(batch).items()}
         optimizer_step(sum(terms.values()), self.fitted, self.optimizers["model"])
         if self.model.walker is not None:
             for loss in self.model.walker_losses(batch):
@@ -418,19 +431,24 @@ class Learner(learner.Learner):
         model = self.model.eval()
         model.mine()
         if self.settings.fusion_from:
-            model.fusion = fusion_of(Path(self.settings.fusion_from)).to(self.device)
-            return {}
+            model.fusion = self._taken_over().to(self.device)
+            return {"dev_mrr": dev_measure(self.data, self.device, None, self.seed)(model)}
         plan = Plan(penalty=self.settings.fusion_penalty)
         dev = self.unlearnt
         lists = self.lists(dev, plan)
-        fold = torch.from_numpy(fusion.folds(len(dev), self.seed))
-        found = 0.0
+        fold, found = lists.fold[: len(dev)], 0.0
         for one in range(fusion.FOLDS):
-            model.fusion = self._fit(lists.part((fold != one).repeat(2)), plan)
+            model.fusion = self._fit(lists.without(one), plan)
             measure = dev_measure(self.data, self.device, None, self.seed, of=dev[fold == one])
             found += measure(model) * int((fold == one).sum()) / len(fold)
         model.fusion = self._fit(lists, plan)
         return {"dev_mrr": found, "dev_mrr_by_cross_validation": found}
+
+    def _taken_over(self) -> Fusion:
+        """The fusion of the run `fusion_from`. Raises UserError if it is none of this model's."""
+        model = self.model
+        columns = len(model.members()) + len(model.evidence().names)
+        return fusion.of_run(Path(self.settings.fusion_from), model.members(), columns, model.relations)
 
     def _fit(self, lists: Lists, plan: Plan) -> Fusion:
         """A fusion that begins at the mean of the members."""
@@ -441,20 +459,26 @@ class Learner(learner.Learner):
 
     def lists(self, dev: Tensor, plan: Plan) -> Lists:
         """`dev` (n, 3) in both directions, tails first, with candidates. Nothing here has seen a fact of test."""
-        facts = filter_index(replace(self.data, test=dev[:0]))
+        facts = filter_index(replace(self.data, dev=dev, test=dev[:0], facts=None))
         evidence, each = self.model.evidence(), self.model.log_probabilities()
         generator = np.random.default_rng(self.seed)
+        fold = torch.from_numpy(fusion.folds(len(dev), self.seed))
         parts = []
         for side, ends in (("tail", (0, 2)), ("head", (2, 0))):
-            for rows in dev.split(BLOCK):
-                known, answer = (rows[:, end] for end in ends)
-                relation = self.model._directed(rows[:, 1], side)
-                columns = _columns(evidence, each, known.to(self.device), relation.to(self.device))
+            asked = self.model._directed(dev[:, 1], side)
+            query = (asked * self.model.entities + dev[:, ends[0]]).numpy()
+            spared = fusion.spared_of(query, dev[:, ends[1]].numpy(), fold.numpy(), plan.spared)
+            for rows in torch.arange(len(dev)).split(BLOCK):
+                known, answer = (dev[rows, end] for end in ends)
+                columns = _columns(evidence, each, known.to(self.device), asked[rows].to(self.device))
                 scorers = [next(columns) for _ in self.model.members()]
                 blend = torch.stack(scorers).mean(0).cpu().numpy()
-                others = facts.answers(known, rows[:, 1], side)
+                others = facts.answers(known, dev[rows, 1], side)
                 picked, offset = fusion.candidates_of_all(blend, others, answer, plan, generator)
+                also, of_fold = (one[rows] for one in spared)
+                picked, offset = torch.cat([picked, also], 1), F.pad(offset, (0, plan.spared), value=-torch.inf)
                 every = itertools.chain(scorers, columns)
                 said = torch.stack([column.cpu().gather(1, picked) for column in every], dim=2)
-                parts.append((said, offset, relation, torch.from_numpy(evidence.facts.degree)[known]))
+                degree = torch.from_numpy(evidence.facts.degree)[known]
+                parts.append((said, offset, asked[rows], degree, fold[rows], of_fold))
         return Lists(*(torch.cat(part) for part in zip(*parts, strict=True)))

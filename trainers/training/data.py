@@ -55,6 +55,7 @@ class Data:
     test: Tensor
     features: dict[str, Features]
     tokens: dict[str, Tokens]
+    facts: Tensor | None = None  # (n, 3): all that ranking filters by; None: those of train, dev and test
 
 
 def load(

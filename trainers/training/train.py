@@ -85,7 +85,7 @@ def train(
     check(given)
     settings = without_absent(settings, given)
     modalities = modalities_of(settings)
-    data = change(given) if change else given
+    data = replace(change(given), facts=torch.cat([given.train, given.dev, given.test])) if change else given
     evaluate_every = getattr(settings, "evaluate_every", None) or schedule.evaluate_every
     if schedule.train_on == "train+dev":  # nothing is chosen any more: the weights are those after the last epoch
         data = replace(data, train=torch.cat([data.train, data.dev]))
@@ -278,7 +278,8 @@ def check(data: Data) -> None:
 
 def filter_index(data: Data) -> FilterIndex:
     """All facts of all splits: what filtered ranking leaves out."""
-    return FilterIndex.build(torch.cat([data.train, data.dev, data.test]), data.entities, data.relations)
+    facts = torch.cat([data.train, data.dev, data.test]) if data.facts is None else data.facts
+    return FilterIndex.build(facts, data.entities, data.relations)
 
 
 def dev_measure(data: Data, device: torch.device, sample: int | None, seed: int, of: Tensor | None = None):

@@ -139,7 +139,50 @@ def test_the_figure_of_dev_is_found_by_cross_validation(tmp_path):
     learner = trained(planted(), tmp_path)
     figures = learner.finish()
     assert figures["dev_mrr"] == figures["dev_mrr_by_cross_validation"]
-    assert 0 < figures["dev_mrr"] < dev_measure(learner.data, learner.device, None, 0)(learner.model)
+    assert 0 < figures["dev_mrr"] < 1
+    # What was fitted on all of dev ranks dev in another way.
+    assert abs(figures["dev_mrr"] - dev_measure(learner.data, learner.device, None, 0)(learner.model)) > 1e-3
+
+
+def test_where_a_fold_is_left_out_its_answers_are_rivals(tmp_path, monkeypatch):
+    """As test's answers are for the fusion that is kept: each other kind's people, who have no fact in train."""
+    learner = trained(planted(), tmp_path)
+    known = []
+    monkeypatch.setattr(learner, "_fit", lambda lists, plan: known.append(lists) or learner.model.fusion)
+    learner.finish()
+    heads = [lists.relation == learner.model.relations for lists in known]
+    spared = [torch.isfinite(lists.offset[rows, -16:]).sum(1) for lists, rows in zip(known, heads, strict=True)]
+    assert len(known) == 4
+    assert all(one.min() >= 1 for one in spared[:3])
+    assert spared[3].sum() == 0
+
+
+def test_facts_of_test_that_a_released_dev_repeats_are_not_fitted_on(tmp_path):
+    data = planted()
+    leaking = dataclasses.replace(data, dev=torch.cat([data.train[:5], data.test[:9], data.dev, data.dev[:4]]))
+    learner = learner_of(mosaic, leaking, plain(mosaic, **SMALL))
+    assert torch.equal(learner.unlearnt, data.dev)
+
+
+@pytest.mark.parametrize("left", [0, 2])
+def test_too_few_facts_to_fit_the_fusion_on_are_missed_before_training(left):
+    data = planted()
+    few = dataclasses.replace(data, dev=torch.cat([data.train[:5], data.dev[:left]]))
+    with pytest.raises(UserError, match=f"^{left} dev facts of planted are neither"):
+        learner_of(mosaic, few, plain(mosaic, **SMALL))
+
+
+def test_where_the_facts_to_learn_from_are_changed_ranking_filters_by_the_graph_s(tmp_path):
+    data = planted()
+    fewer = dataclasses.replace(data, train=data.train[::2], facts=torch.cat([data.train, data.dev, data.test]))
+    index, whole = filter_index(fewer), filter_index(data)
+    known, relation = data.train[1:2, 2], data.train[1:2, 1]
+    assert [len(one.answers(known, relation, "head")[1]) for one in (index, whole)] == [EACH, EACH]
+
+
+def test_no_scorer_is_refused():
+    with pytest.raises(ValueError, match="no scorer"):
+        plain(mosaic, **{**SMALL, "structure_ranks": ()}, modalities=("structure",))
 
 
 def test_on_train_and_dev_together_the_fusion_is_taken_over_from_another_run(tmp_path):
@@ -154,3 +197,6 @@ def test_on_train_and_dev_together_the_fusion_is_taken_over_from_another_run(tmp
     assert len(again.model.facts) == len(data.train) + len(data.dev)
     with pytest.raises(UserError, match="is not there"):
         trained(both, tmp_path / "missing", fusion_from=str(tmp_path / "nowhere"))
+    others = {"structure_ranks": (8, 8), "text_ranks": ()}  # as many columns, but of other members
+    with pytest.raises(UserError, match=r"weighs image_0, structure_0, text_0, walker on 1 relations, this model has"):
+        trained(both, tmp_path / "others", fusion_from=str(tmp_path / "run"), **others)

@@ -10,11 +10,16 @@ at random, each of which stands for as many as it was drawn from (an importance-
 """
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from trainers.training.checkpoint import load_tensors
 
 FEWER_THAN = (1, 4, 16)  # facts of the known entity: bounds of its classes
 FOLDS = 3
@@ -26,6 +31,7 @@ class Plan:
 
     hard: int = 200  # rivals that the blend puts first
     random: int = 200  # rivals drawn from all others
+    spared: int = 16  # of a query's other answers in dev, how many stand by to be rivals where dev is left out
     epochs: int = 12
     batch_size: int = 256
     learning_rate: float = 0.05  # of Adam, falling to 0 along a line
@@ -35,15 +41,28 @@ class Plan:
 
 @dataclass(frozen=True)
 class Lists:
-    """Dev as lists of candidates, the truth first: n lists of C candidates with F columns."""
+    """Dev as lists of candidates, the truth first: n lists of C candidates with F columns.
+
+    The last S candidates are the query's other answers in dev: no rivals, but where their fold is left out.
+    """
 
     columns: Tensor  # (n, C, F) float32
     offset: Tensor  # (n, C): the log of how many a candidate stands for; −inf: of none
     relation: Tensor  # (n,) int64, below 2R
     degree: Tensor  # (n,) int64: facts of the known entity
+    fold: Tensor  # (n,) int64: which fold leaves the list out
+    spared: Tensor  # (n, S) int64: which fold leaves out each of the last S candidates; −1: it stands for none
 
     def part(self, rows: Tensor) -> "Lists":
-        return Lists(self.columns[rows], self.offset[rows], self.relation[rows], self.degree[rows])
+        parts = self.columns, self.offset, self.relation, self.degree, self.fold, self.spared
+        return Lists(*(one[rows] for one in parts))
+
+    def without(self, fold: int) -> "Lists":
+        """Those of the other folds, for which no fact of this one is known: as answers of theirs they are rivals."""
+        rest = self.part(self.fold != fold)
+        offset, last = rest.offset.clone(), rest.spared.shape[1]
+        offset[:, offset.shape[1] - last :].masked_fill_(rest.spared == fold, 0.0)
+        return replace(rest, offset=offset)
 
 
 class Fusion(nn.Module):
@@ -65,6 +84,28 @@ class Fusion(nn.Module):
         """(B, F): what each column counts in each query."""
         kind = torch.bucketize(degree, torch.tensor(FEWER_THAN, device=degree.device), right=True)
         return (self.everywhere + self.by_relation[relation] + self.by_degree[kind]) / self.spread
+
+
+def of_run(run: Path, members: Sequence[str], columns: int, relations: int) -> Fusion:
+    """The fusion that lies in a run folder of Mosaic.
+
+    Raises UserError unless it weighs the same `members` and number of `columns` over as many `relations` (R).
+    """
+    tensors = load_tensors(run / "weights.safetensors")
+    found = {name.removeprefix("fusion."): value for name, value in tensors.items() if name.startswith("fusion.")}
+    if not found:
+        raise UserError(f"{run} holds no fusion: it is no run of mosaic; name another one in fusion_from.")
+    theirs = {name.split(".")[1] for name in tensors if name.startswith("scorers.")}
+    theirs |= {"walker" for name in tensors if name.startswith("walker.")}
+    if theirs != set(members) or found["by_relation"].shape != (2 * relations, columns):
+        raise UserError(
+            f"The fusion of {run} weighs {', '.join(sorted(theirs))} on {len(found['by_relation']) // 2} relations, "
+            f"this model has {', '.join(sorted(members))} on {relations}: name in fusion_from a run with the same ones."
+        )
+    taken = Fusion(0, 0)
+    for name, value in found.items():
+        setattr(taken, name, value)
+    return taken
 
 
 def fit(lists: Lists, blend: Tensor, relations: int, plan: Plan, seed: int) -> Fusion:
@@ -147,3 +188,18 @@ def candidates_of_all(
 def folds(triples: int, seed: int) -> np.ndarray:
     """(n,) which of the folds each triple of dev is left out by."""
     return np.random.default_rng(seed).permutation(triples) % FOLDS
+
+
+def spared_of(query: np.ndarray, answer: np.ndarray, fold: np.ndarray, most: int) -> tuple[Tensor, Tensor]:
+    """For each of n lists up to `most` other answers of its query, (n, most), and their folds; −1 where there is none.
+
+    List i asks `query[i]` (n,), a number that equal queries share, for `answer[i]` (n,), and is of `fold[i]` (n,).
+    """
+    order = np.lexsort((answer, query))
+    place = np.argsort(order)
+    first, last = (np.searchsorted(query[order], query, side) for side in ("left", "right"))
+    next_ = (place - first)[:, None] + 1 + np.arange(most)  # the lists after it, and from the first on again
+    others = order[first[:, None] + next_ % (last - first)[:, None]]
+    there = np.arange(most) < (last - first - 1)[:, None]
+    kept = np.where(there, answer[others], answer[:, None]), np.where(there, fold[others], -1)
+    return torch.from_numpy(kept[0]), torch.from_numpy(kept[1])

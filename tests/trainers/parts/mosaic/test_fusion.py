@@ -35,7 +35,8 @@ def lists(relations: int = 2, count: int = 600) -> Lists:
     columns = torch.randn(count, 20, 3, generator=draw)
     relation = torch.arange(count) % relations
     columns[torch.arange(count), 0, relation] += 3
-    return Lists(columns, torch.zeros(count, 20), relation, torch.arange(count) % 20)
+    number = torch.arange(count)
+    return Lists(columns, torch.zeros(count, 20), relation, number % 20, number % 3, torch.empty(count, 0))
 
 
 def test_weights_are_found_for_each_relation_and_the_penalty_holds_them_together():
@@ -55,3 +56,27 @@ def test_few_lists_leave_the_fusion_near_the_blend_that_it_begins_with():
     blend = torch.tensor([0.0, 0.0, 1.0])
     fitted = fusion.fit(few, blend, 2, Plan(), seed=0)
     assert (fitted.weights(few.relation, few.degree)[:, 2] > 0.3).all()
+
+
+def test_what_dev_knows_is_no_rival_unless_it_is_left_out():
+    """Five facts of dev, of which the first three answer one query, the first two being of folds 0 and 1."""
+    query, answer, fold = np.array([7, 7, 7, 9, 4]), np.array([11, 12, 13, 11, 15]), np.array([0, 1, 1, 2, 2])
+    also, of_fold = fusion.spared_of(query, answer, fold, most=4)
+    told = [
+        {(a, f) for a, f in zip(row, kinds, strict=True) if f >= 0}
+        for row, kinds in zip(also.tolist(), of_fold.tolist(), strict=True)
+    ]
+    assert told == [{(12, 1), (13, 1)}, {(11, 0), (13, 1)}, {(11, 0), (12, 1)}, set(), set()]
+    offset = torch.cat([torch.zeros(5, 1), torch.full((5, 4), -torch.inf)], 1)
+    lists = Lists(torch.randn(5, 5, 2), offset, torch.zeros(5), torch.zeros(5), torch.from_numpy(fold), of_fold)
+    rest = lists.without(1)
+    assert rest.fold.tolist() == [0, 2, 2]
+    assert torch.isfinite(rest.offset).sum(1).tolist() == [3, 1, 1]  # 12 and 13 stand against 11
+    assert torch.isfinite(lists.without(0).offset).sum(1).tolist() == [2, 2, 1, 1]  # 11 against 12, and against 13
+    assert torch.isfinite(lists.offset).sum() == 5
+
+
+def test_of_a_query_with_many_answers_so_many_stand_by():
+    also, of_fold = fusion.spared_of(np.zeros(30, dtype=int), np.arange(30), np.arange(30) % 3, most=16)
+    assert (of_fold >= 0).all()
+    assert all(len(set(row)) == 16 and place not in row for place, row in enumerate(also.tolist()))
