@@ -13,6 +13,7 @@ from trainers.parts.mosaic.facts import Facts, expand
 from trainers.parts.mosaic.rules import CAUTION, Hits
 
 FAINT = 0.01  # confidence below which a rule is forgotten
+MANY = 20_000_000  # pairs of a property and an answer, of a relation; beyond, entities with the most tell nothing
 ANY = -1  # in the place of d: the entity has s to whatever it be
 
 
@@ -31,7 +32,7 @@ class Constants:
 def mine(facts: Facts, *, best: int = 20_000, least_support: int = 2) -> Constants:
     """The `best` rules of each relation, by confidence."""
     keys, holds = _properties(facts, least_support)
-    parts = [_of_one(facts, relation, holds, best, least_support) for relation in range(facts.relations)]
+    parts = [_of_one(facts, relation, keys, holds, best, least_support) for relation in range(facts.relations)]
     number = [len(part[0]) for part in parts]
     which, answer, support, confidence = (np.concatenate(column) for column in zip(*parts, strict=True))
     relation = np.repeat(np.arange(facts.relations), number)
@@ -54,16 +55,34 @@ def _properties(facts: Facts, least_support: int) -> tuple[np.ndarray, sparse.cs
     return keys[kept], sparse.csr_array((ones, (place[of[here]], source[here])), shape=(kept.sum(), facts.entities))
 
 
-def _of_one(facts: Facts, relation: int, holds: sparse.csr_array, best: int, least_support: int) -> tuple:
+def _of_one(
+    facts: Facts, relation: int, keys: np.ndarray, holds: sparse.csr_array, best: int, least_support: int
+) -> tuple:
     """One relation's rules: (property's place, answer, support, confidence)."""
-    both = (holds @ facts.matrices[relation]).tocoo()
+    both = (holds @ _told(holds, facts.matrices[relation])).tocoo()
     enough = both.data >= least_support
     which, answer, support = both.row[enough], both.col[enough], both.data[enough]
     pairs = holds @ facts.has[[relation]].toarray()[0]
     confidence = support / (pairs[which] + CAUTION)
-    kept = np.flatnonzero(confidence >= FAINT)
+    own = keys[which] == relation * (facts.entities + 1) + 1 + answer  # that an answer is given tells nothing new
+    kept = np.flatnonzero((confidence >= FAINT) & ~own)
     kept = kept[np.lexsort((answer[kept], which[kept], -confidence[kept]))[:best]]
     return which[kept], answer[kept], support[kept].astype(np.int64), confidence[kept].astype(np.float32)
+
+
+def _told(holds: sparse.csr_array, answers: sparse.csr_array) -> sparse.csr_array:
+    """`answers` (E, E), without the rows of entities that would make more than `MANY` pairs with their properties.
+
+    An entity with n properties and m answers makes n · m pairs; hubs of both alone would fill the memory.
+    """
+    properties = np.bincount(holds.indices, minlength=holds.shape[1])
+    cost = properties * np.diff(answers.indptr)
+    if cost.sum() <= MANY:
+        return answers
+    order = np.argsort(cost, kind="stable")
+    small = np.zeros(len(cost), dtype=np.float32)
+    small[order[np.cumsum(cost[order]) <= MANY]] = 1
+    return sparse.csr_array(answers.multiply(small[:, None]))
 
 
 def apply(constants: Constants, facts: Facts, known: np.ndarray, relation: np.ndarray) -> Hits:
@@ -78,6 +97,5 @@ def apply(constants: Constants, facts: Facts, known: np.ndarray, relation: np.nd
     asked = (relation[row] * facts.relations + prop) * span + given + 1
     which, rule = expand(np.searchsorted(keys, asked, "left"), np.searchsorted(keys, asked, "right"))
     row, answer = row[which], constants.answer[rule]
-    # That an answer is given says nothing new about itself.
-    new = (prop[which] != relation[row]) | (given[which] != answer)
+    new = (prop[which] != relation[row]) | (given[which] != answer)  # runs of earlier versions hold such rules
     return Hits(row[new], answer[new], rule[new], constants.confidence[rule[new]])

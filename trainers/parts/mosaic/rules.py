@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from pipeline.graph.rows import distinct
 from trainers.parts.mosaic.facts import Facts, expand
 
 CAUTION = 5  # pairs that every rule is taken to have got wrong, so that few lucky ones do not make it certain
@@ -50,21 +51,23 @@ def mine(facts: Facts, *, best: int = 400, least_support: int = 2) -> Rules:
 
 def _supported(facts: Facts) -> tuple[np.ndarray, np.ndarray]:
     """(n, 2) relation and body, (n,) facts that it reaches of the relation; a body is first · (2R + 1) + 1 + second."""
-    found = []
+    bodies = facts.relations * (facts.relations + 1)
+    numbers, counts = [], []
     for start in range(0, len(facts.source), CHUNK):
         edges = np.arange(start, min(start + CHUNK, len(facts.source)))
-        found += [_one_step(facts, edges), _two_steps(facts, edges)]
-    rows = np.unique(np.concatenate(found), axis=0)  # edge, body: each counts once
-    both, count = np.unique(np.stack([facts.relation[rows[:, 0]], rows[:, 1]], 1), axis=0, return_counts=True)
-    return both, count
+        rows = distinct(np.concatenate([_one_step(facts, edges), _two_steps(facts, edges)]))  # each counts once
+        number, count = np.unique(facts.relation[rows[:, 0]] * bodies + rows[:, 1], return_counts=True)
+        numbers.append(number)
+        counts.append(count)
+    number, of = np.unique(np.concatenate(numbers), return_inverse=True)
+    return np.stack(np.divmod(number, bodies), 1), np.bincount(of, weights=np.concatenate(counts)).astype(np.int64)
 
 
 def _one_step(facts: Facts, edges: np.ndarray) -> np.ndarray:
     """(m, 2) edge and body: other relations that lead where the edge leads."""
-    source, target = facts.source[edges], facts.target[edges]
-    which, step = expand(facts.first_edge[source], facts.first_edge[source + 1])
-    same = (facts.target[step] == target[which]) & (step != edges[which])
-    return np.stack([edges[which[same]], facts.relation[step[same]] * (facts.relations + 1)], 1)
+    which, relation = facts.between(facts.source[edges], facts.target[edges])
+    other = relation != facts.relation[edges][which]
+    return np.stack([edges[which[other]], relation[other] * (facts.relations + 1)], 1)
 
 
 def _two_steps(facts: Facts, edges: np.ndarray) -> np.ndarray:

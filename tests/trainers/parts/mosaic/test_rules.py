@@ -110,7 +110,8 @@ def test_constants_are_counted_and_speak_as_their_definition_says():
                 for answer in range(ENTITIES):
                     support = sum((x, answer) in pairs[relation] for x in have)
                     confidence = support / (len(have & askers) + rules.CAUTION)
-                    if support >= 2 and confidence >= constants.FAINT:
+                    new = (relation, answer) != (prop, given)  # that an answer is given tells nothing about itself
+                    if support >= 2 and confidence >= constants.FAINT and new:
                         expected[relation, prop, given, answer] = support, confidence
     columns = (mined.relation, mined.property, mined.given, mined.answer)
     keys = list(zip(*(column.tolist() for column in columns), strict=True))
@@ -123,9 +124,35 @@ def test_constants_are_counted_and_speak_as_their_definition_says():
     found = set(zip(known[hits.row].tolist(), hits.rule.tolist(), strict=True))
     speaks = {
         (x, rule)
-        for rule, (r, prop, given, answer) in enumerate(keys)
+        for rule, (_, prop, given, _) in enumerate(keys)
         for x in range(ENTITIES)
-        if any(y == x and given in (-1, d) for y, d in pairs[prop]) and (r, answer) != (prop, given)
+        if any(y == x and given in (-1, d) for y, d in pairs[prop])
     }
     assert found == speaks
     assert (mined.answer[hits.rule] == hits.answer).all()
+
+
+def test_a_rule_about_itself_takes_no_other_s_place():
+    """20 of 25 have the answer 30, 18 of these a property beside it: surer than that would be the answer itself."""
+    answers = [[person, 0, 30 if person < 20 else 31] for person in range(25)]
+    mined = constants.mine(Facts(np.array(answers + [[person, 1, 32] for person in range(18)]), 33, 2), best=1)
+    rule = np.flatnonzero(mined.relation == 0)
+    assert mined.property[rule].tolist() == [1]
+    assert mined.answer[rule].tolist() == [30]
+    assert mined.confidence[rule].tolist() == [pytest.approx(18 / (18 + rules.CAUTION))]
+
+
+def test_what_hubs_would_fill_the_memory_with_is_left_out(monkeypatch):
+    """Two hubs of 300 common leaves tell 90,000 pairs; five people with a nation and a club tell a dozen."""
+    leaves = np.arange(10, 310)
+    hubs = np.concatenate([np.c_[np.full(300, hub), np.zeros(300, dtype=int), leaves] for hub in (0, 1)])
+    people = np.concatenate([[[person, 1, 7], [person, 2, 8]] for person in range(2, 7)])
+    facts = Facts(np.concatenate([hubs, people]), 310, 3)
+    whole = constants.mine(facts)
+    monkeypatch.setattr(constants, "MANY", 10_000)
+    mined = constants.mine(facts)
+    assert (whole.relation == 0).sum() > 10_000
+    assert (mined.relation == 0).sum() == 0
+    for name in ("property", "given", "answer", "support"):
+        assert np.array_equal(getattr(mined, name)[mined.relation == 1], getattr(whole, name)[whole.relation == 1])
+    assert (mined.relation == 1).sum() > 1
