@@ -116,13 +116,14 @@ class Scorer(nn.Module):
         self.entity = start(data.entities) if "structure" in settings.modalities else None
         self.W = start(width) if width else None
 
-    def table(self, view: Any) -> Tensor:
-        """(E, 2D) vectors of all entities."""
+    def table(self, view: Any, entity: Tensor | None = None) -> Tensor:
+        """(E, 2D) vectors of all entities, or (n, 2D) of those in `entity` (n,)."""
+        own = self.entity if self.entity is None or entity is None else self.entity[entity]
         if self.W is None:
-            assert self.entity is not None, "what has no view has the structure"
-            return self.entity
-        said = self.settings.view_scale * view.times(self.W)
-        return said if self.entity is None else self.entity + said
+            assert own is not None, "what has no view has the structure"
+            return own
+        said = self.settings.view_scale * view.times(self.W, entity)
+        return said if own is None else own + said
 
     def ask(self, x: Tensor, relation: Tensor) -> Tensor:
         """Queries (B, 2D) of entities `x` (B, 2D): their products with answers are Re Σ x r conj(t)."""
@@ -130,13 +131,15 @@ class Scorer(nn.Module):
 
     def loss(self, batch: Batch, view: Any, drawn: tuple[Tensor, Tensor] | None) -> Tensor:
         """Cross entropy of the batch's answers among all entities or those `drawn`, and DURA, 0-d."""
-        table = self.table(view)
-        known, answer = table[batch.known], table[batch.answer]
-        query = self.ask(F.dropout(known, self.settings.dropout, self.training), batch.relation)
-        among, place, offset = table, batch.answer, None
-        if drawn:
+        if drawn:  # with the answers among them: only their rows, and those of the known entities, are made
             entity, offset = drawn
-            among, place = table[entity], torch.searchsorted(entity, batch.answer)
+            among, place = self.table(view, entity), torch.searchsorted(entity, batch.answer)
+            known = self.table(view, batch.known)
+        else:
+            among, place, offset = self.table(view), batch.answer, None
+            known = among[batch.known]
+        answer = among[place]
+        query = self.ask(F.dropout(known, self.settings.dropout, self.training), batch.relation)
         paid = cross_entropy(query, among, batch.row, place, pairs=batch.pairs, offset=offset)
         return paid + self.settings.regularization * self._dura(batch, known, answer)
 

@@ -26,9 +26,9 @@ class Dense(nn.Module):
     def width(self) -> int:
         return self.vectors.shape[1]
 
-    def times(self, W: Tensor) -> Tensor:
-        """(E, D): the vectors times W (K, D)."""
-        return self.vectors @ W
+    def times(self, W: Tensor, entity: Tensor | None = None) -> Tensor:
+        """(E, D): the vectors times W (K, D); (n, D) of those of `entity` (n,)."""
+        return (self.vectors if entity is None else self.vectors[entity]) @ W
 
     def matrix(self) -> np.ndarray:
         """(E, K) on the CPU."""
@@ -56,9 +56,10 @@ class Bag(nn.Module):
         for name, part in _bags(before, after, entities).items():
             setattr(self, name, part.to(self.start.device))
 
-    def times(self, W: Tensor) -> Tensor:
-        """(E, D): the bags times W (V, D)."""
-        return _SparseProduct.apply(self.matrix(), W)
+    def times(self, W: Tensor, entity: Tensor | None = None) -> Tensor:
+        """(E, D): the bags times W (V, D); (n, D) of those of `entity` (n,)."""
+        bags = self.matrix()
+        return _SparseProduct.apply(bags if entity is None else bags[entity.cpu().numpy()], W)
 
     def matrix(self) -> sparse.csr_array:
         """(E, V) on the CPU."""
