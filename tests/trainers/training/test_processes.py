@@ -13,7 +13,7 @@ from tests.helpers.clones import ROOT, environment
 from trainers.training import processes
 from trainers.training.checkpoint import load_tensors
 
-CASES = [
+CASES: list[tuple[str, dict]] = [
     ("adamf_mat", {}),
     ("adamf_mat", {"feature_table": "frozen", "optimizer": "lazy_adam", "negative_pool": 6}),
     ("transe", {}),
@@ -21,6 +21,18 @@ CASES = [
     ("momok", {"candidates": 9, "missing": "mask"}),
     ("mygo", {}),
     ("mygo", {"candidates": 9}),
+    # Rows of one answer and batches of one lot, so that the walker is asked for the same facts.
+    (
+        "mosaic",
+        {
+            "modalities": ["structure"],
+            "answers_per_row": 1,
+            "batch_size": 12,
+            "dropout": 0.0,
+            "walker_dropout": 0.0,
+            "walker_queries": 12,
+        },
+    ),
 ]
 
 
@@ -64,12 +76,18 @@ def test_two_processes_end_where_one_ends(number, trained):
         assert 0 < both["candidates"] < 0.6 * alone["candidates"]
     if CASES[number][0] == "mygo":  # each process makes its part of the queries
         assert 0 < both["multiplied"] < 0.6 * alone["multiplied"]
-    assert (both["epoch"], both["rows"]) == (alone["epoch"], alone["rows"])
+    assert both["epoch"] == alone["epoch"]
+    if CASES[number][0] == "mosaic":  # a batch holds this process's part alone
+        assert 0.4 * alone["rows"] < both["rows"] < 0.6 * alone["rows"]
+    else:
+        assert both["rows"] == alone["rows"]
     assert both["mrr"] == pytest.approx(alone["mrr"], abs=2e-3)
     # Adam makes steps of one size of gradients near 0, so sums in another order show: a tenth of a step at most, and a
     # fifth where few candidates stand for all.
     most = 2e-3 if CASES[number] == ("mygo", {"candidates": 9}) else 1e-3
     for key, value in weights.items():
+        if key.startswith("fusion."):  # fitted on some twenty lists, which magnify what differs in their columns
+            most = 0.05
         torch.testing.assert_close(shared[key], value, rtol=1e-3, atol=most, msg=lambda text, key=key: f"{key}: {text}")
 
 
