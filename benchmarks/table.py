@@ -30,8 +30,11 @@ Written by `make benchmark` out of `benchmarks/results/`, where each run has a f
 the command that repeats it. Test is ranked once, filtered, realistic ranks over all entities, both directions, in
 percent: the mean over seeds ± their sample deviation. Weights are chosen on dev. Only runs that came to their end.
 
-Published figures are on the released splits, and some leave out ties or choose on test; where each was printed stands
-in `stages/report/published.csv`. *p*: paired permutation test of the first seed's MRR against the graph's best model.
+Published figures are on the released splits, and of each paper's own code, which treats ties in its own way and may
+choose on test ([science](science.md#what-cannot-be-compared)); where each was printed stands in
+`stages/report/published.csv`. *reads*: the encoder of each modality beside the structure, and how many of the entities
+have it. *p*: paired permutation test of the first seed's MRR against the graph's best model; 0.0001 is the least that
+10,000 permutations can show.
 """
 
 
@@ -80,28 +83,42 @@ def spread(runs: Sequence[dict], metric: str) -> str:
     return f"{np.mean(values):.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
 
 
+def reads(run: dict) -> str:
+    """The encoder of each modality that a run has read, and the share of entities that have it."""
+    found = [
+        f"{name} {run['coverage'][name]:.0%} ({about['encoder']})" for name, about in sorted(run["encoders"].items())
+    ]
+    return ", ".join(found) or "structure alone"
+
+
+def published(graph: str, model: str) -> str:
+    """The MRR that is printed for a model, in percent."""
+    printed = find_published(graph, model)
+    return f"{printed.figures['mrr']:.2f}" if printed else "—"
+
+
 def row(graph: str, model: str, runs: Sequence[dict], against: dict | None) -> str:
     """One line of a graph's table."""
-    printed = find_published(graph, model)
-    theirs = printed and printed.figures["mrr"]
     dev = np.mean([100 * run["dev_mrr"] for run in runs])
     cells = [
         display(model), spread(runs, "mrr"), *(f"{100 * mean(runs, metric):.1f}" for metric in METRICS[1:]),
         f"{dev:.2f}", str(len(runs)), "/".join(str(run["chosen_epoch"]) for run in runs),
         f"{np.median([run['seconds'] for run in runs]) / 60:.1f}",
         f"{max(run['peak_memory_bytes'] for run in runs) / 2**30:.1f}",
-        "—" if theirs is None else f"{theirs:.2f}",
+        reads(runs[0]), published(graph, model),
         "best" if against is None else f"{against['p']:.2g}" if against else "?",
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
 
-def other(model: str, runs: Sequence[dict]) -> str:
+def other(graph: str, model: str, runs: Sequence[dict]) -> str:
     """One line of the table of a variant that is not the headline."""
-    rest = " | ".join(f"{100 * mean(runs, metric):.1f}" for metric in METRICS[1:])
+    rest = (f"{100 * mean(runs, metric):.1f}" for metric in METRICS[1:])
     epochs = "/".join(str(run["chosen_epoch"]) for run in runs)
     minutes = np.median([run["seconds"] for run in runs]) / 60
-    return f"| {display(model)} | {spread(runs, 'mrr')} | {rest} | {len(runs)} | {epochs} | {minutes:.0f} |"
+    cells = [display(model), spread(runs, "mrr"), *rest, str(len(runs)), epochs, f"{minutes:.0f}", reads(runs[0]),
+             published(graph, model)]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
 
 
 def page() -> str:
@@ -110,16 +127,16 @@ def page() -> str:
     for graph, models in sorted(all_["clean"].items()):
         against = paired(graph, models)
         parts += [f"\n## {graph}\n", "| model | MRR | H@1 | H@3 | H@10 | dev MRR | seeds | epoch | minutes | GiB | "
-                  "published MRR | p |", "|---|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+                  "reads | published MRR | p |", "|---|---|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
         for place, (model, runs) in enumerate(best_first(models)):
             parts.append(row(graph, model, runs, against.get(model, {}) if place else None))
         for variant, title in (("retrained", "Retrained on train + dev, everything chosen before kept"),
                                ("released", "On the released splits, as papers report"),
                                ("fast", "By the shorter schedules of `benchmarks/fast.yaml`")):  # fmt: skip
             if graph in all_[variant]:
-                parts += [f"\n{title}:\n", "| model | MRR | H@1 | H@3 | H@10 | seeds | epoch | minutes |",
-                          "|---|---|---|---|---|---|---|---|"]  # fmt: skip
-                parts += [other(model, runs) for model, runs in best_first(all_[variant][graph])]
+                parts += [f"\n{title}:\n", "| model | MRR | H@1 | H@3 | H@10 | seeds | epoch | minutes | "
+                          "reads | published MRR |", "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+                parts += [other(graph, model, runs) for model, runs in best_first(all_[variant][graph])]
     devices = sorted({_device(run) for models in all_["clean"].values() for runs in models.values() for run in runs})
     if devices:
         parts.append(
@@ -152,22 +169,24 @@ def _in_short(found: dict[str, dict[str, list[dict]]]) -> list[str]:
     minutes = np.median([run["seconds"] for run in runs]) / 60
     return [
         f"**DB15K in short**: {raw} MiB of sources to download, {one['encode_seconds'][0] / 60:.0f} minutes to encode "
-        f"{one['with_text']:,} texts into {features} MiB; then {display(model)}, the best measured on it, reaches an "
-        f"MRR of {spread(runs, 'mrr')} % on test after {minutes:.0f} minutes of training ({_device(runs[0])})."
+        f"{one['encoded_rows'][0]:,} texts, which with those that other graphs share are {features} MiB; then "
+        f"{display(model)}, the best measured on it, reaches an MRR of {spread(runs, 'mrr')} % on test after {minutes:.0f} minutes of training ({_device(runs[0])})."
     ]
 
 
 def _training(found: dict[str, dict[str, list[dict]]]) -> str:
     """A row for each model with the minutes of its training on each graph; one row for all that are not measured."""
-    graphs, rows, others = sorted({*found, *GRAPHS}), [], []
+    graphs, rows, others, fast = sorted({*found, *GRAPHS}), [], [], results("fast")
     for model in MODELS:
-        runs = {graph: found.get(graph, {}).get(model, []) for graph in graphs}
+        runs, named = {graph: found.get(graph, {}).get(model, []) for graph in graphs}, display(model)
+        if not any(runs.values()):
+            runs, named = {graph: fast.get(graph, {}).get(model, []) for graph in graphs}, f"{named}, fast schedule"
         if not any(runs.values()):
             others.append(display(model))
             continue
         on_gpu = [f"{graph} {_minutes(some, cpu=False)}" for graph, some in runs.items() if _minutes(some, cpu=False)]
         on_cpu = [_minutes(some, cpu=True) or UNKNOWN for some in runs.values()]
-        rows.append([display(model), *on_cpu, ", ".join(on_gpu) or UNKNOWN])
+        rows.append([named, *on_cpu, ", ".join(on_gpu) or UNKNOWN])
     if others:
         rows.append([", ".join(others), *[UNKNOWN] * (len(graphs) + 1)])
     return _table(["minutes of training", *(f"{graph}, CPU" for graph in graphs), "GPU"], rows)
@@ -191,14 +210,15 @@ def _data() -> list[str]:
     for path in sorted(RESULTS.glob("*/data.json")):
         one, graph = tables.read_json(path), path.parent.name
         size = {name: _mebibytes(count) for name, count in one["bytes"].items()}
-        text, image = (f"{taken:.0f}" for taken in one["encode_seconds"])
+        encoded = zip(one["encoded_rows"], one["encode_seconds"], strict=True)
+        text, image = (f"{number:,} in {taken:.0f}" for number, taken in encoded)
         pictures = [f"{one['with_picture']:,}", image, size["images"]] if one["with_picture"] else ["– none", "–", "–"]
         rows.append(
             [graph, f"{one['entities']:,}", f"{one['with_text']:,}", text, *pictures, size["encoded"], size["raw"]]
         )
         if graph in GRAPHS:
             asked.append([graph, *_asked(one["entities"])])
-    head = ["graph", "entities", "with text", "seconds to encode them", "with picture", "seconds to encode them",
+    head = ["graph", "entities", "with text", "encoded, in seconds", "with picture", "encoded, in seconds",
             "MiB of pictures", "of features and tokens", "of sources"]  # fmt: skip
     requests = ["requests to Wikimedia, computed", "for texts", "for texts and a picture an entity"]
     return [_table(head, rows), _table(requests, asked)] if rows else []

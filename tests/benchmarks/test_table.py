@@ -36,7 +36,9 @@ def kept(tmp_path, monkeypatch):
         tables.write_json(
             result_path("MKG-Y", model, seed, "clean"),
             {"graph": "MKG-Y", "model": model, "seed": seed, "test": {name: metrics[name] for name in run.KEPT},
-             "dev_mrr": 0.35, "chosen_epoch": 9, "seconds": 120.0, "peak_memory_bytes": 2**30, "device": "a CPU",
+             "coverage": {"text": 0.5} if model == "transe" else {},
+             "encoders": {"text": {"encoder": "minilm"}} if model == "transe" else {}, "dev_mrr": 0.35,
+             "chosen_epoch": 9, "seconds": 120.0, "peak_memory_bytes": 2**30, "device": "a CPU",
              "settings": {"epochs": 12}},
         )  # fmt: skip
 
@@ -52,7 +54,8 @@ def test_the_page_has_a_row_for_each_model_the_best_first(kept):
     assert page.index("| ComplEx") < page.index("| TransE")
     assert "±" in cells("ComplEx")[1]
     assert "±" not in cells("TransE")[1]
-    assert cells("ComplEx")[6:] == ["2", "9/9", "2.0", "1.0", cells("ComplEx")[10], "best"]
+    assert cells("ComplEx")[6:] == ["2", "9/9", "2.0", "1.0", "structure alone", cells("ComplEx")[11], "best"]
+    assert cells("TransE")[10:12] == ["text 50% (minilm)", "30.73"]
     assert float(cells("TransE")[-1]) < 0.001
     assert "Retrained" not in page
 
@@ -84,7 +87,9 @@ def test_runs_by_a_shorter_schedule_stand_in_a_table_of_their_own(kept):
     clean, fast = table.PAGE.read_text(encoding="utf-8").split("By the shorter schedules")
     assert "AdaMF-MAT" not in clean
     assert fast.splitlines()[4].startswith("| AdaMF-MAT |")
-    assert fast.splitlines()[4].endswith("| 1 | 40 | 2 |")
+    assert fast.splitlines()[4].endswith("| 1 | 40 | 2 | text 50% (minilm) | 38.57 |")
+    (minutes,) = (line for line in table.summary().splitlines() if line.startswith("| AdaMF-MAT, fast schedule"))
+    assert minutes.split(" | ")[1::2] == ["– not measured", "2 (a CPU)"]
 
 
 def test_a_shorter_schedule_changes_its_keys_and_no_other():
@@ -102,10 +107,12 @@ def test_the_readme_says_what_was_measured_and_of_the_rest_that_it_was_not(kept)
         found |= {"graph": graph, "seconds": 180.0, "device": "x86_64 CPU, 1 threads"}
         tables.write_json(result_path(graph, "complex", 0, "clean"), found)
     data = {"entities": 12842, "with_text": 12652, "with_picture": 0, "encode_seconds": [126.0, 0.0],
+            "encoded_rows": [9282, 0],
             "bytes": {"raw": 7 << 20, "images": 1, "encoded": 33 << 20}}  # fmt: skip
     tables.write_json(run.RESULTS / "DB15K/data.json", data)
     said = table.summary()
-    assert "**DB15K in short**: 7.0 MiB of sources to download, 2 minutes to encode 12,652 texts into 33 MiB" in said
+    assert "**DB15K in short**: 7.0 MiB of sources to download, 2 minutes to encode 9,282 texts, which" in said
+    assert "| DB15K | 12,842 | 12,652 | 9,282 in 126 |" in said
     assert "after 3 minutes of training (x86_64 CPU, 1 thread)" in said
     assert "| ComplEx | 3 (1 thread) | – not measured |" in said
     (others,) = (line for line in said.splitlines() if line.startswith("| AdaMF, AdaMF-MAT, CP"))
