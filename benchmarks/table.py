@@ -170,7 +170,8 @@ def _in_short(found: dict[str, dict[str, list[dict]]]) -> list[str]:
     return [
         f"**DB15K in short**: {raw} MiB of sources to download, {one['encode_seconds'][0] / 60:.0f} minutes to encode "
         f"{one['encoded_rows'][0]:,} texts, which with those that other graphs share are {features} MiB; then "
-        f"{display(model)}, the best measured on it, reaches an MRR of {spread(runs, 'mrr')} % on test after {minutes:.0f} minutes of training ({_device(runs[0])})."
+        f"{display(model)}, the best measured on it, reaches an MRR of {spread(runs, 'mrr')} % on test after "
+        f"{minutes:.0f} minutes of training ({_device(runs[0])})."
     ]
 
 

@@ -52,6 +52,7 @@ VIEW_OF = {"text": "words", "image": "image"}  # what a scorer maps onto its ent
 START = 1e-3  # spread of the weights before training
 CLIP = 1.0  # longest gradient of the walker …
 LOT = 16  # … and facts a step of its own
+FITTED = 20_000  # facts of dev that the fusion is fitted on, at most: their lists are 100 KB each
 
 
 @dataclass(frozen=True)
@@ -394,6 +395,9 @@ class Learner(learner.Learner):
         super().__init__(model, data, settings, **run)
         # Released splits repeat facts of train and of test in dev, of which the fusion may know no more than others.
         self.unlearnt = _without(data.dev, data.train, data.test)
+        if len(self.unlearnt) > FITTED:
+            drawn = np.random.default_rng(self.seed).choice(len(self.unlearnt), FITTED, replace=False)
+            self.unlearnt = self.unlearnt[np.sort(drawn)]
         if settings.fusion_from:
             self._taken_over()  # what is not there is to be missed before training, not after it
         elif len(self.unlearnt) < fusion.FOLDS:

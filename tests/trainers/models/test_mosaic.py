@@ -164,6 +164,15 @@ def test_facts_of_test_that_a_released_dev_repeats_are_not_fitted_on(tmp_path):
     assert torch.equal(learner.unlearnt, data.dev)
 
 
+def test_of_a_large_dev_the_fusion_is_fitted_on_a_part(monkeypatch):
+    monkeypatch.setattr(mosaic, "FITTED", 10)
+    data = planted()
+    few, again = (learner_of(mosaic, data, plain(mosaic, **SMALL)).unlearnt for _ in range(2))
+    assert len(few.unique(dim=0)) == 10
+    assert torch.equal(few, again)
+    assert torch.isin(few[:, 0], data.dev[:, 0]).all()
+
+
 @pytest.mark.parametrize("left", [0, 2])
 def test_too_few_facts_to_fit_the_fusion_on_are_missed_before_training(left):
     data = planted()
