@@ -126,8 +126,9 @@ def measure(model: str, way: str, device: torch.device, limits: dict[str, float]
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     seconds: list[float] = []
-    for _, batch in zip(range(3 if reduced else 25), learner.batches(0), strict=False):
-        seconds.append(timed(lambda batch=batch: learner.step(batch), device))
+    batches = iter(learner.batches(0))
+    for _ in range(min(learner.steps_per_epoch, 3 if reduced else 25)):
+        seconds.append(timed(lambda: learner.step(next(batches)), device))
     step = statistics.median(seconds[1:] if reduced else seconds[5:])
     parts = cost.work(data, settings)
     floor = sum(max(part.flops / limits["flops"], part.bytes / limits["bytes"]) for part in parts)

@@ -157,12 +157,11 @@ def train(learner, arguments: argparse.Namespace) -> dict:
     seconds, busy, began, epoch = [], [], time.perf_counter(), 0
     wanted = arguments.epochs * learner.steps_per_epoch or max(arguments.train_steps, arguments.warmup + 1)
     while len(seconds) < wanted:
-        for batch in learner.batches(epoch):
+        batches = iter(learner.batches(epoch))
+        for _ in range(min(learner.steps_per_epoch, wanted - len(seconds))):
             before = time.process_time()
-            seconds.append(timed(lambda batch=batch: learner.step(batch))[1])
+            seconds.append(timed(lambda batches=batches: learner.step(next(batches)))[1])
             busy.append(time.process_time() - before)
-            if len(seconds) == wanted:
-                break
         epoch += 1
     step = statistics.median(seconds[arguments.warmup :])
     whole = (time.perf_counter() - began) / arguments.epochs if arguments.epochs else step * learner.steps_per_epoch

@@ -110,10 +110,10 @@ def measure_model(arguments: argparse.Namespace) -> dict:
     learner.model.train()
     seconds, epoch = [], 0
     while len(seconds) < arguments.warmup + arguments.steps:
-        for batch in learner.batches(epoch):
-            seconds.append(timed(lambda batch=batch: learner.step(batch), device))
-            if len(seconds) == arguments.warmup + arguments.steps:
-                break
+        batches = iter(learner.batches(epoch))
+        for _ in range(min(learner.steps_per_epoch, arguments.warmup + arguments.steps - len(seconds))):
+            # With its batch, which on a GPU a thread has made: what is drawn for it is part of what a step costs.
+            seconds.append(timed(lambda batches=batches: learner.step(next(batches)), device))
         epoch += 1
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else memory()
     return {

@@ -22,7 +22,7 @@ from trainers.kernels.rotate import rotated
 from trainers.parts.modules import Modules
 from trainers.parts.projected import ProjectedFeatures
 from trainers.parts.scorer import ScoringModel
-from trainers.training import learner
+from trainers.training import learner, prefetch
 from trainers.training.data import Data, Features
 from trainers.training.optimizer import added, optimizer_step
 from trainers.training.sampling import (
@@ -326,6 +326,19 @@ class Generator(nn.Module):
 # ------------------------------------------------------------------------------------------------------- training
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Positives and their negatives, and the entities of both; with several processes, of this one's part."""
+
+    positive: Tensor  # (B, 3) int64
+    negatives: Negatives  # (B, K)
+    entity: Tensor | None  # (n,) int64 ascending: the distinct entities; None: all
+    head: Tensor  # (B,) int64, as the next two rows of `entity`
+    tail: Tensor  # (B,) int64
+    corrupt: Tensor  # (B, K) int64
+    whole: int  # positives of all processes
+
+
 class Learner(learner.Learner):
     """Trains the model and, if μ > 0, the generators in turn (section 4.3)."""
 
@@ -345,7 +358,7 @@ class Learner(learner.Learner):
         lazy = settings.optimizer == "lazy_adam"
         self.optimizers["model"] = self.adam(others if lazy else self.discriminating)
         if lazy and tables:
-            self.optimizers["rows"] = torch.optim.SparseAdam(tables, lr=settings.learning_rate)
+            self.optimizers["rows"] = self.lazy_adam(tables)
         if model.generators:
             self.optimizers["generators"] = self.adam(model.generators.parameters(), settings.generator_learning_rate)
 
@@ -353,28 +366,40 @@ class Learner(learner.Learner):
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.triples) / self.settings.batch_size)
 
-    def batches(self, epoch: int) -> Iterator[Tensor]:
-        """Positives (B, 3) in the order of (seed, epoch)."""
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Positives in the order of (seed, epoch), and new negatives."""
+        return prefetch.ahead(self._batches(epoch), self.device)
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        chosen = prefetch.draws((self.seed, epoch), self.device, on=self.triples.device)
         for index in shuffled(len(self.triples), self.settings.batch_size, seed=self.seed, epoch=epoch):
-            yield self.triples[index.to(self.device)]
+            yield self.batch(self.triples[prefetch.moved(index, self.device)], chosen)
 
-    def step(self, batch: Tensor) -> dict[str, Tensor]:
-        """The discriminator's step on new negatives and, if μ > 0, the generators' step.
+    def batch(self, positive: Tensor, generator: torch.Generator | None = None) -> Batch:
+        """`positive` (B, 3) with negatives from `generator`, or torch's own.
 
-        With several processes each takes its part of the batch (of what all of them draw alike); the reference's
-        adversarial weighting then runs over that part instead of the whole batch.
+        With several processes each takes its part of them (of what all of them draw alike).
         """
-        negatives = self.sampler(batch, self.settings.negatives, pool=self.settings.negative_pool)
-        local, share = local_slice(len(batch))
-        positive, negatives = batch[local], Negatives(negatives.entity[local], negatives.head[local])
-        terms = self.discriminator_loss(positive, negatives, self._noise(len(batch), local))
+        negatives = self.sampler(positive, self.settings.negatives, generator, pool=self.settings.negative_pool)
+        local, _ = local_slice(len(positive))
+        own = Negatives(negatives.entity[local], negatives.head[local])
+        return self.distinct(positive[local], own, len(positive))
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """The discriminator's step and, if μ > 0, the generators' step.
+
+        With several processes the reference's adversarial weighting runs over this one's part instead of the whole
+        batch.
+        """
+        local, share = local_slice(batch.whole)
+        terms = self.discriminator_loss(batch, self._noise(batch.whole, local))
         if "rows" in self.optimizers:
             self.optimizers["rows"].zero_grad(set_to_none=True)
         optimizer_step(share * added(terms.values()), self.discriminating, self.optimizers["model"])
         if "rows" in self.optimizers:
             self.optimizers["rows"].step()
         if self.model.generators:
-            terms["generator"] = self.generator_loss(positive, self._noise(len(batch), local))
+            terms["generator"] = self.generator_loss(batch.positive, self._noise(batch.whole, local))
             optimizer_step(
                 share * terms["generator"], self.model.generators.parameters(), self.optimizers["generators"]
             )
@@ -384,15 +409,12 @@ class Learner(learner.Learner):
         drawn = self.model.noise(number, self.device)
         return {name: (head[local], tail[local]) for name, (head, tail) in drawn.items()}
 
-    def discriminator_loss(
-        self, positive: Tensor, negatives: Negatives, noise: dict[str, tuple[Tensor, Tensor]]
-    ) -> dict[str, Tensor]:
+    def discriminator_loss(self, batch: Batch, noise: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """Terms whose sum is the discriminator's loss: `link`, and `adversarial` = μ Σ L(f⁺, f_fake)."""
-        entity, (head, tail, corrupt) = self._distinct(positive, negatives)
         with self.autocast():
-            fused = self.model.fuse(entity)
-        relation = positive[:, 1]
-        negatives = Negatives(corrupt, negatives.head)
+            fused = self.model.fuse(batch.entity)
+        head, relation, tail = batch.head, batch.positive[:, 1], batch.tail
+        negatives = Negatives(batch.corrupt, batch.negatives.head)
         true, false = self.model.link_scores(fused.joint, head, relation, tail, negatives)
         terms = {"link": added(self_adversarial_loss(true, false, self.settings.adversarial_temperature))}
         if self.model.generators:
@@ -421,14 +443,17 @@ class Learner(learner.Learner):
             fake = fake[:, None]
         return added(self_adversarial_loss(true, fake, self.settings.adversarial_temperature))
 
-    def _distinct(self, positive: Tensor, negatives: Negatives) -> tuple[Tensor | None, tuple[Tensor, Tensor, Tensor]]:
-        """The distinct entities of a step (None: all) and heads, tails, negatives as rows of them."""
+    def distinct(self, positive: Tensor, negatives: Negatives, whole: int) -> Batch:
+        """`positive` (B, 3) of `whole` and their negatives with their distinct entities, which a GPU has to count.
+
+        A graph that has hardly more entities than a step is fused whole.
+        """
         head, _, tail = positive.unbind(1)
         drawn = negatives.entity.numel()
         if self.settings.negative_pool:
             drawn = min(drawn, self.settings.negative_pool)
         if self.settings.optimizer == "adam" and self.model.entities <= drawn + 2 * len(head):
-            return None, (head, tail, negatives.entity)
+            return Batch(positive, negatives, None, head, tail, negatives.entity, whole)
         entity, row = torch.unique(torch.cat([head, tail, negatives.entity.flatten()]), return_inverse=True)
         head, tail, corrupt = row.split([len(head), len(tail), negatives.entity.numel()])
-        return entity, (head, tail, corrupt.view_as(negatives.entity))
+        return Batch(positive, negatives, entity, head, tail, corrupt.view_as(negatives.entity), whole)

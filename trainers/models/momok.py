@@ -397,7 +397,7 @@ class Learner(QueryLearner):
             link, outputs = self.model(batch)
             terms = {"link": link}
             if self.model.estimators:
-                order = torch.randperm(len(batch.known)).to(self.device)
+                order = torch.randperm(len(batch.known), device=self.device)
                 terms["mutual_information"] = self.settings.information_weight * self.model.mutual_information(
                     outputs, self.pair(), order
                 )

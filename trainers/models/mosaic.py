@@ -40,8 +40,9 @@ from trainers.parts.mosaic.walker import Walker, Ways
 from trainers.parts.scorer import ScoringModel
 from trainers.training import learner, processes
 from trainers.training.data import Data
-from trainers.training.one_vs_all import Batch, Rows, cross_entropy, draw_candidates
+from trainers.training.one_vs_all import Batch, Rows, cross_entropy
 from trainers.training.optimizer import optimizer_step
+from trainers.training.sampling import counts
 from trainers.training.train import dev_measure, filter_index
 
 PAPERS = ("trouillon2016complex", "zhang2020dura", "zhu2021nbfnet")
@@ -130,23 +131,23 @@ class Scorer(nn.Module):
         """Queries (B, 2D) of entities `x` (B, 2D): their products with answers are Re Σ x r conj(t)."""
         return _product(x, self.relation[relation])
 
-    def loss(self, batch: Batch, view: Any, drawn: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Cross entropy of the batch's answers among all entities or those `drawn`, and DURA, 0-d."""
-        if drawn:  # with the answers among them: only their rows, and those of the known entities, are made
-            entity, offset = drawn
-            among, place = self.table(view, entity), torch.searchsorted(entity, batch.answer)
+    def loss(self, batch: Batch, view: Any) -> Tensor:
+        """Cross entropy of the batch's answers among all entities or its candidates, and DURA, 0-d."""
+        if batch.candidates is not None:  # the answers among them: only their rows and the known entities' are made
+            entity, place, offset = batch.candidates.entity, batch.candidates.answer, batch.candidates.offset
+            among = self.table(view, entity)
             known = self.table(view, batch.known)
         else:
             among, place, offset = self.table(view), batch.answer, None
             known = among[batch.known]
         answer = among[place]
         query = self.ask(F.dropout(known, self.settings.dropout, self.training), batch.relation)
-        paid = cross_entropy(query, among, batch.row, place, pairs=batch.pairs, offset=offset)
+        paid = cross_entropy(query, among, batch.row, place, pairs=batch.pairs, starts=batch.starts, offset=offset)
         return paid + self.settings.regularization * self._dura(batch, known, answer)
 
     def _dura(self, batch: Batch, known: Tensor, answer: Tensor) -> Tensor:
         """Mean over triples of |h|² + |h r|² + |t|² + |t conj(r)|²: without it, the facts are learnt by heart."""
-        share = torch.bincount(batch.row, minlength=len(batch.known)) / batch.pairs
+        share = counts(batch.row, len(batch.known)) / batch.pairs
         forth = known.square().sum(1) + self.ask(known, batch.relation).square().sum(1)
         r = self.relation[batch.relation[batch.row]]
         back = answer.square().sum(1) + _product(answer, _conjugate(r)).square().sum(1)
@@ -194,13 +195,13 @@ class Mosaic(ScoringModel):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Each scorer's loss, 0-d."""
-        drawn, size = None, self.settings.candidates
-        if size is not None and size < self.entities:
-            drawn = draw_candidates(batch, self.entities, size)
-        return {name: scorer.loss(batch, self._view(name), drawn) for name, scorer in self.scorers.items()}
+        return {name: scorer.loss(batch, self._view(name)) for name, scorer in self.scorers.items()}
 
     def walker_losses(self, batch: Batch) -> Iterator[Tensor]:
-        """The walker's loss, 0-d, on one lot after the other of the facts of the batch that are drawn for it."""
+        """The walker's loss, 0-d, on one lot after the other of the facts of the batch that are drawn for it.
+
+        Other than the scorers' it makes a GPU wait (`trainers/parts/mosaic/walker.py`).
+        """
         assert self.walker is not None
         number, taken = min(self.settings.walker_queries, batch.pairs), 0
         drawn = torch.randperm(len(batch.answer), device=batch.answer.device)
@@ -421,7 +422,8 @@ class Learner(learner.Learner):
         return self.rows.steps(self.settings.batch_size)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        return self.rows.batches(self.settings.batch_size, (self.seed, epoch), self.device)
+        settings, seed = self.settings, (self.seed, epoch)
+        return self.rows.batches(settings.batch_size, seed, self.device, candidates=settings.candidates)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         with self.autocast():

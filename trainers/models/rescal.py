@@ -10,6 +10,8 @@ from trainers.about import About
 from trainers.parts.bilinear import Bilinear, normal
 from trainers.training import structure
 from trainers.training.data import Data
+from trainers.training.one_vs_all import ByRelation
+from trainers.training.prefetch import on_device
 from trainers.training.structure import Learner
 
 __all__ = ["ABOUT", "RESCAL", "Learner", "Settings", "build"]
@@ -33,6 +35,8 @@ def build(data: Data, settings: Settings, generator: torch.Generator) -> "RESCAL
 class RESCAL(Bilinear):
     """`entity` (E, D) and `relation` (R or 2R, D²): matrices, row by row."""
 
+    by_relation = True
+
     def turn(self, x: Tensor, r: Tensor) -> Tensor:
         """xᵀ M."""
         return torch.einsum("bi,bij->bj", x, r.unflatten(1, (x.shape[1], -1)))
@@ -44,13 +48,15 @@ class RESCAL(Bilinear):
     def pair(self, x: Tensor, answer: Tensor) -> Tensor:
         return torch.einsum("bi,bj->bij", x, answer).flatten(1)
 
-    def _directed(self, x: Tensor, relation: Tensor, forth: Callable, back: Callable) -> Tensor:
+    def _directed(
+        self, x: Tensor, relation: Tensor, forth: Callable, back: Callable, rows: ByRelation | None
+    ) -> Tensor:
         """Relation by relation, so that no matrix is copied for each of its queries."""
-        order = torch.argsort(relation, stable=True)
-        distinct, counts = torch.unique_consecutive(relation[order], return_counts=True)
+        if rows is None:  # in evaluation: a GPU is waited for
+            rows = on_device(ByRelation.of(relation.cpu().numpy()), relation.device)
         turned = []
-        for number, rows in zip(distinct.tolist(), x[order].split(counts.tolist()), strict=True):
+        for number, part in zip(rows.relations, x[rows.order].split(rows.counts), strict=True):
             way = forth if self.reciprocal or number < self.relations else back
             matrix = self.relation[number % len(self.relation)].view(x.shape[1], -1)
-            turned.append(rows @ (matrix if way == self.turn else matrix.T))
-        return torch.cat(turned)[torch.argsort(order)] if turned else x
+            turned.append(part @ (matrix if way == self.turn else matrix.T))
+        return torch.cat(turned)[rows.back] if turned else x

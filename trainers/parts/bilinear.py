@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from trainers.parts.scorer import ScoringModel
 from trainers.training.data import Data
 from trainers.training.negative_sampling import candidates, products
+from trainers.training.one_vs_all import ByRelation
 from trainers.training.sampling import Negatives, counts
 from trainers.training.structure import Settings
 
@@ -63,15 +64,17 @@ class Bilinear(ScoringModel):
         """(B, ·) moduli of the numbers that rows (B, D) or (B, D_r) consist of."""
         return rows.abs()
 
-    def ask(self, x: Tensor, relation: Tensor) -> Tensor:
-        """Queries (B, D) of entities (B, D) under relations (B,) below 2R."""
-        return self._directed(x, relation, self.turn, self.turn_back)
+    def ask(self, x: Tensor, relation: Tensor, rows: ByRelation | None = None) -> Tensor:
+        """Queries (B, D) of entities (B, D) under relations (B,) below 2R; `rows`: these by relation, if known."""
+        return self._directed(x, relation, self.turn, self.turn_back, rows)
 
-    def ask_back(self, answer: Tensor, relation: Tensor) -> Tensor:
+    def ask_back(self, answer: Tensor, relation: Tensor, rows: ByRelation | None = None) -> Tensor:
         """The adjoint of `ask`, (B, D)."""
-        return self._directed(answer, relation, self.turn_back, self.turn)
+        return self._directed(answer, relation, self.turn_back, self.turn, rows)
 
-    def _directed(self, x: Tensor, relation: Tensor, forth: Callable, back: Callable) -> Tensor:
+    def _directed(
+        self, x: Tensor, relation: Tensor, forth: Callable, back: Callable, rows: ByRelation | None
+    ) -> Tensor:
         if self.reciprocal:
             return forth(x, self.relation[relation])
         r = self.relation[relation % self.relations]
@@ -102,15 +105,18 @@ class Bilinear(ScoringModel):
         sizes = [self.modulus(part).pow(3).sum(-1) for part in (x, r, self.rows(self.answers, answer))]
         return (share * (sizes[0] / 2 + sizes[1])).sum() + sizes[2].mean() / 2
 
-    def dura(self, known: Tensor, relation: Tensor, row: Tensor, answer: Tensor) -> Tensor:
+    def dura(
+        self, known: Tensor, relation: Tensor, row: Tensor, answer: Tensor,
+        queries: ByRelation | None = None, pairs: ByRelation | None = None,
+    ) -> Tensor:  # fmt: skip
         """DURA (arXiv 2011.05816, equation 8) of M triples, their mean: |h|² + |q(h, r)|² + |t|² + |q*(t, r)|².
 
-        Arguments as of `n3`.
+        Arguments as of `n3`, and the queries and the triples by relation, if known.
         """
         share = counts(row, len(known)) / len(row)
         x, t = self.rows(self.entity, known), self.rows(self.answers, answer)
-        heads = x.square().sum(-1) + self.ask(x, relation).square().sum(-1)
-        tails = t.square().sum(-1) + self.ask_back(t, relation[row]).square().sum(-1)
+        heads = x.square().sum(-1) + self.ask(x, relation, queries).square().sum(-1)
+        tails = t.square().sum(-1) + self.ask_back(t, relation[row], pairs).square().sum(-1)
         return (share * heads).sum() + tails.mean()
 
     def sizes(self) -> tuple[int, int]:

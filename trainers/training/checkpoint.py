@@ -113,20 +113,31 @@ class Checkpoints:
     """The checkpoints of one run, in one folder of its own.
 
     With `background` a thread writes them, from a copy in the host's memory, while training goes on: a GPU would wait
-    for the disk. What goes wrong then is raised by the next `save` or `wait`.
+    for the disk. It writes in the order in which it was asked. What goes wrong then is raised by the next `save_best`,
+    `save` or `wait`.
     """
 
     def __init__(self, folder: Path, *, background: bool = False):
         self.folder = folder
         self._thread = ThreadPoolExecutor(1) if background else None
-        self._written: Future | None = None
+        self._written: Future | None = None  # the last checkpoint
+        self._best: Future | None = None  # the best weights that were saved after it
+
+    def save_best(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        """Write the weights that are best so far, before any checkpoint that is saved from now on and may name them."""
+        self.wait()
+        if self._thread is None:
+            save_tensors(path, tensors)
+        else:
+            self._best = self._thread.submit(save_tensors, path, _on_the_host(tensors))
 
     def save(self, epoch: int, learner, progress: dict, then: Callable[[], object] = lambda: None) -> None:
         """Write the learner's state after `epoch` together with `progress` (JSON), then drop all but the newest two.
 
         `then` is called once that is done.
         """
-        self.wait()
+        if self._best is None:
+            self.wait()
         tensors = {f"model.{name}": value for name, value in learner.model.state_dict().items()}
         rest: dict = {"progress": progress, "optimizers": {}, "schedulers": {}}
         for name, optimizer in learner.optimizers.items():
@@ -138,20 +149,24 @@ class Checkpoints:
             self._write(epoch, tensors, rest)
             then()
             return
-        tensors = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+        tensors = _on_the_host(tensors)
         rest = json.loads(json.dumps(rest))  # training goes on changing what it holds
+        best, self._best = self._best, None
 
         def write() -> None:
+            if best is not None:
+                best.result()  # it was written before; without it there must be no checkpoint that names it
             self._write(epoch, tensors, rest)
             then()
 
         self._written = self._thread.submit(write)
 
     def wait(self) -> None:
-        """Until what `save` was given is written. Raises what that met, UserError where the disk is full."""
-        if self._written is not None:
-            written, self._written = self._written, None
-            written.result()
+        """Until all that was to be saved is written. Raises what that met, UserError where the disk is full."""
+        asked, self._written, self._best = (self._written, self._best), None, None
+        for one in asked:
+            if one is not None:
+                one.result()
 
     def _write(self, epoch: int, tensors: dict[str, Tensor], rest: dict) -> None:
         part = self.folder / f".epoch-{epoch}.part"
@@ -201,6 +216,11 @@ class Checkpoints:
             _put_back(learner, tensors, rest)
             return rest["progress"]
         return None
+
+
+def _on_the_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A copy that training does not change any more."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
 
 
 def _put_back(learner, tensors: dict[str, Tensor], rest: dict) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from trainers.training import processes
 from trainers.training.data import Data
+from trainers.training.lazy import LazyAdam
 from trainers.training.optimizer import autocast
 
 
@@ -57,7 +58,7 @@ class Learner(ABC):
         rate = self.settings.learning_rate if learning_rate is None else learning_rate
         return torch.optim.Adam(parameters, lr=rate, fused=True)
 
-    def lazy_adam(self, tables: list[nn.Parameter]) -> torch.optim.SparseAdam:
+    def lazy_adam(self, tables: list[nn.Parameter]) -> LazyAdam:
         """Adam that moves only the rows of `tables` of which a step has a gradient, which must be sparse.
 
         Raises UserError where several processes train on GPUs: NCCL sums no sparse gradients.
@@ -68,4 +69,4 @@ class Learner(ABC):
                 "train.processes: 1, or optimizer: adam in the model's file below configs/models."
             )
         torch.sparse.check_sparse_tensor_invariants.disable()  # torch's own default, which it warns of
-        return torch.optim.SparseAdam(tables, lr=self.settings.learning_rate)
+        return LazyAdam(tables, lr=self.settings.learning_rate)

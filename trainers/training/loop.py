@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from pipeline.errors import UserError
 from trainers.training import processes
-from trainers.training.checkpoint import Checkpoints, load_tensors, save_tensors
+from trainers.training.checkpoint import Checkpoints, load_tensors
 from trainers.training.learner import Learner
 from trainers.training.optimizer import NotFinite
 from trainers.training.watch import Watch
@@ -97,7 +97,7 @@ def fit(
             if progress.epoch % evaluate_every == 0 or progress.epoch == epochs:
                 found = measure(learner.model) if processes.is_first() else 0.0
                 row["dev_mrr"] = processes.agree(found, next(learner.model.parameters()).device)
-                _note_best(learner, progress, row["dev_mrr"], work)
+                _note_best(checkpoints, learner, progress, row["dev_mrr"])
             row |= probe(learner.model, progress.epoch) if probe else {}
             progress.seconds += time.perf_counter() - began
             row["seconds"] = progress.seconds
@@ -192,11 +192,11 @@ def best_weights(work: Path, epoch: int) -> Path:
     return work / f"best-{epoch}.safetensors"
 
 
-def _note_best(learner: Learner, progress: Progress, mrr: float, work: Path) -> None:
+def _note_best(checkpoints: Checkpoints, learner: Learner, progress: Progress, mrr: float) -> None:
     if mrr > progress.best_mrr or not progress.best_epoch:
         progress.best_mrr, progress.best_epoch, progress.without_gain = mrr, progress.epoch, 0
         if processes.is_first():
-            save_tensors(best_weights(work, progress.epoch), learner.model.state_dict())
+            checkpoints.save_best(best_weights(checkpoints.folder, progress.epoch), learner.model.state_dict())
     else:
         progress.without_gain += 1
 
@@ -207,7 +207,7 @@ def _save(checkpoints: Checkpoints, learner: Learner, progress: Progress) -> Non
         return
 
     def drop() -> None:
-        # Listed before it is asked which are named: training goes on meanwhile, and may write better ones.
+        # Listed before it is asked which are named: training goes on meanwhile, and may find better ones.
         paths = list(checkpoints.folder.glob("best-*.safetensors"))
         named = {one["best_epoch"] for one in checkpoints.progresses()} | {progress.best_epoch}
         for path in paths:

@@ -4,9 +4,8 @@ Every triple asks for its tail and, by relations below 2R from R on, for its hea
 row of scores. The scores become their own gradient block by block, so that memory holds a block of them and no more.
 """
 
-import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +13,37 @@ import torch
 from torch import Tensor
 
 from trainers.training import prefetch, processes
-from trainers.training.prefetch import moved
+from trainers.training.prefetch import on_device
 from trainers.training.sampling import counts, without_repetition
 
 BLOCK = {"cpu": 1 << 22, "cuda": 1 << 27}  # scores made at a time: 16 MB, which malloc keeps between steps
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the queries of a batch are compared with where that is not all entities."""
+
+    entity: Tensor  # (C,) int64 ascending: the batch's answers and those that were drawn
+    offset: Tensor  # (C,) float32: how many entities each stands for, as a logarithm
+    answer: Tensor  # (M,) int64: the pairs' answers as places in `entity`
+
+
+@dataclass(frozen=True)
+class ByRelation:
+    """Rows, those of a relation together. What has a size or a number of its own stands on the host."""
+
+    order: Tensor  # (n,) int64: the rows by their relations, ascending
+    back: Tensor  # (n,) int64: where in that order each row stands
+    relations: tuple[int, ...]  # the distinct ones, ascending, …
+    counts: tuple[int, ...]  # … and how many rows each has
+
+    @classmethod
+    def of(cls, relation: np.ndarray) -> "ByRelation":
+        """Rows of `relation` (n,)."""
+        order = np.argsort(relation, kind="stable")
+        distinct, counts = np.unique(relation, return_counts=True)
+        back = np.argsort(order)
+        return cls(torch.from_numpy(order), torch.from_numpy(back), tuple(distinct.tolist()), tuple(counts.tolist()))
 
 
 @dataclass(frozen=True)
@@ -29,6 +55,10 @@ class Batch:
     row: Tensor  # (M,) int64 ascending: which query …
     answer: Tensor  # (M,) int64: … has which answer
     pairs: int  # M of the whole batch, of which other processes may hold a part
+    starts: tuple[int, ...]  # (B + 1): where in `row` each query's pairs begin, on the host
+    candidates: Candidates | None = None  # None: all entities
+    queries_by_relation: ByRelation | None = None  # the queries and the pairs by relation, …
+    pairs_by_relation: ByRelation | None = None  # … for models that ask for it
 
 
 class Rows:
@@ -39,18 +69,41 @@ class Rows:
         self.known, self.answer = np.r_[head, tail], np.r_[tail, head]
         self.relation = np.r_[relation, relation + relations]
         self.query = np.unique(self.relation * entities + self.known, return_inverse=True)[1]
-        self.answers_per_row = answers_per_row
+        self.entities, self.answers_per_row = entities, answers_per_row
         self.rows = int((-(-np.bincount(self.query, minlength=1) // answers_per_row)).sum())
 
     def steps(self, batch_size: int) -> int:
         """How many batches of `batch_size` rows an epoch has."""
         return math.ceil(self.rows / batch_size)
 
-    def batches(self, batch_size: int, seed: tuple[int, ...], device: torch.device) -> Iterator[Batch]:
-        """All rows in an order, and with answers grouped in a way, that `seed` alone decides."""
-        return prefetch.ahead(self._batches(batch_size, seed, device), device)
+    def batches(
+        self, batch_size: int, seed: tuple[int, ...], device: torch.device, *, candidates: int | None = None,
+        by_relation: bool = False,
+    ) -> Iterator[Batch]:  # fmt: skip
+        """All rows in an order, and with answers grouped in a way, that `seed` alone decides.
 
-    def _batches(self, batch_size: int, seed: tuple[int, ...], device: torch.device) -> Iterator[Batch]:
+        Each with so many `candidates` drawn anew, where there are more entities, and sorted `by_relation` on wish.
+        """
+        size = candidates if candidates is not None and candidates < self.entities else None
+        chosen = prefetch.draws(seed, device)
+
+        def whole() -> Iterator[Batch]:
+            for known, relation, row, answer, pairs in self._arrays(batch_size, seed):
+                starts = np.searchsorted(row, np.arange(len(known) + 1))
+                batch = Batch(
+                    *map(torch.from_numpy, (known, relation, row, answer)), pairs, tuple(starts.tolist()),
+                    None if size is None else draw_candidates(answer, self.entities, size, chosen),
+                    ByRelation.of(relation) if by_relation else None,
+                    ByRelation.of(relation[row]) if by_relation else None,
+                )  # fmt: skip
+                yield on_device(batch, device)
+
+        return prefetch.ahead(whole(), device)
+
+    def _arrays(
+        self, batch_size: int, seed: tuple[int, ...]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]]:
+        """Known, relation, row, answer and pairs of each batch, as in `Batch`."""
         generator = np.random.default_rng(seed)
         order = generator.permutation(len(self.query))
         order = order[np.argsort(self.query[order], kind="stable")]
@@ -66,47 +119,42 @@ class Rows:
             of = np.repeat(np.arange(len(ids)), counts)
             offset = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
             triple, leading = order[starts[ids][of] + offset], order[starts[ids]]
-            arrays = self.known[leading], self.relation[leading], of, self.answer[triple]
-            tensors = [moved(torch.from_numpy(array), device) for array in arrays]
-            yield Batch(tensors[0], tensors[1], tensors[2], tensors[3], pairs)
+            yield self.known[leading], self.relation[leading], of, self.answer[triple], pairs
 
 
-def draw_candidates(batch: Batch, entities: int, size: int) -> tuple[Tensor, Tensor]:
-    """The batch's answers and `size` entities drawn anew: (C,) int64 ascending, and log weights (C,).
+def draw_candidates(answer: np.ndarray, entities: int, size: int, generator: torch.Generator | None) -> Candidates:
+    """The answers (M,) of a batch and `size` entities drawn anew, from `generator` or torch's own; on the CPU.
 
     An entity that was drawn stands for all that are no answers here: Σ_c weight_c exp s_c then estimates the sum over
     all entities without bias (Bengio and Senécal 2008, section 3).
     """
-    device = batch.known.device
-    chosen = torch.zeros(entities, dtype=torch.bool, device=device)
-    chosen[without_repetition(entities, size, device=device)] = True
-    answers = torch.unique(batch.answer)
-    chosen[answers] = False
-    others = max(1, int(chosen.sum()))
-    weight = torch.where(chosen, math.log(max(1, entities - len(answers)) / others), 0.0)
-    chosen[answers] = True
-    entity = chosen.nonzero().squeeze(1)
-    return entity, weight[entity]
+    answers = np.unique(answer)
+    others = np.setdiff1d(without_repetition(entities, size, generator).numpy(), answers)
+    entity = np.union1d(answers, others)
+    offset = np.zeros(len(entity), np.float32)
+    offset[np.searchsorted(entity, others)] = math.log(max(1, entities - len(answers)) / max(1, len(others)))
+    return Candidates(*map(torch.from_numpy, (entity, offset, np.searchsorted(entity, answer))))
 
 
 def cross_entropy(
-    query: Tensor, answers: Tensor, row: Tensor, answer: Tensor, *, pairs: int, smoothing: float = 0.0,
-    euclidean: bool = False, offset: Tensor | None = None,
+    query: Tensor, answers: Tensor, row: Tensor, answer: Tensor, *, pairs: int, starts: Sequence[int],
+    smoothing: float = 0.0, euclidean: bool = False, offset: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """1/pairs · Σ_m [log Σ_e exp s(row_m, e) − s(row_m, answer_m)], 0-d float32, differentiable in the first two.
 
     `query` (B, D) and `answers` (E, D) make the scores s (B, E): inner products or, if `euclidean`, negative distances.
-    Pairs `row` (M,) ascending, `answer` (M,). `smoothing` ε spreads that share of each target evenly over all entities.
+    Pairs `row` (M,) ascending, those of each query from `starts` (B + 1) on, `answer` (M,). `smoothing` ε spreads that
+    share of each target evenly over all entities.
     `offset` (E,), if given, is added to every row of scores. Products are computed in autocast's precision.
     """
-    return _CrossEntropy.apply(query, answers, row, answer, pairs, smoothing, euclidean, offset)
+    return _CrossEntropy.apply(query, answers, row, answer, pairs, starts, smoothing, euclidean, offset)
 
 
 class _CrossEntropy(torch.autograd.Function):
     """Forward computes the gradients too; backward only scales them."""
 
     @staticmethod
-    def forward(ctx, query, answers, row, answer, pairs, smoothing, euclidean, offset):
+    def forward(ctx, query, answers, row, answer, pairs, starts, smoothing, euclidean, offset):
         kind = query.device.type
         compute = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         ctx.dtypes = query.dtype, answers.dtype
@@ -115,12 +163,9 @@ class _CrossEntropy(torch.autograd.Function):
         weight = counts(row, len(query)) / pairs
         cost = torch.zeros((), dtype=torch.float64 if kind == "cpu" else torch.float32, device=query.device)
         rows = max(1, BLOCK.get(kind, BLOCK["cpu"]) // len(answers))
-        bounds = [0, len(row)]
-        if len(query) > rows:  # what stands where is asked of the device, which has to be waited for
-            starts = torch.arange(0, len(query) + rows, rows, device=row.device).clamp(max=len(query))
-            bounds = torch.searchsorted(row, starts).tolist()
-        for block, (begin, end) in enumerate(itertools.pairwise(bounds)):
-            part = slice(block * rows, min((block + 1) * rows, len(query)))
+        for first in range(0, len(query), rows):
+            part = slice(first, min(first + rows, len(query)))
+            begin, end = starts[part.start], starts[part.stop]
             scores, distance = _scores(left[part], right, euclidean)
             if offset is not None:
                 scores += offset
@@ -135,7 +180,7 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx, gradient):
         slopes = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         # In place: nothing else holds them, and a second backward pass would raise, since they were changed.
-        return *(slope.mul_(gradient).to(dtype) for slope, dtype in slopes), *[None] * 6
+        return *(slope.mul_(gradient).to(dtype) for slope, dtype in slopes), *[None] * 7
 
 
 def _scores(query: Tensor, answers: Tensor, euclidean: bool) -> tuple[Tensor, Tensor | None]:
@@ -158,7 +203,7 @@ def _cost_and_slope(
     known = (1 - smoothing) * share
     cost = (weight * total).sum() - known * scores[pair].sum()
     slope *= weight[:, None]
-    slope.index_put_(pair, slope.new_tensor(-known), accumulate=True)
+    slope.index_put_(pair, slope.new_full((), -known), accumulate=True)  # a number that is copied would be waited for
     if smoothing:
         even = smoothing * weight / scores.shape[1]
         cost -= (even * scores.sum(1)).sum()

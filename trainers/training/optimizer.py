@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from trainers.training import lazy
+
 
 class NotFinite(ArithmeticError):
     """A term of the loss is NaN or infinite; `term` names it."""
@@ -60,12 +62,20 @@ def clip_(parameters: Iterable[nn.Parameter], largest: float) -> None:
         return
     for parameter in sparse:
         assert parameter.grad is not None
-        parameter.grad = parameter.grad.coalesce()
-    values = [g.values() if g.is_sparse else g for g in (parameter.grad for parameter in found) if g is not None]
-    norm = nn.utils.get_total_norm(values)
+        if lazy.by_torch(parameter.grad):
+            parameter.grad = parameter.grad.coalesce()
+    gradients = [parameter.grad for parameter in found if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([_numbers(gradient) for gradient in gradients])
     scale = torch.clamp(largest / (norm + 1e-6), max=1.0)
-    for one in values:
-        one.mul_(scale)
+    for gradient in gradients:
+        (gradient._values() if gradient.is_sparse else gradient).mul_(scale)
+
+
+def _numbers(gradient: Tensor) -> Tensor:
+    """The numbers of a gradient, what belongs to the same row added up."""
+    if not gradient.is_sparse:
+        return gradient
+    return gradient._values() if gradient.is_coalesced() else lazy.summed(gradient)[2]
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

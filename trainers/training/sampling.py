@@ -38,14 +38,14 @@ def without_repetition(
     """
     if number <= FEW * size:
         return torch.randperm(number, generator=generator, device=device)[:size]
-    while True:
-        drawn = torch.randint(number, (size + size // 8 + 16,), generator=generator, device=device)
-        order = torch.argsort(drawn, stable=True)
-        first = torch.ones_like(drawn, dtype=torch.bool)
-        first[1:] = drawn[order[1:]] != drawn[order[:-1]]
-        places = torch.where(first, order, len(drawn)).sort().values[:size]  # of each number where it came first
-        if places[-1] < len(drawn):  # else, never in practice, too many were drawn twice
-            return drawn[places]
+    # More than are needed, since some come twice. That too few are left is less likely than 10⁻²⁵, whatever the size,
+    # so nothing asks the device whether it is so: an index out of range, which is an error, would say it.
+    drawn = torch.randint(number, (size + size // 8 + 16,), generator=generator, device=device)
+    order = torch.argsort(drawn, stable=True)
+    first = torch.ones_like(drawn, dtype=torch.bool)
+    first[1:] = drawn[order[1:]] != drawn[order[:-1]]
+    places = torch.where(first, order, len(drawn)).sort().values[:size]  # of each number where it came first
+    return drawn[places]
 
 
 def counts(index: Tensor, number: int) -> Tensor:

@@ -8,6 +8,9 @@ An objective makes batches of the training triples and, of a model and a batch, 
     k_vs_all            the same, of inner products
     any                 n3 and dura (known, relation, row, answer) -> 0-d, where a regulariser is asked for;
                         `pair` and `relation` (see trainers/parts/bilinear.py) for the prediction of relations
+
+A model that works `by_relation` is told by 1-vs-all which rows have which relation, as the last argument of `ask` and
+`dura`; under other objectives it has to ask the device, and a GPU to be waited for.
 """
 
 import math
@@ -20,8 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.settings import AtLeastOne, Dropout, NotNegative
-from trainers.training import kvsall, learner, one_vs_all, processes
+from trainers.training import kvsall, learner, one_vs_all, prefetch, processes
 from trainers.training.data import Data
+from trainers.training.lazy import LazyAdagrad
+from trainers.training.one_vs_all import ByRelation
 from trainers.training.optimizer import optimizer_step
 from trainers.training.sampling import Negatives, NegativeSampler, local_slice, self_adversarial_loss, shuffled
 
@@ -96,7 +101,9 @@ class Learner(learner.Learner):
             self.model.sparse = True
             torch.sparse.check_sparse_tensor_invariants.disable()  # torch's own default, which it warns of
         self.objective: Objective = OBJECTIVES[settings.objective](data, settings, self.device, self.seed)
-        self.optimizers["model"] = _optimizer(settings, model)
+        if isinstance(self.objective, OneVsAll):
+            self.objective.by_relation = getattr(model, "by_relation", False)
+        self.optimizers["model"] = _optimizer(settings, model, self.device)
         if settings.schedule == "linear":
             falling = torch.optim.lr_scheduler.LambdaLR(
                 self.optimizers["model"], lambda epoch: max(0.0, 1 - epoch / settings.epochs)
@@ -118,7 +125,8 @@ class Learner(learner.Learner):
             loss, pairs, share = self.objective.loss(self.model, batch)
         terms: dict[str, Tensor] = {"link": loss}
         if settings.regularization:
-            size = getattr(self.model, settings.regularizer)(*pairs)
+            sorted_rows = by_relation(batch) if settings.regularizer == "dura" else ()
+            size = getattr(self.model, settings.regularizer)(*pairs, *sorted_rows)
             terms["regularization"] = share * settings.regularization * size
         if settings.relation_prediction:
             terms["relation"] = share * settings.relation_prediction * relation_loss(self.model, pairs)
@@ -127,10 +135,16 @@ class Learner(learner.Learner):
         return {name: term.detach() for name, term in terms.items()}
 
 
-def _optimizer(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
-    kind = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}[settings.optimizer]
-    fused = not getattr(model, "sparse", False)
+def _optimizer(settings: Settings, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    kind = {"adam": torch.optim.Adam, "adagrad": LazyAdagrad}[settings.optimizer]
+    fused = device.type == "cuda" or not getattr(model, "sparse", False)  # torch's own knows no sparse gradient then
     return kind(model.parameters(), lr=settings.learning_rate, fused=fused, foreach=False)
+
+
+def by_relation(batch: object) -> tuple[ByRelation, ...]:
+    """The queries and the pairs of a batch by relation, where it was made with them."""
+    found = getattr(batch, "queries_by_relation", None), getattr(batch, "pairs_by_relation", None)
+    return tuple(one for one in found if one is not None)
 
 
 def relation_loss(model: Any, pairs: Pairs) -> Tensor:
@@ -158,10 +172,14 @@ class NegativeSampling:
         return math.ceil(len(self.triples) / self.settings.batch_size)
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Negatives]]:
-        """Positives (B, 3) and negatives drawn anew."""
+        """Positives (B, 3) in the order of (seed, epoch), and negatives drawn anew."""
+        return prefetch.ahead(self._batches(epoch), self.device)
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Negatives]]:
+        chosen = prefetch.draws((self.seed, epoch), self.device, on=self.triples.device)
         for index in shuffled(len(self.triples), self.settings.batch_size, seed=self.seed, epoch=epoch):
-            positive = self.triples[index.to(self.device)]
-            yield positive, self.sampler(positive, self.settings.negatives)
+            positive = self.triples[prefetch.moved(index, self.device)]
+            yield positive, self.sampler(positive, self.settings.negatives, chosen)
 
     def loss(self, model: Any, batch: tuple[Tensor, Negatives]) -> tuple[Tensor, Pairs, float]:
         positive, negatives = batch
@@ -179,22 +197,25 @@ class OneVsAll:
 
     def __init__(self, data: Data, settings: Settings, device: torch.device, seed: int):
         self.settings, self.device, self.seed = settings, device, seed
-        self.entities = data.entities
+        self.by_relation = False  # whether the model asks for its rows by relation
         self.rows = one_vs_all.Rows(data.train, data.entities, data.relations, settings.answers_per_row)
         self.steps = self.rows.steps(settings.batch_size)
 
     def batches(self, epoch: int) -> Iterator[one_vs_all.Batch]:
-        return self.rows.batches(self.settings.batch_size, (self.seed, epoch), self.device)
+        settings, seed = self.settings, (self.seed, epoch)
+        return self.rows.batches(
+            settings.batch_size, seed, self.device, candidates=settings.candidates, by_relation=self.by_relation
+        )
 
     def loss(self, model: Any, batch: one_vs_all.Batch) -> tuple[Tensor, Pairs, float]:
-        query = model.ask(model.known(batch.known), batch.relation)
+        query = model.ask(model.known(batch.known), batch.relation, *by_relation(batch)[:1])
         answers, answer, offset = model.answers, batch.answer, None
-        if self.settings.candidates is not None and self.settings.candidates < self.entities:
-            entity, offset = one_vs_all.draw_candidates(batch, self.entities, self.settings.candidates)
-            answers, answer = model.rows(answers, entity), torch.searchsorted(entity, answer)
+        if batch.candidates is not None:
+            answers = model.rows(answers, batch.candidates.entity)
+            answer, offset = batch.candidates.answer, batch.candidates.offset
         loss = one_vs_all.cross_entropy(
-            query, answers, batch.row, answer, pairs=batch.pairs, smoothing=self.settings.label_smoothing,
-            euclidean=getattr(model, "euclidean", False), offset=offset,
+            query, answers, batch.row, answer, pairs=batch.pairs, starts=batch.starts, offset=offset,
+            smoothing=self.settings.label_smoothing, euclidean=getattr(model, "euclidean", False),
         )  # fmt: skip
         pairs = batch.known, batch.relation, batch.row, batch.answer
         # The processes' losses add up to the loss, and `optimizer_step` takes the mean of their gradients.

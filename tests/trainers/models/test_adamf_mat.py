@@ -162,13 +162,13 @@ def test_lazy_adam_moves_only_rows_that_were_drawn_and_adam_also_the_others():
     second = torch.tensor([[10, 2, 11], [12, 1, 13]])
     for one in (lazy, dense):
         one.settings = dataclasses.replace(one.settings, negatives=0)
-        one.step(first)
+        one.step(one.batch(first))
     for name, value in dense.model.named_parameters():  # Adam's first step is the same, whichever way it is taken
         # …but for the place of Adam's ε, which shows where a gradient is next to nothing.
         torch.testing.assert_close(dict(lazy.model.named_parameters())[name], value, rtol=1e-5, atol=1e-4)
     held = {id(one): one.model.entity[rows].clone() for one in (lazy, dense)}
     for one in (lazy, dense):
-        one.step(second)
+        one.step(one.batch(second))
     assert torch.equal(lazy.model.entity[rows], held[id(lazy)])
     assert not torch.equal(dense.model.entity[:4], held[id(dense)][:4])  # its momentum carries it on
     assert not torch.equal(lazy.model.entity[10:14], learner(margin=1.0).model.entity[10:14])

@@ -6,7 +6,7 @@ import torch
 from pipeline.errors import UserError
 from tests.helpers.tiny import learner_of, settings_of, tiny
 from trainers.models import momok, mygo
-from trainers.training import processes, sampling
+from trainers.training import lazy, processes, sampling
 from trainers.training.optimizer import clip_
 
 TABLES = {momok: [f"tables.{name}.table" for name in ("structure", "text", "image")], mygo: ["structure"]}
@@ -49,7 +49,9 @@ def test_lazy_adam_without_sampled_candidates_is_refused(module):
         settings_of(module, optimizer="lazy_adam", candidates=None)
 
 
-def test_gradients_of_some_rows_are_clipped_like_whole_ones():
+@pytest.mark.parametrize("by_torch", [True, False])
+def test_gradients_of_some_rows_are_clipped_like_whole_ones(by_torch, monkeypatch):
+    monkeypatch.setattr(lazy, "by_torch", lambda gradient: by_torch)
     table, other = (torch.nn.Parameter(torch.zeros(5, 2)) for _ in range(2))
     rows = torch.tensor([1, 3, 1])
     slope = torch.arange(6.0).view(3, 2) + 1
@@ -62,6 +64,40 @@ def test_gradients_of_some_rows_are_clipped_like_whole_ones():
     torch.nn.utils.clip_grad_norm_(whole, 0.7)
     for one, like in zip(whole, (table, other), strict=True):
         torch.testing.assert_close(like.grad.to_dense(), one.grad)
+
+
+@pytest.mark.parametrize(("module", "missing"), [(momok, "learned"), (mygo, "mean")])
+def test_where_a_gpu_would_be_waited_for_rows_are_moved_as_torch_moves_them(module, missing, monkeypatch):
+    changes = {"missing": missing, "experts": 1} if module is momok else {"clip": 0.01}
+    theirs = stepped(module, "lazy_adam", 2, **changes)[0]
+    monkeypatch.setattr(lazy, "by_torch", lambda gradient: False)
+    ours = stepped(module, "lazy_adam", 2, **changes)[0]
+    for name, value in theirs.items():  # but for a hundredth of a step, where a gradient is next to nothing
+        torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [lazy.LazyAdam, lazy.LazyAdagrad])
+def test_a_row_that_is_read_often_is_moved_once(kind, monkeypatch):
+    start, rows = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([4, 1, 4, 4])
+
+    def after(optimizer_class: type[torch.optim.Optimizer]) -> tuple[torch.Tensor, dict]:
+        table = torch.nn.Parameter(start.clone())
+        optimizer = optimizer_class([table], lr=0.1)
+        for power in (2, 3):
+            optimizer.zero_grad()
+            torch.nn.functional.embedding(rows, table, sparse=True).pow(power).sum().backward()
+            optimizer.step()
+            assert table.grad.is_sparse
+        return table.detach(), optimizer.state_dict()["state"][0]
+
+    table, state = after(kind.__mro__[1])
+    monkeypatch.setattr(lazy, "by_torch", lambda gradient: False)
+    ours, ours_state = after(kind)
+    torch.testing.assert_close(ours, table)
+    assert torch.equal(ours[[0, 2, 3, 5]], start[[0, 2, 3, 5]])
+    assert state.keys() == ours_state.keys()
+    for name, value in state.items():
+        torch.testing.assert_close(ours_state[name], value)
 
 
 @pytest.mark.parametrize("number", [10, 2000])

@@ -97,7 +97,7 @@ def test_a_process_with_a_small_part_of_the_batch_steps_as_often_as_the_others(t
     data = chained()
     model = learner_of(mosaic, data, plain(mosaic, **SMALL, modalities=("structure",), walker_queries=40)).model
     known, relation, answer = data.train[:5].T
-    batch = Batch(known, relation, torch.arange(5), answer, pairs=90)  # 85 are with others
+    batch = Batch(known, relation, torch.arange(5), answer, pairs=90, starts=tuple(range(6)))  # 85 are with others
     losses = list(model.walker_losses(batch))
     assert len(losses) == 3
     assert losses[0] > 0

@@ -100,15 +100,62 @@ def test_checkpoints_that_a_thread_writes_are_those_of_their_epoch(tmp_path, mon
 
     def slowly(path, tensors):
         time.sleep(0.05)
-        written.append((threading.current_thread() is threading.main_thread(), float(tensors["model.weight"])))
+        assert threading.current_thread() is not threading.main_thread()
+        name = path.stem if path.name.startswith("best") else path.parent.name
+        written.append((name.strip("."), *map(float, tensors.values()))[:2])
         save(path, tensors)
 
     monkeypatch.setattr(checkpoint, "save_tensors", slowly)
     monkeypatch.setattr(loop, "Checkpoints", lambda folder, background: Checkpoints(folder, background=True))
-    fit(Counter(), tmp_path, epochs=3)
-    assert written == [(False, 2), (False, 4), (False, 6)]  # not what the weight was when the disk was done
-    assert fit(Counter(), tmp_path, epochs=5).epoch == 5
-    assert len(written) == 5
+    fit(Counter(), tmp_path, lambda model: -abs(model.weight.item() - 4), epochs=3)
+    # Not what the weight was when the disk was done; and the best weights before the checkpoint that names them.
+    assert written == [("best-1", 2), ("epoch-1.part", 2), ("best-2", 4), ("epoch-2.part", 4), ("epoch-3.part", 6)]
+    assert fit(Counter(), tmp_path, lambda model: 0, epochs=5).epoch == 5
+    assert written[5:] == [("epoch-4.part", 8), ("epoch-5.part", 10)]
+
+
+@pytest.mark.parametrize("killed", range(1, 7))
+def test_a_kill_between_best_weights_and_checkpoint_leaves_a_pair_to_go_on_from(killed, tmp_path, monkeypatch):
+    """The thread dies before the n-th file: B1 E1 B2 E2 B3 E3."""
+    left, save = [killed], checkpoint.save_tensors
+
+    def until(path, tensors):
+        left[0] -= 1
+        if left[0] <= 0:
+            raise KeyboardInterrupt
+        save(path, tensors)
+
+    monkeypatch.setattr(loop, "Checkpoints", lambda folder, background: Checkpoints(folder, background=True))
+    monkeypatch.setattr(checkpoint, "save_tensors", until)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Counter(), tmp_path, epochs=3)
+    monkeypatch.setattr(checkpoint, "save_tensors", save)
+    checkpoints = (killed - 1) // 2
+    assert Checkpoints(tmp_path).epochs() == list(range(1, checkpoints + 1))[-2:]
+    for one in Checkpoints(tmp_path).progresses():
+        assert loop.best_weights(tmp_path, one["best_epoch"]).exists()
+    learner = Counter()
+    assert fit(learner, tmp_path, epochs=3).best_epoch == 3
+    assert learner.steps == 2 * (3 - checkpoints)
+    assert learner.model.weight.item() == 6
+
+
+def test_the_loop_does_not_wait_for_the_disk(tmp_path, monkeypatch):
+    """While the best weights and a checkpoint are written, the next epoch is trained."""
+    free, save = threading.Event(), checkpoint.save_tensors
+
+    def blocked(path, tensors):
+        assert free.wait(10)
+        save(path, tensors)
+
+    def terms(step):
+        if step == 3:  # of the second epoch
+            free.set()
+        return {"link": torch.tensor(1.0)}
+
+    monkeypatch.setattr(checkpoint, "save_tensors", blocked)
+    monkeypatch.setattr(loop, "Checkpoints", lambda folder, background: Checkpoints(folder, background=True))
+    assert fit(Counter(terms=terms), tmp_path, epochs=2).best_epoch == 2
 
 
 def test_what_a_writing_thread_meets_stops_the_run(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """1-vs-all: its batches hold every triple once, its loss and gradients are those of plain cross entropy."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +8,7 @@ import torch.nn.functional as F
 from tests.helpers.tiny import ENTITIES, RELATIONS, plain, tiny
 from trainers.models import complex, distmult, rescal
 from trainers.training import one_vs_all
-from trainers.training.one_vs_all import Batch, Rows, cross_entropy, draw_candidates
+from trainers.training.one_vs_all import Rows, cross_entropy, draw_candidates
 
 CPU = torch.device("cpu")
 
@@ -37,7 +38,8 @@ def test_loss_and_gradients_are_those_of_plain_cross_entropy(monkeypatch, euclid
     row, answer = torch.tensor([0, 0, 1, 2, 3, 4, 4, 4]), torch.tensor([3, 9, 0, 3, 29, 5, 6, 7])
     ours = [query.clone().requires_grad_(), answers.clone().requires_grad_()]
     plain = [query.clone().requires_grad_(), answers.clone().requires_grad_()]
-    loss = cross_entropy(*ours, row, answer, pairs=8, smoothing=smoothing, euclidean=euclidean)
+    starts = (0, 2, 3, 4, 5, 8)
+    loss = cross_entropy(*ours, row, answer, pairs=8, starts=starts, smoothing=smoothing, euclidean=euclidean)
     scores = -torch.cdist(*plain) if euclidean else plain[0] @ plain[1].T
     expected = F.cross_entropy(scores[row], answer, label_smoothing=smoothing)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
@@ -48,15 +50,15 @@ def test_loss_and_gradients_are_those_of_plain_cross_entropy(monkeypatch, euclid
 
 
 def test_drawn_candidates_estimate_the_sum_over_all_entities():
-    answer = torch.tensor([2, 3, 3])
-    batch = Batch(torch.tensor([0]), torch.tensor([0]), torch.tensor([0, 0, 0]), answer, 3)
+    answer = np.array([2, 3, 3])
     scores = torch.randn(40, generator=torch.Generator().manual_seed(0)).exp()
     found = []
     for seed in range(400):
         torch.manual_seed(seed)
-        entity, offset = draw_candidates(batch, 40, 10)
-        assert {2, 3} <= set(entity.tolist())
-        found.append((scores[entity] * offset.exp()).sum())
+        drawn = draw_candidates(answer, 40, 10, None)
+        assert drawn.entity[drawn.answer].tolist() == answer.tolist()
+        assert drawn.entity.tolist() == sorted({*drawn.entity.tolist()})
+        found.append((scores[drawn.entity] * drawn.offset.exp()).sum())
     torch.testing.assert_close(torch.stack(found).mean(), scores.sum(), rtol=0.05, atol=0)
 
 

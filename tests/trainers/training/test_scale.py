@@ -112,10 +112,8 @@ def test_a_step_reads_and_moves_its_own_rows_only(graph, tmp_path):
     tiny = adamf_mat.Settings(**{**vars(SETTINGS), "batch_size": 8})
     learner = adamf_mat.Learner(model, given, tiny, device=torch.device("cpu"), precision=torch.float32, seed=0)
     batch = next(iter(learner.batches(0)))
-    torch.manual_seed(3)
-    drawn = learner.sampler(batch, tiny.negatives, pool=tiny.negative_pool).entity
     mine = torch.zeros(ENTITIES, dtype=torch.bool)
-    mine[torch.cat([batch[:, 0], batch[:, 2], drawn.flatten()])] = True
+    mine[torch.cat([batch.positive[:, 0], batch.positive[:, 2], batch.negatives.entity.flatten()])] = True
     assert mine.sum() < ENTITIES / 2
     for one in given.features.values():  # whoever reads another row gets a NaN into the loss
         one.matrix[1:][~mine[one.entity[1:]]] = torch.nan  # row 0 is also gathered for those that have none

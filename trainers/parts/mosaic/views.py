@@ -38,28 +38,43 @@ class Dense(nn.Module):
 class Bag(nn.Module):
     """Tokens as they occur, the rarer the heavier: log (n / n_v), for the n_v of n entities that have token v.
 
-    `start` (E + 1,), `token` (n,), `weight` (n,): compressed rows of an (E, V) matrix.
+    `start` (E + 1,), `token` (n,), `weight` (n,): compressed rows of an (E, V) matrix. `start_of_token` (V + 1,),
+    `entity` (n,), `weight_of_entity` (n,): its columns, for the gradient on a GPU; in no checkpoint.
     """
 
     start: Tensor
     token: Tensor
     weight: Tensor
+    start_of_token: Tensor
+    entity: Tensor
+    weight_of_entity: Tensor
 
     def __init__(self, tokens: Tokens, entities: int):
         super().__init__()
         self.width = len(tokens.token_id)
         for name, part in _bags(tokens, tokens, entities).items():
             self.register_buffer(name, part)
+        self._turn()
+
+    def _turn(self) -> None:
+        columns = _compressed(self.matrix().T.tocsr())
+        for name, part in zip(("start_of_token", "entity", "weight_of_entity"), columns, strict=True):
+            self.register_buffer(name, part.to(self.start.device), persistent=False)
 
     def grow(self, before: Tokens, after: Tokens, entities: int) -> None:
         """Let there be `entities`, whose tokens are those of `after`, as rare as they are in `before`."""
         for name, part in _bags(before, after, entities).items():
             setattr(self, name, part.to(self.start.device))
+        self._turn()
 
     def times(self, W: Tensor, entity: Tensor | None = None) -> Tensor:
         """(E, D): the bags times W (V, D); (n, D) of those of `entity` (n,)."""
-        bags = self.matrix()
-        return _SparseProduct.apply(bags if entity is None else bags[entity.cpu().numpy()], W)
+        if by_scipy(W):
+            bags = self.matrix()
+            return _SparseProduct.apply(bags if entity is None else bags[entity.cpu().numpy()], W)
+        columns = self.start_of_token, self.entity, self.weight_of_entity
+        found = _ProductOnDevice.apply((self.start, self.token, self.weight), columns, W)
+        return found if entity is None else found[entity]
 
     def matrix(self) -> sparse.csr_array:
         """(E, V) on the CPU."""
@@ -91,11 +106,19 @@ def _bags(of: Tokens, given: Tokens, entities: int) -> dict[str, Tensor]:
     rows.data *= rarity[rows.indices] + 1e-3
     length = np.sqrt(rows.multiply(rows).sum(1))
     rows.data /= np.repeat(length, np.diff(rows.indptr))
-    return {
-        "start": torch.from_numpy(rows.indptr.astype(np.int64)),
-        "token": torch.from_numpy(rows.indices.astype(np.int64)),
-        "weight": torch.from_numpy(rows.data.astype(np.float32)),
-    }
+    return dict(zip(("start", "token", "weight"), _compressed(rows), strict=True))
+
+
+def _compressed(rows: sparse.csr_array) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each row starts, the columns, the values."""
+    parts = zip((rows.indptr, rows.indices, rows.data), (np.int64, np.int64, np.float32), strict=True)
+    start, column, value = (torch.from_numpy(part.astype(kind)) for part, kind in parts)
+    return start, column, value
+
+
+def by_scipy(W: Tensor) -> bool:
+    """Whether the host makes the products of bags with W, which a GPU would have to be waited for."""
+    return W.device.type == "cpu"
 
 
 class _SparseProduct(torch.autograd.Function):
@@ -103,9 +126,30 @@ class _SparseProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, matrix, W):
-        ctx.matrix, ctx.device = matrix, W.device
-        return torch.from_numpy(matrix @ W.detach().cpu().numpy()).to(W.device)
+        ctx.matrix = matrix
+        return torch.from_numpy(matrix @ W.detach().numpy())
 
     @staticmethod
     def backward(ctx, gradient):
-        return None, torch.from_numpy(ctx.matrix.T @ gradient.cpu().numpy()).to(ctx.device)
+        return None, torch.from_numpy(ctx.matrix.T @ gradient.numpy())
+
+
+class _ProductOnDevice(torch.autograd.Function):
+    """The same where W lies: each row is a sum of rows of W, and each row of the gradient one of rows of its own."""
+
+    @staticmethod
+    def forward(ctx, rows, columns, W):
+        ctx.columns = columns
+        return _sums(rows, W)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None, None, _sums(ctx.columns, gradient.contiguous())
+
+
+def _sums(rows: tuple[Tensor, Tensor, Tensor], table: Tensor) -> Tensor:
+    """Compressed rows times the table."""
+    start, column, value = rows
+    return F.embedding_bag(
+        column, table, start, mode="sum", per_sample_weights=value.to(table.dtype), include_last_offset=True
+    )

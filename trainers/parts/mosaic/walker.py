@@ -6,6 +6,9 @@ relation q, an edge of relation r multiplies what it carries by own_l[r] + begin
 
 A training fact that is asked for is hidden from the walk that looks for it, in both directions: else its edge would be
 the answer. So is its mark: how many edges an entity has is counted without it.
+
+In training it alone makes a GPU wait: which edges a lot of queries hides, and where its walks lead, has sizes that the
+host has to be told.
 """
 
 import torch
