@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import psutil
+import torch
 
 SHARE = 4  # automatic: at most this part, 1/SHARE, of what is free
 LIMIT: int | None = None  # bytes; None: automatic. Set by `keep_at_most`.
@@ -15,9 +16,18 @@ def keep_at_most(mebibytes: int | None) -> None:
     LIMIT = None if mebibytes is None else mebibytes << 20
 
 
-def may_keep() -> int:
-    """Bytes that may be kept now."""
-    return _free() // SHARE if LIMIT is None else LIMIT
+@torch.compiler.assume_constant_result  # a compiled step is made for what is free when it is compiled
+def may_keep(device: torch.device | None = None) -> int:
+    """Bytes that may be kept now on `device`; None: in the computer's memory."""
+    if LIMIT is not None:
+        return LIMIT
+    return (_free_on_gpu(device) if device is not None and device.type == "cuda" else _free()) // SHARE
+
+
+def _free_on_gpu(device: torch.device) -> int:
+    """Bytes that no process has taken, and those that torch has taken and not yet given to a tensor."""
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 def _free() -> int:

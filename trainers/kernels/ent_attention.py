@@ -2,19 +2,20 @@
 
 The keys' projection folds into the query: logits are y·(W_kᵀ q), and mixing comes before the values' projection. On the
 CPU the C kernel gathers, drops and mixes in one visit of each row and draws its masks again in the backward pass;
-elsewhere, or where it was not built, plain tensor operations do the same (the same numbers without dropout, the same
-law with it).
+elsewhere, or where it was not built, plain tensor operations do the same in blocks of sequences (the same numbers
+without dropout, the same law with it).
 """
 
 import ctypes
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.kernels import address, library
+from trainers.kernels import address, blocks, library
 from trainers.kernels.dropout import dropout, fresh_seed
 
 BLOCK = 64  # sequences per work item of the C kernel; the same number as there
@@ -38,6 +39,16 @@ class Segment:
         rows = self.table.unsqueeze(1) if self.index is None else F.embedding(self.index, self.table)
         return dropout(rows, self.p)
 
+    def split(self, rows: int) -> list["Segment"]:
+        """The same of the first `rows` sequences, of the next as many, and so on."""
+        if self.index is None:
+            tables = self.table.split(rows)
+            absent = [None] * len(tables) if self.absent is None else self.absent.split(rows)
+            return [replace(self, table=table, absent=one) for table, one in zip(tables, absent, strict=True)]
+        indices = self.index.split(rows)
+        absent = [None] * len(indices) if self.absent is None else self.absent.split(rows)
+        return [replace(self, index=index, absent=one) for index, one in zip(indices, absent, strict=True)]
+
 
 def mix(segments: list[Segment], direction: Tensor, offset: Tensor, p: float) -> tuple[Tensor, Tensor]:
     """Weighted sums of the sequences' rows: (N, H, D), and how much weight each segment has: (N, H, 1 + segments).
@@ -50,6 +61,17 @@ def mix(segments: list[Segment], direction: Tensor, offset: Tensor, p: float) ->
         tables = [segment.table for segment in segments]
         seed = fresh_seed() if p or any(segment.p for segment in segments) else 0
         return _Mix.apply(direction, offset, p, seed, segments, *tables)
+    width = sum(segment.places for segment in segments) * table.shape[1]
+    rows = blocks.rows_at_once(table.device, width)
+    parts = [(few, direction, offset, p) for few in zip(*(segment.split(rows) for segment in segments), strict=True)]
+    # What a block keeps: the gathered numbers after dropout, and a byte for each of them, the mask.
+    found = blocks.in_turn(_plain, parts, table.device, rows * width * (table.element_size() + 1))
+    mixed, share = zip(*found, strict=True)
+    return torch.cat(mixed), torch.cat(share)
+
+
+def _plain(segments: Sequence[Segment], direction: Tensor, offset: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """`mix` of all these sequences at once."""
     values = [segment.values() for segment in segments]
     weights = dropout(plain_weights(segments, values, direction, offset), p).to(values[0].dtype)
     parts = weights.split([1] + [segment.places for segment in segments], dim=-1)
@@ -57,7 +79,7 @@ def mix(segments: list[Segment], direction: Tensor, offset: Tensor, p: float) ->
     return mixed, torch.stack([part.sum(-1) for part in parts], dim=-1)
 
 
-def plain_weights(segments: list[Segment], values: list[Tensor], direction: Tensor, offset: Tensor) -> Tensor:
+def plain_weights(segments: Sequence[Segment], values: list[Tensor], direction: Tensor, offset: Tensor) -> Tensor:
     """Attention weights (N, H, T) before their dropout, of `values` (N, m, D) for each segment."""
     logits = [offset[:, :1].expand(len(values[0]), -1, -1)]
     for column, (segment, value) in enumerate(zip(segments, values, strict=True), start=1):

@@ -1,14 +1,16 @@
 """TuckER's product x_b · dropout(Σ_k r_k W_k), with a dropout mask (D, D) per query that is drawn, never stored."""
 
 import ctypes
+import functools
+import operator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from trainers import room
-from trainers.kernels import address, library, loaded
-from trainers.kernels.dropout import fresh_seed, threshold
+from trainers.kernels import address, blocks, library, loaded
+from trainers.kernels.dropout import dropout, fresh_seed, threshold
 from trainers.matmul import add_product, set_product
 
 BLOCK = 1 << 22  # numbers of the relations' matrices made at a time: 16 MB, read again while they are in cache
@@ -22,14 +24,28 @@ def contract(
     Shapes: `x` (B, D), `relation` (U, D_r), `core` W (D_r, D, D), `index` (B,) rows of `relation`; None: row b (U = B).
     `kept` (B, D) bool may say which numbers of `x` its dropout has left, all others being 0: rows of a query's own
     matrix that meet a dropped number are not made, and its gradient, which the dropout drops as well, is 0.
+
+    In plain torch, as on a GPU, rows i of all matrices are made in blocks (trainers/kernels/blocks.py).
     """
     if x.device.type == "cpu" and library() is not None:
         kept = None if index is not None else kept
         return _Contract.apply(x, relation, core, index, p, fresh_seed() if p else 0, torch.is_grad_enabled(), kept)
+    queries, width = max(len(x), len(relation)), core.shape[2]
+    rows = blocks.rows_at_once(x.device, queries * width)
+    pairs = zip(x.split(rows, 1), core.split(rows, 1), strict=True)
+    parts = [(some, relation, block, index, p) for some, block in pairs]
+    # What a block keeps: its matrices after dropout, and a byte for each of their numbers, the mask.
+    found = blocks.in_turn(_plain, parts, x.device, queries * min(rows, width) * width * (core.element_size() + 1))
+    return functools.reduce(operator.add, found)
+
+
+def _plain(x: Tensor, relation: Tensor, core: Tensor, index: Tensor | None, p: float) -> Tensor:
+    """What the rows i of all matrices that are given give, (B, D): `x` (B, rows), `core` (D_r, rows, D)."""
     matrix = (relation @ core.flatten(1)).unflatten(1, core.shape[1:])
     if index is not None:
         matrix = matrix[index]
-    return torch.bmm(x.to(matrix).unsqueeze(1), F.dropout(matrix, p)).squeeze(1)
+    out = torch.bmm(x.to(matrix).unsqueeze(1), dropout(matrix, p)).squeeze(1)
+    return out.to(torch.promote_types(out.dtype, torch.float32))  # blocks are added in at least float32
 
 
 class _Contract(torch.autograd.Function):

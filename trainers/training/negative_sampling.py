@@ -7,7 +7,7 @@ from trainers.kernels import gathered
 from trainers.training.sampling import Negatives
 
 # Entities per candidate of a row up to which one product is cheaper, by whether the C kernel gathers: measured on one
-# core at widths of 100 to 500; without the kernel also a bound on (B, C, D) temporaries.
+# core at widths of 100 to 500. Without the kernel gathering writes and reads B × C × D numbers several times.
 ALL_AT_ONCE = {True: 3, False: 128}
 
 
