@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.db15k import ENTITIES, RELATIONS, triples
 from pipeline.graph.filter_index import FilterIndex
 from stages.params import load_params
 from stages.params.models import model_settings
@@ -32,26 +33,7 @@ from trainers.about import MODELS, module_of
 from trainers.evaluation import ranking
 from trainers.training.data import Data, Features, Tokens
 
-ENTITIES, RELATIONS, TRAIN, TEST = 12_842, 279, 79_222, 9_902
-LIMITS = {"adamf_mat": 20.0, "mygo": 8.0, "momok": 15.0}  # seconds, on two cores
-REFERENCE = {"adamf_mat": 2.9 * 3600, "mygo": 56.0, "momok": 91.0}  # the reference code on such a machine
-MEMORY_LIMIT = 2e9
 ALONE = "evaluator alone"
-PINNED = "raw.githubusercontent.com/zjukg/AdaMF-MAT/50930e9b28aed57133bedfc281391185ac9b68a4/benchmarks/DB15K"
-
-
-def triples() -> tuple[np.ndarray, np.ndarray, str]:
-    """(train, test) of DB15K, and where they are from."""
-    mirror = os.environ.get("TESSERA_MIRROR") or Path(__file__).resolve().parents[2] / "shared" / "mirror"
-    folder = Path(mirror) / PINNED
-    if folder.is_dir():
-        rows = (np.loadtxt(folder / f"{name}2id.txt", dtype=np.int64, skiprows=1) for name in ("train", "test"))
-        return *(part[:, [0, 2, 1]] for part in rows), "DB15K's own triples"
-    generator = np.random.default_rng(0)
-    tail = (ENTITIES * generator.random(TRAIN + TEST) ** 4).astype(np.int64)  # few entities are most answers
-    relation = (RELATIONS * generator.random(TRAIN + TEST) ** 3).astype(np.int64)
-    rows = np.stack([generator.integers(0, ENTITIES, TRAIN + TEST), relation, tail], axis=1)
-    return rows[:TRAIN], rows[TRAIN:], "drawn triples of DB15K's counts"
 
 
 def random_features(width: int, seed: int) -> Features:
@@ -140,13 +122,9 @@ def apart(model: str, options: argparse.Namespace) -> dict:
 
 def row(found: dict) -> str:
     best, median = min(found["seconds"]), statistics.median(found["seconds"])
-    limit = LIMITS.get(found["model"])
-    verdict = "" if limit is None else "met" if median <= limit and found["peak"] < MEMORY_LIMIT else "MISSED"
-    ratio = f"{REFERENCE[found['model']] / median:8.0f}x" if found["model"] in REFERENCE else " " * 9
     return (
         f"{found['model']:16}{best:8.2f} s{median:8.2f} s{min(found['busy']):8.2f} s"
-        f"{f'{limit:.0f} s' if limit else '':>8}{ratio}"
-        f"{found['before'] / 1e9:10.2f} GB{found['peak'] / 1e9:8.2f} GB  {verdict}"
+        f"{found['before'] / 1e9:10.2f} GB{found['peak'] / 1e9:8.2f} GB"
     )
 
 
@@ -162,14 +140,13 @@ def main() -> None:
         print(json.dumps(measure(options.here, options.threads, options.repeat, options.memory)))
         return
     print(f"{platform.machine()} CPU, {options.threads} threads, torch {torch.__version__}, float32")
-    header = f"{'model':16}{'best':>10}{'median':>10}{'CPU':>10}{'limit':>8}{'speed-up':>9}{'before':>13}{'peak':>11}"
+    header = f"{'model':16}{'best':>10}{'median':>10}{'CPU':>10}{'before':>13}{'peak':>11}"
     for place, model in enumerate(options.model or [ALONE, *MODELS]):
         found = apart(model, options)
         if place == 0:
             print(f"{found['queries']:,} queries, {ENTITIES:,} candidates each; {found['source']}\n\n{header}")
         note = f"  ({found['not_finite']:,} scores not finite)" if found["not_finite"] else ""
         print(row(found) + note, flush=True)
-    print("\nspeed-up: of the median over the reference code's own test on two such cores")
 
 
 if __name__ == "__main__":

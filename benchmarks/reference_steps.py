@@ -1,6 +1,7 @@
 """One training step of the authors' code and of PyKEEN, on the random graphs of benchmarks/step_cost, on the CPU.
 
-Each function returns a function that takes one step, set up at the papers' sizes for DB15K. What the authors' loops do
+Each function returns a function that takes one step, set up at the papers' sizes for DB15K, of a batch of `batch`: the
+papers' is in `AUTHORS`, a smaller one is for what does not fit the memory. What the authors' loops do
 beside the step is left out where that is to their advantage: AdaMF-MAT's sampling of negatives, MyGO's and MoMoK's
 walk over Python lists of triples and answers. Their calls of `.cuda()` are answered by the CPU.
 """
@@ -32,8 +33,8 @@ def on_the_cpu(folder: Path) -> None:
     Tensor.to = lambda self, *given, **more: to(self, *("cpu" if one == "cuda" else one for one in given), **more)  # type: ignore[method-assign, assignment]
 
 
-def adamf_mat(folder: Path) -> Step:
-    """`AdvMixTrainer.train_one_step` of zjukg/AdaMF-MAT: batch 1,024, 128 negatives, 250 complex numbers."""
+def adamf_mat(folder: Path, batch: int) -> Step:
+    """`AdvMixTrainer.train_one_step` of zjukg/AdaMF-MAT: 128 negatives, 250 complex numbers."""
     on_the_cpu(folder)
     from mmkgc.adv.modules import MultiGenerator
     from mmkgc.config.AdvMixTrainer import AdvMixTrainer
@@ -41,7 +42,7 @@ def adamf_mat(folder: Path) -> Step:
     from mmkgc.module.model.AdvMixRotatE import AdvMixRotatE
     from mmkgc.module.strategy import NegativeSampling
 
-    batch, negatives, width = 1024, 128, 250
+    negatives, width = 128, 250
     image, text = torch.randn(ENTITIES, 4096), torch.randn(ENTITIES, 768)
     model = AdvMixRotatE(ENTITIES, RELATIONS, width, margin=12.0, img_emb=image, text_emb=text)
     strategy = NegativeSampling(model, SigmoidLoss(adv_temperature=2.0), batch_size=batch)
@@ -61,8 +62,8 @@ def adamf_mat(folder: Path) -> Step:
     return step
 
 
-def momok(folder: Path) -> Step:
-    """The inner loop of train.py of zjukg/MoMoK: 1,024 queries, three experts, its own labels for all entities."""
+def momok(folder: Path, batch: int) -> Step:
+    """The inner loop of train.py of zjukg/MoMoK: `batch` queries, three experts, its own labels for all entities."""
     on_the_cpu(folder)
     from models.modules import MIEstimator
     from models.RelMoE import RelMoE
@@ -79,14 +80,14 @@ def momok(folder: Path) -> Step:
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
     of_estimator = torch.optim.Adam(estimator.parameters(), lr=5e-4)
     train = ours.data(torch.Generator().manual_seed(0)).train
-    batches = Queries(train, ENTITIES, RELATIONS).batches(1024, (0, 0), torch.device("cpu"))
+    batches = Queries(train, ENTITIES, RELATIONS).batches(batch, (0, 0), torch.device("cpu"))
 
     def step() -> object:
-        batch = next(batches)
-        labels = torch.zeros(len(batch.known), ENTITIES)
-        labels[batch.row, batch.answer] = 1.0
+        queries = next(batches)
+        labels = torch.zeros(len(queries.known), ENTITIES)
+        labels[queries.row, queries.answer] = 1.0
         labels = 0.9 * labels + 1.0 / ENTITIES
-        asked = torch.stack([batch.known, batch.relation, torch.full_like(batch.known, -1)], dim=1)
+        asked = torch.stack([queries.known, queries.relation, torch.full_like(queries.known, -1)], dim=1)
         estimator.eval()
         optimizer.zero_grad()
         output, embeddings = model(asked)
@@ -105,8 +106,8 @@ def momok(folder: Path) -> Step:
     return step
 
 
-def mygo(folder: Path) -> Step:
-    """The inner loop of train_mygo_fgc.py of zjukg/MyGO: batch 2,048, 8 picture and 4 text tokens, contrastive loss."""
+def mygo(folder: Path, batch: int) -> Step:
+    """The inner loop of train_mygo_fgc.py of zjukg/MyGO: 8 picture and 4 text tokens, contrastive loss."""
     on_the_cpu(folder)
     draw = torch.Generator().manual_seed(0)
     codebooks = {"visual": (8193, 32), "textual": (30_523, 768)}
@@ -133,12 +134,12 @@ def mygo(folder: Path) -> Step:
     optimizer, loss_of = torch.optim.Adam(model.parameters(), lr=1e-3), nn.CrossEntropyLoss()
 
     def step() -> object:
-        head, relation, tail = random_triples(draw, ENTITIES, RELATIONS, 2048).unbind(1)
-        hides, unknown = torch.rand(2048, generator=draw) < 0.5, torch.tensor(ENTITIES + RELATIONS)
+        head, relation, tail = random_triples(draw, ENTITIES, RELATIONS, batch).unbind(1)
+        hides, unknown = torch.rand(batch, generator=draw) < 0.5, torch.tensor(ENTITIES + RELATIONS)
         ends = torch.where(hides, unknown, head + RELATIONS), torch.where(hides, tail + RELATIONS, unknown)
-        batch, label = torch.stack([ends[0], relation + ENTITIES, ends[1]], dim=1), torch.where(hides, head, tail)
+        asked, label = torch.stack([ends[0], relation + ENTITIES, ends[1]], dim=1), torch.where(hides, head, tail)
         entities, relations = model()
-        loss = loss_of(model.score(entities, relations, batch), label)
+        loss = loss_of(model.score(entities, relations, asked), label)
         loss = loss + model.contrastive_loss_finegrained(entities) * 0.01
         optimizer.zero_grad()
         loss.backward()
@@ -149,15 +150,25 @@ def mygo(folder: Path) -> Step:
     return step
 
 
-AUTHORS = {"adamf_mat": ("AdaMF-MAT", adamf_mat), "momok": ("MoMoK", momok), "mygo": ("MyGO", mygo)}
+# model -> its checkout, its step, the paper's batch.
+AUTHORS: dict[str, tuple[str, Callable[[Path, int], Step], int]] = {
+    "adamf_mat": ("AdaMF-MAT", adamf_mat, 1024),
+    "momok": ("MoMoK", momok, 1024),
+    "mygo": ("MyGO", mygo, 2048),
+}
 PYKEEN = {"rotate": "RotatE", "complex": "ComplEx", "transe": "TransE", "distmult": "DistMult", "tucker": "TuckER"}
-BATCH, NEGATIVES, DIMENSION = 1024, 128, 250
+BATCH, NEGATIVES, DIMENSION, TUCKER_DIMENSION = 1024, 128, 250, 256
 
 
-def pykeen_clock(model: str, steps: int, now: Callable[[], tuple[float, ...]]) -> list[tuple[float, ...]]:
+def batch_of(model: str) -> int:
+    """The batch at which a model is compared unless another is asked for: the paper's, or with PyKEEN `BATCH`."""
+    return AUTHORS[model][2] if model in AUTHORS else BATCH
+
+
+def pykeen_clock(model: str, steps: int, batch: int, now: Callable[[], tuple[float, ...]]) -> list[tuple[float, ...]]:
     """What `now()` shows at the start of PyKEEN's own training loop and after each of `steps` batches.
 
-    Batch 1,024, 128 Bernoulli negatives and the self-adversarial loss; TuckER: 1,024 queries with all entities. Adam.
+    128 Bernoulli negatives and the self-adversarial loss; TuckER: `batch` queries with all entities. Adam.
     """
     from pipeline.encoding import torchvision_repair  # noqa: F401, I001  before PyKEEN, which imports torchvision
     from pykeen.training import LCWATrainingLoop, SLCWATrainingLoop
@@ -165,11 +176,12 @@ def pykeen_clock(model: str, steps: int, now: Callable[[], tuple[float, ...]]) -
     from pykeen.triples import CoreTriplesFactory
     import pykeen.models
 
-    triples = random_triples(torch.Generator().manual_seed(0), ENTITIES, RELATIONS, steps * BATCH)
+    triples = random_triples(torch.Generator().manual_seed(0), ENTITIES, RELATIONS, steps * batch)
     factory = CoreTriplesFactory(triples, ENTITIES, RELATIONS)
     product = model == "tucker"
-    own = {"embedding_dim": 256, "relation_dim": 256} if product else {"embedding_dim": DIMENSION, "loss": "nssa"}
+    own: dict = {"embedding_dim": TUCKER_DIMENSION, "relation_dim": TUCKER_DIMENSION}
     if not product:
+        own = {"embedding_dim": DIMENSION, "loss": "nssa"}
         own["loss_kwargs"] = {"margin": 12.0, "adversarial_temperature": 1.0}
     built = getattr(pykeen.models, PYKEEN[model])(triples_factory=factory, random_seed=0, **own)
     times = []
@@ -188,5 +200,5 @@ def pykeen_clock(model: str, steps: int, now: Callable[[], tuple[float, ...]]) -
             negative_sampler_kwargs={"num_negs_per_pos": NEGATIVES},
         )  # fmt: skip
     times.append(now())
-    loop.train(factory, num_epochs=1, batch_size=BATCH, use_tqdm=False, callbacks=Clock(), drop_last=False)
+    loop.train(factory, num_epochs=1, batch_size=batch, use_tqdm=False, callbacks=Clock(), drop_last=False)
     return times[: steps + 1]

@@ -7,9 +7,9 @@ Each size is made once (benchmarks/synthetic.py: 10 triples an entity, features 
 trained in a process of its own, so that the peak memory is its own. Settings are those meant for large graphs: frozen
 features that stay on disk, lazy Adam and a pool of negatives for AdaMF-MAT; lazy Adam and a sampled set of candidates
 for MoMoK and MyGO. A step's time is the median over the steps after a warm-up, beside that of processor time, which
-other work on the machine disturbs less. An epoch is measured where `--epochs` asks for whole ones, else estimated as
-steps x time. Ranking is timed on `--queries` queries of test. The MRR on dev (as many queries) before training and
-after the steps taken stands beside that of chance and what the planted structure allows.
+other work on the machine disturbs less; `--gib` bounds each process. An epoch is measured where `--epochs` asks for
+whole ones, else estimated as steps x time. Ranking is timed on `--queries` queries of test. The MRR on dev (as many
+queries) before training and after the steps taken stands beside that of chance and what the planted structure allows.
 
 Writes scale.csv, scale.md and scale.svg (log-log) to `--out`. Synthetic graphs lie in `--work` and are kept: a million
 entities need 6 GB there as Parquet and 5 GB unpacked.
@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import synthetic
+from benchmarks.conditions import add_bound, as_trained, bound
 from trainers.about import module_of
 from trainers.evaluation import ranking
 from trainers.training.data import Data
@@ -64,6 +65,7 @@ COLUMNS = {
 def main() -> None:
     arguments = parse()
     if arguments.worker:
+        bound(arguments.gib)
         print(json.dumps(measure(arguments, arguments.models[0], arguments.entities[0])))
         return
     rows = []
@@ -84,6 +86,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=0, help="whole epochs instead of --train-steps")
     parser.add_argument("--queries", type=int, default=400, help="queries ranked, at most")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="another setting of the models")
+    add_bound(parser)
     parser.add_argument("--out", type=Path, default=Path("tmp/scale"))
     parser.add_argument("--work", type=Path, default=Path("data/.work/scale"))
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -104,6 +107,7 @@ def worker(arguments: argparse.Namespace, model: str, entities: int) -> dict:
     for name in ("warmup", "train_steps", "epochs", "queries", "work"):
         command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     command += [part for pair in arguments.set for part in ("--set", pair)]
+    command += ["--gib", str(arguments.gib)] if arguments.gib else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"{model} at {entities:,} entities failed")
@@ -126,7 +130,8 @@ def measure(arguments: argparse.Namespace, model: str, entities: int) -> dict:
         lambda: module.Learner(built, data, settings, device=torch.device("cpu"), precision=torch.float32, seed=0)
     )
     before = mrr(built, data, data.dev, queries=arguments.queries, known=known)
-    trained = train(learner, arguments)
+    with as_trained(torch.device("cpu")):
+        trained = train(learner, arguments)
     asked = 2 * min(arguments.queries // 2, len(data.test))
     scorer, prepare_seconds = timed(built.eval().scorer)
     after = mrr(built, data, data.dev, queries=arguments.queries, known=known, scorer=scorer)

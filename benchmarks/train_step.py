@@ -2,16 +2,17 @@
 
     python -m benchmarks.train_step [adamf_mat momok mygo] [--precision bfloat16] [--device cuda] [--json out.json]
 
-Each model runs in a process of its own, so that the peak memory is its own. The ceilings (matrix products, memory
-traffic) are measured before and after each model in further processes; the better of the two counts. The floor is the
-sum over the parts of a step (benchmarks/step_cost) of the larger of operations / ceiling and bytes / ceiling.
+Each model runs in a process of its own, so that the peak memory is its own; `--gib` bounds it. The ceilings (matrix
+products, memory traffic) are measured before and after each model in further processes; the better of the two counts.
+The floor is the sum over the parts of a step (benchmarks/step_cost) of the larger of operations / ceiling and bytes /
+ceiling. Steps are timed by both clocks; the floor is compared by the clock of the ceilings: of one thread on the CPU
+the processor's, else the wall's.
 """
 
 import argparse
 import importlib
 import json
 import pkgutil
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from pathlib import Path
 import torch
 
 from benchmarks import step_cost
+from benchmarks.conditions import add_bound, as_trained, bound
 from trainers.about import module_of
+from trainers.training.runs import peak_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -29,6 +32,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def main() -> None:
     arguments = parse()
     if arguments.worker:
+        bound(arguments.gib)
+        torch.set_num_threads(arguments.threads)
         work = measure_ceilings if arguments.worker == "ceilings" else measure_model
         print(json.dumps(work(arguments)))
         return
@@ -51,6 +56,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=10, help="timed steps; the median counts")
     parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    add_bound(parser)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="another setting of the model")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -61,6 +68,7 @@ def worker(name: str, arguments: argparse.Namespace) -> dict:
     """Run this file again for one measurement, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.train_step", "--worker", name, "--precision", arguments.precision]
     command += ["--device", arguments.device, "--steps", str(arguments.steps), "--warmup", str(arguments.warmup)]
+    command += ["--threads", str(arguments.threads), *(["--gib", str(arguments.gib)] if arguments.gib else [])]
     command += [part for pair in arguments.set for part in ("--set", pair)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -91,7 +99,7 @@ def measure_ceilings(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def measure_model(arguments: argparse.Namespace) -> dict:
-    """Median seconds of a step, peak memory in bytes, and the work that the step must do."""
+    """Median seconds of a step by both clocks, peak memory in bytes, and the work that the step must do."""
     cost = importlib.import_module(f"benchmarks.step_cost.{arguments.worker}")
     module = module_of(arguments.worker)
     device, generator = torch.device(arguments.device), torch.Generator().manual_seed(0)
@@ -99,52 +107,73 @@ def measure_model(arguments: argparse.Namespace) -> dict:
     changed = {key: json.loads(value) for key, value in (pair.split("=", 1) for pair in arguments.set)}
     settings = type(settings)(**{**vars(settings), **changed})
     torch.manual_seed(0)
-    learner = module.Learner(
-        module.build(data, settings, generator).to(device),
-        data,
-        settings,
-        device=device,
-        precision=DTYPES[arguments.precision],
-        seed=0,
-    )
-    learner.model.train()
-    seconds, epoch = [], 0
-    while len(seconds) < arguments.warmup + arguments.steps:
-        batches = iter(learner.batches(epoch))
-        for _ in range(min(learner.steps_per_epoch, arguments.warmup + arguments.steps - len(seconds))):
-            # With its batch, which on a GPU a thread has made: what is drawn for it is part of what a step costs.
-            seconds.append(timed(lambda batches=batches: learner.step(next(batches)), device))
-        epoch += 1
-    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else memory()
+    with as_trained(device) as multiplied:
+        learner = module.Learner(
+            module.build(data, settings, generator).to(device),
+            data,
+            settings,
+            device=device,
+            precision=DTYPES[arguments.precision],
+            seed=0,
+        )
+        wall, processor = clocked(learner, arguments.warmup + arguments.steps, device)
     return {
-        "seconds": statistics.median(seconds[arguments.warmup :]),
-        "each": seconds,
-        "peak": peak,
+        "seconds": statistics.median(wall[arguments.warmup :]),
+        "processor_seconds": statistics.median(processor[arguments.warmup :]),
+        "each": wall,
+        "matmul": multiplied,
+        "clock": "processor" if by_processor(device) else "wall",
+        "peak": peak_memory(device),
         "work": [vars(part) for part in cost.work(data, settings)],
     }
 
 
+def clocked(learner, steps: int, device: torch.device) -> tuple[list[float], list[float]]:
+    """Wall and processor seconds of each of so many steps, batches included, over epochs where they are short."""
+    learner.model.train()
+    wall: list[float] = []
+    processor: list[float] = []
+    epoch = 0
+    while len(wall) < steps:
+        batches = iter(learner.batches(epoch))
+        for _ in range(min(learner.steps_per_epoch, steps - len(wall))):
+            began = time.process_time()
+            # With its batch, which on a GPU a thread has made: what is drawn for it is part of what a step costs.
+            wall.append(timed(lambda batches=batches: learner.step(next(batches)), device))
+            processor.append(time.process_time() - began)
+        epoch += 1
+    return wall, processor
+
+
 def report(model: str, found: dict, ceilings: dict[str, float]) -> dict:
+    """Print one model's figures and return them with the floor beside."""
     parts = {
         part["name"]: max(part["flops"] / ceilings["flops"], part["bytes"] / ceilings["bytes"])
         for part in found["work"]
     }
     floor = sum(parts.values())
+    measured = found["processor_seconds" if found["clock"] == "processor" else "seconds"]
     print(
-        f"{model}: {found['seconds']:.3f} s a step (median), floor {floor:.3f} s, floor/measured "
-        f"{floor / found['seconds']:.2f}, peak {found['peak'] / 1e9:.2f} GB\n"
+        f"{model}: {found['seconds']:.3f} s a step (median), {found['processor_seconds']:.3f} s of processor time; "
+        f"floor {floor:.3f} s, floor/measured {floor / measured:.2f} by the {found['clock']} clock, peak "
+        f"{found['peak'] / 1e9:.2f} GB\n"
         f"  ceilings: {ceilings['flops'] / 1e9:,.0f} GFLOP/s, {ceilings['bytes'] / 1e9:,.1f} GB/s; work: "
         f"{sum(part['flops'] for part in found['work']) / 1e9:,.1f} GFLOP, "
         f"{sum(part['bytes'] for part in found['work']) / 1e9:,.2f} GB\n"
         "  floor by part: " + ", ".join(f"{name} {seconds:.3f} s" for name, seconds in parts.items()),
         flush=True,
     )
-    return {**found, "ceilings": ceilings, "floor": floor, "floor_by_part": parts}
+    return {**found, "ceilings": ceilings, "floor": floor, "floor_by_part": parts, "share": floor / measured}
+
+
+def by_processor(device: torch.device) -> bool:
+    """Whether ceilings are of processor time, which other work disturbs less; of several threads it would be a sum."""
+    return device.type == "cpu" and torch.get_num_threads() == 1
 
 
 def fastest(work, device: torch.device, times: int = 7) -> float:
-    """Seconds of the fastest of some calls; on the CPU of processor time, which other work disturbs less."""
-    if device.type == "cpu" and torch.get_num_threads() == 1:
+    """Seconds of the fastest of some calls, by the clock that `by_processor` says."""
+    if by_processor(device):
         return min(busy(work) for _ in range(times))
     return min(timed(work, device) for _ in range(times))
 
@@ -165,12 +194,6 @@ def timed(work, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began
-
-
-def memory() -> int:
-    """Peak resident memory of this process in bytes, libraries included."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 if __name__ == "__main__":

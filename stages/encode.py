@@ -91,10 +91,11 @@ def encode_graph(
         return Counts(missing=inputs.missing)
     maker = Maker(params, choice, modality.name, inputs)
     encoder = maker.encoder()
+    most_tokens = getattr(maker.settings, "max_tokens", 0)
     scratch = SCRATCH / f"{graph}-{modality.name}"
     stores = Stores(params.store, scratch, modality.name, encoder.fingerprint, params.encode.store_failure)
     if params.encode.executor == "ray" and not stores.hold(inputs.keys):
-        _on_ray(params, inputs, maker.for_others())
+        _on_ray(params, inputs, maker.for_others(), most_tokens)
     provenance: dict[str, object] = {
         "stage": modality.stage,
         "encoder": choice.encoder,
@@ -103,7 +104,7 @@ def encode_graph(
     }
     device = encoders.pick_device(params.encode.device)
     # A core computes short texts as fast in small batches, of which a kill costs less.
-    longest = 0 if device.type == "cpu" else getattr(maker.settings, "max_tokens", 0)
+    longest = 0 if device.type == "cpu" else most_tokens
     with Bar(unit=" rows", desc=f"encode {modality.plural} of {graph}") as bar:
         return encode_modality(
             inputs,
@@ -217,13 +218,14 @@ class Maker:
         return self._family.load(self._fetched, device=self._device, precision=self._precision, **self._learned)
 
 
-def _on_ray(params: Params, inputs: Inputs, recipe: encode_ray.Recipe) -> None:
+def _on_ray(params: Params, inputs: Inputs, recipe: encode_ray.Recipe, longest: int) -> None:
     """Let a cluster fill the store; what it could not do, this process does afterwards."""
     if params.store is None:
         raise UserError("`encode.executor: ray` needs a store that all machines see: set the key `store`.")
     encode_ray.fill(
-        inputs, recipe, params.store, address=params.encode.ray_address, batch_size=params.encode.batch_size
-    )
+        inputs, recipe, params.store, address=params.encode.ray_address, batch_size=params.encode.batch_size,
+        longest=longest,
+    )  # fmt: skip
 
 
 def _inspect(params: Params, modality: Modality, verify: bool) -> None:

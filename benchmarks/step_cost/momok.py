@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.evaluate import triples
+from benchmarks.db15k import triples
 from benchmarks.step_cost import Work, adam, matmul, random_features_graph
 from trainers.models.momok import HEADS, Settings
 from trainers.parts.features import GRIDS

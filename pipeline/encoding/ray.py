@@ -50,9 +50,9 @@ class Recipe:
 class Worker:
     """One actor: rows of a batch in, rows of the store out."""
 
-    def __init__(self, recipe: Recipe, device: str, batch_size: int):
+    def __init__(self, recipe: Recipe, device: str, batch_size: int, longest: int = 0):
         self._encoder = recipe.build(device)
-        self._batch_size = batch_size
+        self._batch_size, self._longest = batch_size, longest
 
     def __call__(self, table: pa.Table) -> pa.Table:
         raws = table["raw"].to_pylist()
@@ -60,7 +60,7 @@ class Worker:
         items = self._encoder.prepare(raws)
         window = [pair for pair in zip(keys, items, strict=True) if not isinstance(pair[1], InvalidInput)]
         made: list[tuple[list[bytes], encoders.Rows]] = []
-        for some, batch in in_batches(window, self._encoder, self._batch_size):
+        for some, batch in in_batches(window, self._encoder, self._batch_size, self._longest):
             made.append(finite(some, rows_of(self._encoder, batch)))  # who publishes says of which there is none
         return _table(made)
 
@@ -106,8 +106,12 @@ def _place(entity: np.ndarray, image_ix: np.ndarray | int) -> np.ndarray:
     return (entity.astype(np.int64) << 32) | image_ix
 
 
-def fill(inputs: Inputs, recipe: Recipe, store: str, *, address: str = "auto", batch_size: int = 64) -> int:
+def fill(
+    inputs: Inputs, recipe: Recipe, store: str, *, address: str = "auto", batch_size: int = 64, longest: int = 0
+) -> int:
     """Encode on the cluster at `address` what the store lacks; returns the number of rows written.
+
+    `longest`: see `encoding.run.encode_modality`; it counts where the workers have GPUs.
 
     Raises UserError if Ray is not installed, no cluster answers, or the encoder fails.
     """
@@ -121,7 +125,7 @@ def fill(inputs: Inputs, recipe: Recipe, store: str, *, address: str = "auto", b
     places = _place(inputs.entity[rows], inputs.image_ix[rows].astype(np.int64))
     started = _connect(ray, address)
     try:
-        return _flow(ray, inputs, recipe, store, places, batch_size)
+        return _flow(ray, inputs, recipe, store, places, (batch_size, longest))
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, UserError):
@@ -132,7 +136,9 @@ def fill(inputs: Inputs, recipe: Recipe, store: str, *, address: str = "auto", b
             ray.shutdown()
 
 
-def _flow(ray, inputs: Inputs, recipe: Recipe, store: str, places: np.ndarray, batch_size: int) -> int:
+def _flow(ray, inputs: Inputs, recipe: Recipe, store: str, places: np.ndarray, batch: tuple[int, int]) -> int:
+    """`fill` once the cluster answers; `batch`: its size, `longest`."""
+    batch_size, longest = batch
     gpus = int(ray.cluster_resources().get("GPU", 0))
     workers = gpus or max(1, int(ray.cluster_resources().get("CPU", 1)) // 2)
     rows = ray.data.read_parquet([str(path.resolve()) for path in inputs.files]).select_columns(list(inputs.columns))
@@ -141,7 +147,7 @@ def _flow(ray, inputs: Inputs, recipe: Recipe, store: str, places: np.ndarray, b
     )
     encoded = chosen.map_batches(
         Worker,
-        fn_constructor_args=(recipe, "cuda" if gpus else "cpu", batch_size),
+        fn_constructor_args=(recipe, "cuda", batch_size, longest) if gpus else (recipe, "cpu", batch_size),
         batch_format="pyarrow",
         batch_size=max(batch_size, min(inputs.window, 1024)),
         concurrency=(1, workers),

@@ -9,6 +9,8 @@ import pytest
 
 import stages.encode
 from pipeline.encoding.store import Stores, key_of
+from pipeline.modalities import MODALITIES
+from tests.helpers import encoder_zoo as zoo
 from tests.helpers.clones import ROOT, set_key
 
 
@@ -52,3 +54,20 @@ def test_verify_reads_the_codebook_too(store, harmed, monkeypatch, capsys):
     assert moved == {"inputs": int(harmed == "text"), "codebook": int(harmed == "text-codebook")}
     assert "1 corrupt part of" in found.err
     assert [one["quarantined_now"] for one in say(monkeypatch, capsys, "--verify")] == [0, 0]
+
+
+def test_a_cluster_is_told_of_how_many_tokens_the_longest_text_is(store, monkeypatch):
+    """By which its GPUs make larger batches of shorter texts, as one of this machine does."""
+    folder, told = store.parent, {}
+    (folder / "configs/encoders/small.yaml").write_text(
+        f"family: language\nmodel: {zoo.bert(folder / 'bert')}\nmax_tokens: 24\n"
+    )
+    (folder / "data/mini").mkdir(parents=True)
+    zoo.write_texts(folder / "data/mini/text.parquet", {n: zoo.text(n) for n in range(4)})
+    set_key(folder, "encode", "executor", "ray")
+    set_key(folder, "encode", "device", "cpu")
+    monkeypatch.setattr(stages.encode.encode_ray, "fill", lambda *_, **more: told.update(more))
+    params = stages.encode.load_params()
+    choice = stages.encode.choose(params, "small")
+    stages.encode.encode_graph(params, "mini", MODALITIES["text"], choice, folder / "encoded")
+    assert (told["longest"], told["batch_size"]) == (24, params.encode.batch_size)

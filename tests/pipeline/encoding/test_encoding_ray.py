@@ -98,6 +98,21 @@ def test_a_worker_gives_the_rows_of_a_local_run(tmp_path):
         assert same == local
 
 
+def test_a_worker_batches_short_texts_by_tokens_as_a_local_run_does(tmp_path, monkeypatch):
+    import pyarrow as pa
+
+    _, _, recipe = world(tmp_path, "text")
+    sizes = []
+    rows_of = encode_ray.rows_of
+    monkeypatch.setattr(
+        encode_ray, "rows_of", lambda encoder, batch: sizes.append(len(batch)) or rows_of(encoder, batch)
+    )
+    same = pa.table({"raw": ["house on the hill"] * 12})
+    for longest in (0, 256):
+        encode_ray.Worker(recipe, "cpu", 4, longest)(same)
+    assert sizes == [4, 4, 4, 12]
+
+
 def test_a_worker_with_other_code_or_weights_is_refused(tmp_path):
     _, _, recipe = world(tmp_path, "text")
     zoo.bert(tmp_path / "bert", hidden=64)
