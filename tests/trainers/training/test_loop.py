@@ -116,12 +116,12 @@ def test_checkpoints_that_a_thread_writes_are_those_of_their_epoch(tmp_path, mon
 
 @pytest.mark.parametrize("killed", range(1, 7))
 def test_a_kill_between_best_weights_and_checkpoint_leaves_a_pair_to_go_on_from(killed, tmp_path, monkeypatch):
-    """The thread dies before the n-th file: B1 E1 B2 E2 B3 E3."""
+    """The thread is stopped at the n-th file of B1 E1 B2 E2 B3 E3; what was asked of it after that is not written."""
     left, save = [killed], checkpoint.save_tensors
 
     def until(path, tensors):
         left[0] -= 1
-        if left[0] <= 0:
+        if left[0] == 0:
             raise KeyboardInterrupt
         save(path, tensors)
 
