@@ -36,6 +36,19 @@ def test_onednn_is_taken_where_it_is_faster_and_exact_only(monkeypatch):
     assert matmul.use("auto", CPU) == "plain"
 
 
+@pytest.mark.parametrize(
+    ("choice", "used", "precision"),
+    [("auto", "plain", "highest"), ("plain", "plain", "highest"), ("tf32", "tf32", "high")],
+)
+def test_a_gpu_rounds_factors_only_where_tf32_is_asked_for(choice, used, precision, monkeypatch):
+    monkeypatch.setattr(matmul, "_mkl_is_slow", lambda: True)  # which is the processor's business alone
+    monkeypatch.setattr(matmul, "_exact", lambda precision: True)
+    torch.set_float32_matmul_precision("medium")
+    assert matmul.use(choice, torch.device("cuda")) == used
+    assert torch.get_float32_matmul_precision() == precision
+    assert torch.backends.cuda.matmul.allow_tf32 == (used == "tf32")
+
+
 def test_rounded_products_are_noticed(monkeypatch):
     assert matmul._exact.__wrapped__("highest")
     monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: rounding.append(precision))
@@ -56,6 +69,19 @@ def test_what_may_be_kept_follows_the_key_or_the_free_memory(monkeypatch):
     room.keep_at_most(None)
     monkeypatch.setattr(room, "_free", lambda: 1000)
     assert room.may_keep() == 250
+
+
+def test_what_may_be_kept_on_a_gpu_follows_its_own_memory(monkeypatch):
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 9000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 500)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 300)
+    monkeypatch.setattr(room, "_free", lambda: 40)
+    room.keep_at_most(None)
+    assert room.may_keep(gpu) == 300
+    assert room.may_keep(CPU) == room.may_keep() == 10
+    room.keep_at_most(3)
+    assert room.may_keep(gpu) == 3 << 20
 
 
 def test_a_containers_bound_counts_as_memory(monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ function of (seed, epoch), so that a run which was stopped and resumed ends with
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -117,16 +118,20 @@ def fit(
 
 @contextmanager
 def reproducible(on_gpu: bool) -> Iterator[None]:
-    """On a CPU torch sums the gradients of a row that was taken more than once in the same order each time.
+    """torch sums the gradients of a row that was taken more than once in the same order each time.
 
-    Otherwise several threads add to it as they come, and the same seed gives other last digits from run to run.
+    Otherwise several threads, on a GPU atomic additions, add to it as they come, and the same seed gives other last
+    digits from run to run. On a GPU `index_add_` and the gradients of `gather` then sort first, and cuBLAS takes
+    workspaces of a fixed size, which it is told by a variable that a process reads once: an own setting is left as it
+    is. torch warns of operations that it has in no such form; tests/trainers/training/test_same_on_a_gpu.py finds none.
     """
     kept = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     debugging: Any = torch.utils.deterministic  # a property of a module, which types do not know
     filled = debugging.fill_uninitialized_memory
-    if not on_gpu:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        debugging.fill_uninitialized_memory = False  # a check for debugging, which costs a pass each
+    if on_gpu:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    debugging.fill_uninitialized_memory = False  # a check for debugging, which costs a pass each
     try:
         yield
     finally:

@@ -91,7 +91,7 @@ def near(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-5) -> N
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
-def case(request: pytest.FixtureRequest) -> Case:
+def case(request: pytest.FixtureRequest, products: None) -> Case:
     return Case(request.param)
 
 

@@ -114,7 +114,7 @@ def path_of_training(request, monkeypatch):
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
-def case(request, path_of_training) -> Case:
+def case(request, path_of_training, products) -> Case:
     return Case(request.param)
 
 

@@ -117,7 +117,7 @@ def relative(ours: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
-def golden(request):
+def golden(request, products):
     return Golden(request.param)
 
 

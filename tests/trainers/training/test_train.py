@@ -1,6 +1,7 @@
 """One training run on a graph some of whose modalities nobody has."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.graph.vocabulary import SPLITS
 from tests.helpers.tiny import settings_of, tiny
+from trainers import matmul
 from trainers.models import adamf_mat, transe
 from trainers.training.data import Features
 from trainers.training.train import Schedule, train, without_absent
@@ -61,6 +63,8 @@ def test_train_and_dev_together_are_learnt_to_the_last_epoch(tmp_path):
         return train("transe", settings, schedule, **places, seed=0)
 
     alone, together = trained("train"), trained("train+dev")
+    written = json.loads((tmp_path / "train" / "run.json").read_text())
+    assert written["matmul"] == matmul.use("auto", torch.device("cpu"))
     assert together["triples_seen"] == 4 * (len(data.train) + len(data.dev))
     assert (together["epochs"], together["chosen_epoch"], together["train_on"]) == (4, 4, "train+dev")
     assert alone["fingerprint"] != together["fingerprint"]
