@@ -21,7 +21,10 @@ def settled(read: str) -> bool:
     """Whether the last check read `read`, and all that it wrote still lies there."""
     if not KEPT.exists():
         return False
-    before, wrote, *answered = KEPT.read_text(encoding="utf-8").splitlines()
+    kept = KEPT.read_text(encoding="utf-8", errors="replace").splitlines()
+    if len(kept) < 2:  # of another version, or spoilt
+        return False
+    before, wrote, *answered = kept
     # Where answers of the web are kept, nobody is asked and `web.contact` may be empty: more of them never hurt.
     return (before, wrote) == (read, _written()) and all(Path(folder).exists() for folder in answered)
 

@@ -55,6 +55,14 @@ def test_what_is_saved_during_a_check_has_not_been_checked(tmp_path, monkeypatch
     assert settled.settled(settled.digest())
 
 
+@pytest.mark.parametrize("spoilt", [b"", b"one line alone", b"\xff\xfe\n\xff\n"])
+def test_what_was_kept_and_cannot_be_read_is_checked_again(tmp_path, monkeypatch, spoilt):
+    monkeypatch.chdir(tmp_path)
+    settled.settle(settled.digest())
+    settled.KEPT.write_bytes(spoilt)
+    assert not settled.settled(settled.digest())
+
+
 def test_dvc_does_not_check_again_what_was_just_checked(folder):
     checked(folder)
     kept = folder / "data/.checked/settled"

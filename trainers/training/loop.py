@@ -87,7 +87,7 @@ def fit(
             except KeyboardInterrupt:
                 log.warning("Stopped in epoch %d; the last checkpoint is kept.", progress.epoch + 1)
                 raise
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except (MemoryError, RuntimeError) as error:
                 _explain_memory(error, learner)
                 raise
             taken = time.perf_counter() - began
@@ -249,9 +249,11 @@ def _best(progress: Progress) -> str:
     return f"dev MRR {progress.best_mrr:.4f} (epoch {progress.best_epoch})" if progress.best_epoch else ""
 
 
-def _explain_memory(error: RuntimeError, learner: Learner) -> None:
+def _explain_memory(error: MemoryError | RuntimeError, learner: Learner) -> None:
     """Raise a UserError if it was memory that ran out; else return."""
-    if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+    if isinstance(error, MemoryError) and str(error):  # of a kernel, which says what to change
+        raise UserError(f"Training ran out of memory: {error}.") from error
+    if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(error):
         return
     size = getattr(getattr(learner, "settings", None), "batch_size", None)
     advice = f"set batch_size from {size} to {max(1, size // 2)}" if size else "lower batch_size by half"

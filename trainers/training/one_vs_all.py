@@ -90,8 +90,10 @@ class Rows:
         def whole() -> Iterator[Batch]:
             for known, relation, row, answer, pairs in self._arrays(batch_size, seed):
                 starts = np.searchsorted(row, np.arange(len(known) + 1))
+                asked = torch.from_numpy(known), torch.from_numpy(relation)
+                told = torch.from_numpy(row), torch.from_numpy(answer)
                 batch = Batch(
-                    *map(torch.from_numpy, (known, relation, row, answer)), pairs, tuple(starts.tolist()),
+                    *asked, *told, pairs, tuple(starts.tolist()),
                     None if size is None else draw_candidates(answer, self.entities, size, chosen),
                     ByRelation.of(relation) if by_relation else None,
                     ByRelation.of(relation[row]) if by_relation else None,

@@ -83,6 +83,14 @@ def test_out_of_memory_says_what_to_lower_and_by_how_much(tmp_path):
         fit(learner, tmp_path)
 
 
+def test_out_of_memory_in_a_kernel_says_what_the_kernel_says(tmp_path):
+    def terms(step):
+        raise MemoryError("no memory for the walks: set fewer walker_layers")
+
+    with pytest.raises(UserError, match="ran out of memory: no memory for the walks: set fewer walker_layers"):
+        fit(Counter(terms=terms), tmp_path)
+
+
 def test_a_torn_checkpoint_is_set_aside_and_the_one_before_it_used(tmp_path, caplog):
     fit(Counter(), tmp_path, epochs=4)
     torn = tmp_path / "epoch-4" / "tensors.safetensors"
