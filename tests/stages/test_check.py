@@ -58,7 +58,9 @@ def test_what_is_saved_during_a_check_has_not_been_checked(tmp_path, monkeypatch
 @pytest.mark.parametrize("spoilt", [b"", b"one line alone", b"\xff\xfe\n\xff\n"])
 def test_what_was_kept_and_cannot_be_read_is_checked_again(tmp_path, monkeypatch, spoilt):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
     settled.settle(settled.digest())
+    assert settled.settled(settled.digest())
     settled.KEPT.write_bytes(spoilt)
     assert not settled.settled(settled.digest())
 
