@@ -81,7 +81,7 @@ class Report:
 
     def write(self) -> None:
         tables.write_json(self.path, self.figures)
-        tables.write_text(self.page, page(self.figures))
+        tables.write_text(self.page, page(tables.read_json(self.path)))  # in the order in which the file has them
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def main() -> None:
             "ceilings": ceilings(arguments.threads) | {"run_of": fresh},
         }  # fmt: skip
         tables.write_json(FIGURES, figures)
-        tables.write_text(PAGE, page(figures))
+        tables.write_text(PAGE, page(tables.read_json(FIGURES)))  # in the order in which the file has them
 
 
 def parse() -> argparse.Namespace:
