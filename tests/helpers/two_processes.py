@@ -40,8 +40,7 @@ def train(name: str, changes: dict, folder: Path) -> None:
     step = learner.step
 
     def counted(batch):
-        positives = batch[0] if type(batch) is tuple else batch  # with its negatives
-        rows.append(len(positives) if isinstance(positives, torch.Tensor) else len(positives.known))
+        rows.append(rows_of(batch))
         terms = step(batch)
         if not slopes:  # Adam forgives a wrong factor; the gradients themselves do not
             slopes.append(
@@ -59,6 +58,13 @@ def train(name: str, changes: dict, folder: Path) -> None:
         told = {"mrr": progress.best_mrr, "epoch": progress.epoch, "rows": sum(rows), "processes": processes.count()}
         told |= {"candidates": sum(compared), "slope": slopes[0], "multiplied": sum(multiplied)}
         (folder / "told.json").write_text(json.dumps(told))
+
+
+def rows_of(batch) -> int:
+    """How many rows a step sees: of all processes, but for 1-vs-all, whose batches are of one."""
+    if isinstance(batch, tuple):  # positives with their negatives
+        return len(batch[0])
+    return batch.whole if hasattr(batch, "whole") else len(batch.known)
 
 
 if __name__ == "__main__":
