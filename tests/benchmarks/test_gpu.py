@@ -131,7 +131,7 @@ def test_an_epoch_is_a_whole_one_with_its_batches_as_the_loop_runs_it():
         precision=torch.float32, seed=0,
     )  # fmt: skip
     taken, step = [], learner.step
-    learner.step = lambda batch: taken.append(len(batch)) or step(batch)
+    learner.step = lambda batch: taken.append(batch.whole) or step(batch)
     gpu.one_epoch(learner)
     assert len(taken) == learner.steps_per_epoch
     assert sum(taken) == len(data.train)
