@@ -7,7 +7,8 @@
   retrained  trained on train + dev for as many epochs as `clean` with this seed has chosen; nothing else is changed
   fast       as clean, with the schedule that benchmarks/fast.yaml has for the model, where the papers' takes days here
 
-Writes benchmarks/results/<graph>/<model>/[<variant>-]seed<k>.json when the run has come to its end and never before. An
+Writes benchmarks/results/<graph>/<model>/[<variant>-]seed<k>.json when the run has come to its end and never before. In
+Mosaic's, `dev_mrr_code_version` says which version has cross-validated the run's dev MRR again, where one has. An
 interrupted run goes on from its last checkpoint when it is started again. Needs the graph's stages up to encode_*.
 """
 
