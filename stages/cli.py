@@ -10,7 +10,9 @@ from pipeline.errors import UserError
 
 
 def stage(main: Callable[[], None]) -> Callable[[], None]:
-    """Run a stage's main: a UserError becomes one sentence on stderr and exit code 1, Ctrl-C exit code 130."""
+    """Run a stage's main: a UserError, or a file that the system refuses, becomes one sentence on stderr and
+    exit code 1, Ctrl-C exit code 130.
+    """
 
     @functools.wraps(main)
     def run() -> None:
@@ -21,6 +23,12 @@ def stage(main: Callable[[], None]) -> Callable[[], None]:
             main()
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            said = f"{error.filename} cannot be read or written ({error.strerror}); look at it and at its rights."
+            print(f"error: {said}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt:
             print("stopped; run again to go on from here.", file=sys.stderr)

@@ -117,6 +117,9 @@ def main() -> None:
     options = parser.parse_args()
     folder = Path("runs") / options.graph / options.model
     if options.format is not None:
+        chosen = (options.relation, options.per_relation, options.smallest_probability, options.types)
+        if any(one is not None for one in chosen):
+            raise UserError("--format writes what was found before; choose facts without it, then write them with it.")
         path = folder / f"completions.{options.format}"
         tables.write_text(path, FORMATS[options.format](tables.read(folder / NAME, "completions")))
         print(path)

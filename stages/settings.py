@@ -85,6 +85,11 @@ def _check_what_models_read(params: Params) -> None:
     """
     for graph, model in itertools.product(params.graphs, params.models):
         reads = about_model(model).reads
+        if reads and not hasattr(model_settings(params, model, graph), "modalities"):
+            raise UserError(
+                f"trainers/models/{model}.py reads {' and '.join(reads)} but its Settings have no `modalities`, which "
+                "say of what; add modalities: tuple[Literal['structure', 'text', 'image'], ...]."
+            )
         chosen = getattr(model_settings(params, model, graph), "modalities", ())
         for modality in (one for one in MODALITIES.values() if one.name in chosen and len(reads) == 1):
             block = getattr(params, modality.key, None)

@@ -45,8 +45,15 @@ def _written() -> str:
     return _of(path for name in WRITTEN for path in Path(name).rglob("*") if path.is_file())
 
 
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # what reads it next says what is wrong with it
+        return b""
+
+
 def _of(files: Iterable[Path]) -> str:
     found = hashlib.sha256(sys.version.encode())
     for path in sorted(files):
-        found.update(f"\0{path}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+        found.update(f"\0{path}\0".encode() + hashlib.sha256(_bytes(path)).digest())
     return found.hexdigest()

@@ -46,7 +46,9 @@ def new_entity(
     made = {kind: _encoded(params, run, folder, kind, given) for kind, given in raw.items()
             if given and kind in run.about["encoders"]}  # fmt: skip
     if not made:
-        reads = " or a ".join(MODALITIES[kind].label for kind in run.about["encoders"]) or "nothing of the kind"
+        reads = " or a ".join(MODALITIES[kind].label for kind in run.about["encoders"])
+        if not reads:
+            raise UserError(f"{run.path} reads no texts or pictures, so it knows nothing of {name!r}; ask another run.")
         raise UserError(f"{run.path} reads a {reads} of an entity, and {name!r} has none.")
     return NewEntity(
         name,

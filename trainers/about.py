@@ -48,7 +48,7 @@ class About:
 
     name: str  # as its paper writes it
     papers: tuple[str, ...]  # keys of their entries in stages/report/citations.toml, its own first
-    reads: tuple[Literal["features", "tokens"], ...] = ()  # of texts and pictures; (): the model knows the graph only
+    reads: tuple[Literal["features", "tokens"], ...] = ()  # of `modalities` in its Settings; (): the graph only
     protocol: PaperProtocol | None = None  # how the authors' code measures, where that code is known
     # What there is to see in a trained model, and the method that shows it: `modality_weights` of the fusion, `gates`
     # of the experts, `attention` on the tokens. None: nothing, and the case study is not for this model.

@@ -28,7 +28,7 @@ def lines(path: Path, longest: int = _LONGEST_LINE) -> Iterator[tuple[int, str]]
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (line {number}); save it as UTF-8.") from error
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise UserError(f"{path} is not there; run the download, or check the graph's folder.") from error
+        raise UserError(f"{path} is not there; correct the path, or run the download.") from error
 
 
 def first_lines(path: Path) -> tuple[str, str] | None:

@@ -135,9 +135,14 @@ def import_graph(
             pq.write_table(vectors.table(keys), new / f"{modality}-features.parquet")
             _write_tokens(new, vectors, keys, modality, tokens, read.notes)
         _publish(new, source, Path(scratch))
-    tables.write_text(
-        config, _config(source.relative_to(project), texts, pictures, modality if vectors else None, tokens)
-    )
+        about = _config(source.relative_to(project), texts, pictures, modality if vectors else None, tokens)
+        try:
+            tables.write_text(config, about)
+        except UserError:
+            source.rename(Path(scratch) / "refused")
+            if (Path(scratch) / "before").exists():
+                shutil.move(Path(scratch) / "before", source)
+            raise
     return Imported(source, config, len(keys), len(graph.relation_keys), found, matched, read.notes)
 
 

@@ -126,9 +126,12 @@ class Images(Block):
     retry: Literal["none", "failed"]
 
 
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+
+
 class Encode(Block):
     batch_size: AtLeastOne
-    device: str
+    device: Device
     precision: Literal["auto", "float32", "bfloat16"]
     store_failure: Literal["stop", "continue"]
     executor: Literal["local", "ray"]
@@ -136,7 +139,7 @@ class Encode(Block):
 
 
 class Train(Block):
-    device: str
+    device: Device
     precision: Literal["auto", "float32", "bfloat16"]
     evaluate_every: AtLeastOne
     patience: Count

@@ -78,7 +78,8 @@ def ask(
     calibration = read_calibration(run.path, run.about).get(side) if not unseen else None
     if unseen:
         run, world = extended(run, world, Path(graph) if graph is not None else graph_of(run), unseen)
-    parts = [_answers(run, world, calibration, *query, side, k) for query in zip(ids, asked, strict=True)]
+    silent = [place[one] for one in unseen if one not in new]  # asked about, but no answers
+    parts = [_answers(run, world, calibration, *query, side, k, silent) for query in zip(ids, asked, strict=True)]
     if not several:
         return parts[0]
     return pd.concat([part.assign(query=i) for i, part in enumerate(parts)], ignore_index=True)[["query", *parts[0]]]
@@ -141,11 +142,13 @@ def _paired(known: object, relation: object) -> tuple[list[Any], list[Any]]:
 
 
 def _answers(
-    run: Run, world: World, calibration: Calibration | None, known: int, relation: int, side: str, k: int
-) -> pd.DataFrame:
+    run: Run, world: World, calibration: Calibration | None, known: int, relation: int, side: str, k: int,
+    silent: Sequence[int] = (),
+) -> pd.DataFrame:  # fmt: skip
     query = torch.tensor([known]), torch.tensor([relation])
     scores = run.score(*query, side).cpu()
-    order = torch.sort(scores[0].nan_to_num(nan=-torch.inf), descending=True, stable=True).indices[:k]
+    order = torch.sort(scores[0].nan_to_num(nan=-torch.inf), descending=True, stable=True).indices
+    order = order[~torch.isin(order, torch.tensor(silent, dtype=order.dtype))][:k]
     ids = order.tolist()
     facts = {split: one.answers(*query, side)[1] for split, one in world.facts.items()}
     columns: dict[str, object] = {

@@ -67,6 +67,7 @@ class Explanation:
     facts: list[Support] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
+    known: list[str] = field(default_factory=list)  # train, dev: where the fact stands that is explained
 
     def named(self, what: str) -> str:
         """What `weights` or `tokens` are of, in words: an entity's label, with its key where both have the same."""
@@ -83,11 +84,12 @@ class Explanation:
             f"{self.head} · {self.relation} · {self.tail}: {self.rank:,} of {self.rivals:,} {self.side}s that are not "
             f"known, score {self.score:.3f}{sure}"
         ]
+        lines += [f"a fact of {split}, from which nothing is to be concluded" for split in self.known]
         lines += [f"without {name}: {rank:,}" for name, rank in self.without.items()]
         for entity, parts in self.weights.items():
             shares = ", ".join(f"{part} {share:.0%}" for part, share in parts.items())
             lines.append(f"{self.named(entity)}: {shares}")
-        for entity, tokens in self.tokens.items():
+        for entity, tokens in ((one, found) for one, found in self.tokens.items() if found):
             shares = ", ".join(f"{token} {share:.1%}" for token, share in tokens)
             lines.append(f"{self.named(entity)} attends to {shares}")
         for one in self.facts:
@@ -133,7 +135,8 @@ def explain(
     rivals = _rivals(world, fact)
     calibration = read_calibration(run.path, run.about).get(side)
     probability = None
-    if calibration is not None:
+    known = [split for split in ("train", "dev") if fact.answer in world.facts[split].answers(*fact.query())[1]]
+    if calibration is not None and not known:
         open_to = _rivals(world, fact, ("train", "dev"))  # as it was calibrated, and as `ask` answers
         shares = log_shares(scores, open_to[None], calibration.temperature)
         probability = float(calibration.probability(shares[0, fact.answer]))
@@ -147,6 +150,7 @@ def explain(
                  for name, one in _without(run, folder).items()},
         weights=weights, tokens=tokens, facts=_supports(run, world, fact),
         reasons=_reasons(run.model, fact, world), labels={key[one]: label[one] for one in (fact.head, fact.tail)},
+        known=known,
     )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def extended(run: Run, world: "World", graph: Path, new: Sequence[NewEntity]) ->
     """
     model = run.about["model"]
     if not takes(run.model):
-        able = ", ".join(one for one in MODELS if about_model(one).reads)
+        able = ", ".join(one for one in MODELS if about_model(one).reads and one != model)
         raise UserError(
             f"{model} knows of an entity what its training facts taught, and so nothing of a new one; ask a run that "
             f"reads texts or pictures ({able})."

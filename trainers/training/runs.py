@@ -97,13 +97,18 @@ def load_run(path: str | Path, device: str | torch.device = "cpu") -> Run:
 
 
 def read_about(path: Path) -> dict:
-    """run.json of a run folder. Raises UserError if it is missing or damaged."""
+    """run.json of a run folder. Raises UserError if it is missing, damaged, or no run's."""
     try:
-        return json.loads((path / "run.json").read_text(encoding="utf-8"))
+        about = json.loads((path / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} holds no run.json: no finished run lies there; train it first (dvc repro).") from error
     except ValueError as error:
         raise UserError(f"{path / 'run.json'} is damaged ({error}); delete it and train again.") from error
+    wanted = ("model", "graph", "settings", "shapes")
+    if not isinstance(about, dict) or (lacking := [name for name in wanted if name not in about]):
+        lacking = list(wanted) if not isinstance(about, dict) else lacking
+        raise UserError(f"{path / 'run.json'} is of no run (it has no {', '.join(lacking)}); name another folder.")
+    return about
 
 
 def shapes(data: Data) -> dict:

@@ -260,6 +260,30 @@ def test_what_cannot_be_used_is_refused_and_nothing_is_written(world, file, cont
     assert written() == []
 
 
+@pytest.mark.parametrize("before", [[], ROWS[:15]])
+def test_where_the_config_cannot_be_written_the_graph_stays_as_it_was(world, monkeypatch, before):
+    frame = pd.DataFrame(ROWS, columns=["h", "r", "t"])
+    if before:
+        import_graph("g", frame[:15])
+    write = tables.write_text
+
+    def refused(path, text):
+        if str(path).endswith("g.yaml"):
+            raise UserError("configs/graphs/g.yaml cannot be written")
+        write(path, text)
+
+    monkeypatch.setattr(tables, "write_text", refused)
+    with pytest.raises(UserError, match="cannot be written"):
+        import_graph("g", frame, replace=bool(before))
+    if before:
+        assert facts() == set(before)
+    else:
+        assert written() == []
+    monkeypatch.setattr(tables, "write_text", write)
+    import_graph("g", frame, replace=bool(before))
+    assert facts() == set(ROWS)
+
+
 def test_nothing_is_overwritten_unless_asked_for_and_what_is_ones_own_never(world):
     frame = pd.DataFrame(ROWS, columns=["h", "r", "t"])
     import_graph("g", frame)

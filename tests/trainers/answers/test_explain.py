@@ -32,6 +32,16 @@ def test_the_rank_is_that_among_what_is_not_known_with_and_without_each_modality
         assert -1.001 <= fact.likeness <= 1.001
 
 
+def test_a_fact_that_the_run_was_trained_on_is_said_to_be_one(runs):
+    head, relation, tail = tiny().train[0].tolist()
+    found = runs["rotate"].explain(f"e{head}", ["band member", "genre", "r"][relation], f"e{tail}")
+    assert found.known == ["train"]
+    assert found.probability is None
+    assert "a fact of train, from which nothing is to be concluded" in found.lines()
+    head, relation, tail = tiny().test[0].tolist()
+    assert runs["rotate"].explain(f"e{head}", ["band member", "genre", "r"][relation], f"e{tail}").known == []
+
+
 @pytest.mark.parametrize("model", ["adamf_mat", "momok", "mygo"])
 def test_without_a_modality_the_rank_is_that_of_the_model_whose_entities_lack_it(runs, model):
     """Ranks of three facts, against those of the model with the modality's part replaced here, one by one."""

@@ -29,7 +29,10 @@ def newcomer(of: int, **changes) -> NewEntity:
 def test_it_is_asked_about_and_is_an_answer_by_what_the_model_reads_of_it(runs, model):
     run, like, other = runs[model], newcomer(7), newcomer(12)
     found = run.ask(like, "genre", k=ENTITIES + 1)
-    assert sorted(found["label"].tolist()) == sorted([*run.ask("e7", "genre", k=ENTITIES)["label"], "The Unheard"])
+    known = run.ask("e7", "genre", k=ENTITIES)["label"].tolist()
+    assert sorted(found["label"].tolist()) == sorted(known)  # it is asked about, and no answer to itself
+    named = run.ask(like, "genre", k=ENTITIES + 1, new=[like])["label"].tolist()
+    assert sorted(named) == sorted([*known, "The Unheard"])
     assert "probability" not in found
     assert not found[["known_in_train", "known_in_dev", "right_in_test"]].any(axis=None)
     order = found["key"].tolist()
