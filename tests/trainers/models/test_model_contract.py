@@ -177,7 +177,8 @@ def test_a_saved_run_loads_with_one_call_and_scores_the_same(module, tmp_path):
 
 
 def test_a_run_of_an_older_version_says_so(tmp_path):
-    (tmp_path / "run.json").write_text('{"model": "momok", "settings": {"width": 256, "mu": 0.1, "epochs": 2}}')
+    settings = '"settings": {"width": 256, "mu": 0.1, "epochs": 2}'
+    (tmp_path / "run.json").write_text(f'{{"model": "momok", "graph": "mini", "shapes": {{}}, {settings}}}')
     with pytest.raises(UserError, match=r"made by an older version \(mu, width are no settings now\); train it again"):
         runs.load_run(tmp_path)
 
