@@ -59,6 +59,7 @@ def refused(file: str, line: int, *said: str) -> None:
         (PARAMS, "seed: 0", f"seed: 1{0:0100}", "seed: this number has more digits than any key takes"),
         (PARAMS, "  rate: 5", "  rate: 1.0e+999", "web.rate cannot be inf: input should be a finite number"),
         (PARAMS, "  executor: local", "  executor: cloud", "encode.executor cannot be 'cloud': "),
+        (PARAMS, "  device: auto", "  device: gpu", "encode.device cannot be 'gpu': string should match"),
         (PARAMS, "- adamf_mat", "- rotate\n- adamf_mat\n- rotate", "models.2: 'rotate' stands there twice"),
         (PARAMS, "graphs:\n- mini", "graphs: []", "graphs cannot be []: list should have at least 1 item"),
         (PARAMS, "models:\n- adamf_mat\n- rotate", "models:", "models cannot be empty: input should be a valid list"),

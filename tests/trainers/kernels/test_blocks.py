@@ -5,19 +5,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainers import room
-from trainers.kernels import blocks, cross_entropy, ent_attention, gathered, library, tucker
+from trainers.kernels import blocks, cross_entropy, ent_attention, gathered, tucker
 from trainers.kernels.ent_attention import Segment
 
+pytestmark = pytest.mark.usefixtures("plain_torch")
 FEW = 3000  # numbers in a block: each case below is several times as large, and all that it is given is smaller
 CASES = ("tucker by relation", "tucker a relation each", "sum", "length", "product", "mix")
-
-
-@pytest.fixture(autouse=True)
-def _plain_torch(monkeypatch):
-    monkeypatch.setenv("TESSERA_KERNELS", "off")
-    library.cache_clear()
-    yield
-    library.cache_clear()
 
 
 class Largest(TorchDispatchMode):

@@ -15,15 +15,6 @@ from trainers.training.kvsall import Queries, link_loss
 needs_kernels = pytest.mark.skipif(library() is None, reason="the C kernels are not built")
 
 
-@pytest.fixture
-def plain(monkeypatch):
-    """Plain torch, whether or not the kernels were built."""
-    monkeypatch.setenv("TESSERA_KERNELS", "off")
-    library.cache_clear()
-    yield
-    library.cache_clear()
-
-
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -158,7 +149,7 @@ def test_reseeding_the_global_generator_repeats_a_training_pass():
     assert not torch.equal(once(1), once(2))
 
 
-def test_plain_path_has_the_same_law(plain):
+def test_plain_path_has_the_same_law(plain_torch):
     x, r, w = torch.ones(4000, 8), torch.ones(1, 1), torch.ones(1, 8, 8)
     q = tucker.contract(x, r, w, torch.zeros(4000, dtype=torch.int64), 0.4)
     assert float(q.mean()) == pytest.approx(8, rel=0.02)

@@ -17,9 +17,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.filterwarnings("ignore")  # of torch's compiler, on caches that it does not use
-def test_the_loss_of_a_step_is_one_graph(name, monkeypatch):
-    monkeypatch.setenv("TESSERA_KERNELS", "off")
-    kernels.library.cache_clear()
+def test_the_loss_of_a_step_is_one_graph(name, plain_torch):
     ignored = torch._dynamo.config.ignore_logging_functions | {kernels.log.info, kernels.log.warning}
     module = module_of(name)
     few = {"modalities": ("structure", "image")} if name in ("mygo", "momok") else {}  # the compiler is slow
@@ -36,4 +34,3 @@ def test_the_loss_of_a_step_is_one_graph(name, monkeypatch):
             torch.testing.assert_close(*found)
     finally:
         torch._dynamo.reset()
-        kernels.library.cache_clear()

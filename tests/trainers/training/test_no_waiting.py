@@ -15,12 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.helpers.tiny import CODES, RELATIONS, settings_of
 from trainers.about import MODELS, module_of
-from trainers.kernels import library
 from trainers.models import momok
 from trainers.parts.mosaic import views
 from trainers.training import lazy, one_vs_all, prefetch
 from trainers.training.data import Data, Features, Tokens
 
+pytestmark = pytest.mark.usefixtures("plain_torch")
 ENTITIES, FACTS = 4000, 50
 GPU = torch.device("cuda")
 
@@ -79,14 +79,6 @@ def watched() -> Iterator[tuple[list[str], InPlaceOfAGPU]]:
     found: list[str] = []
     with InPlaceOfAGPU(found) as device, Operations(found):
         yield found, device
-
-
-@pytest.fixture(autouse=True)
-def _plain_torch(monkeypatch):
-    monkeypatch.setenv("TESSERA_KERNELS", "off")
-    library.cache_clear()
-    yield
-    library.cache_clear()
 
 
 @pytest.fixture(scope="module")

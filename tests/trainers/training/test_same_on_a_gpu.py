@@ -11,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.helpers.tiny import learner_of, settings_of, tiny
 from trainers.about import module_of
-from trainers.kernels import library
 from trainers.training import loop
 
 # Operations that on a GPU have no deterministic form (torch.use_deterministic_algorithms says so), by their names or
@@ -48,14 +47,6 @@ class Watch(TorchDispatchMode):
         if floats or weighed or multiplied or named:
             self.found.append(name)
         return function(*args, **kwargs)
-
-
-@pytest.fixture
-def plain_torch(monkeypatch):
-    monkeypatch.setenv("TESSERA_KERNELS", "off")
-    library.cache_clear()
-    yield
-    library.cache_clear()
 
 
 @pytest.mark.parametrize(("name", "changes"), MODELS, ids=lambda value: str(value))
