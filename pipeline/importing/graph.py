@@ -134,15 +134,8 @@ def import_graph(
         if vectors is not None:
             pq.write_table(vectors.table(keys), new / f"{modality}-features.parquet")
             _write_tokens(new, vectors, keys, modality, tokens, read.notes)
-        _publish(new, source, Path(scratch))
         about = _config(source.relative_to(project), texts, pictures, modality if vectors else None, tokens)
-        try:
-            tables.write_text(config, about)
-        except UserError:
-            source.rename(Path(scratch) / "refused")
-            if (Path(scratch) / "before").exists():
-                shutil.move(Path(scratch) / "before", source)
-            raise
+        _publish(new, source, config, about, Path(scratch))
     return Imported(source, config, len(keys), len(graph.relation_keys), found, matched, read.notes)
 
 
@@ -307,16 +300,21 @@ def _as_ingest_reads(new: Path, source: Path, texts: bool) -> tuple[Graph, dict]
     return graph, audit(graph, used, done, "clean")
 
 
-def _publish(new: Path, source: Path, scratch: Path) -> None:
-    """Put the folder in its place; what stood there goes once it stands."""
+def _publish(new: Path, source: Path, config: Path, about: str, scratch: Path) -> None:
+    """Put the folder in its place and write the graph's file; what stood there goes once both stand."""
     source.parent.mkdir(parents=True, exist_ok=True)
     try:
         if source.exists():
             source.rename(scratch / "before")
         new.rename(source)
-    except OSError as error:
-        if (scratch / "before").exists() and not source.exists():
+        tables.write_text(config, about)
+    except (OSError, UserError) as error:
+        if not new.exists():  # it has taken its place
+            source.rename(new)
+        if (scratch / "before").exists():
             shutil.move(scratch / "before", source)
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{source} cannot be written ({error.strerror}); free space or rights there.") from error
 
 

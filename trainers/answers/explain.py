@@ -84,7 +84,7 @@ class Explanation:
             f"{self.head} · {self.relation} · {self.tail}: {self.rank:,} of {self.rivals:,} {self.side}s that are not "
             f"known, score {self.score:.3f}{sure}"
         ]
-        lines += [f"a fact of {split}, from which nothing is to be concluded" for split in self.known]
+        lines += [f"a fact of {split}, which the run has learnt from or was chosen by" for split in self.known]
         lines += [f"without {name}: {rank:,}" for name, rank in self.without.items()]
         for entity, parts in self.weights.items():
             shares = ", ".join(f"{part} {share:.0%}" for part, share in parts.items())
