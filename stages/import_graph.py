@@ -22,7 +22,7 @@ from pipeline.wikimedia.labels import labels
 from pipeline.wikimedia.store import WebStore
 from stages.cli import arguments, stage
 from stages.fetch import Bars, addresses, policy
-from stages.params import load_params
+from stages.params import PATH, load_params
 
 WORK = Path("data/.work/import")
 
@@ -30,6 +30,8 @@ WORK = Path("data/.work/import")
 @stage
 def main() -> None:
     args = _parser().parse_args()
+    if not PATH.is_file():
+        raise UserError(f"{PATH} is not there; run from the project's folder, into which the graph is brought.")
     guess = Guess(
         args.delimiter,
         None if args.header is None else args.header == "yes",

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, counted
 from pipeline.graph.matching import Matched, Names
 from pipeline.graph.text_files import lines
 from pipeline.importing.delimited import read_parquet
@@ -19,11 +19,12 @@ from pipeline.modalities.released_files import read_hdf5
 
 @dataclass(frozen=True)
 class Features:
-    """`entity_ids` (N,) ascending, `matrix` (N, D) float32; what became of the names."""
+    """`entity_ids` (N,) ascending, `matrix` (N, D) float32; what became of the names; what is to be known of it."""
 
     entity_ids: np.ndarray
     matrix: np.ndarray
     matched: Matched
+    notes: list[str]
 
     def table(self, keys: list[str]) -> pa.Table:
         """key, embedding: what `encoded: released` reads."""
@@ -37,8 +38,9 @@ def read_features(source: object, names: Names, order: str | Path | None = None)
     -> vector, or several: their mean), or .npy and plain tensors whose keys `order` lists; or a pandas DataFrame (key,
     embedding), or a dict of vectors.
 
-    Any float or integer type; entities may be missing. Raises UserError for an array without keys, for keys given
-    twice, for rows of unlike widths, and if no name is an entity.
+    Any float or integer type; entities may be missing. A row with a NaN or an infinity is left out, as `encoded:
+    released` would. Raises UserError for an array without keys, for keys given twice, for rows of unlike widths, and if
+    no name is an entity or no row finite.
     """
     name = str(source) if isinstance(source, str | Path) else "the features"
     keys, matrix = _keyed(source, name, order)
@@ -52,6 +54,7 @@ def read_features(source: object, names: Names, order: str | Path | None = None)
         if key in seen:
             raise UserError(f"{name} has the key {key[:80]!r} twice; keep one of its rows.")
         seen.add(key)
+    keys, matrix, notes = _finite(keys, matrix, name)
     matched = names.match(keys)
     if not matched.entity:
         raise UserError(
@@ -65,7 +68,21 @@ def read_features(source: object, names: Names, order: str | Path | None = None)
             raise UserError(f"{name} has two rows for one entity, {keys[owner[entity]]!r} and {key!r}; keep one.")
         owner[entity] = row_of[key]
     ids = np.array(sorted(owner))
-    return Features(ids, matrix[[owner[one] for one in ids.tolist()]].astype(np.float32), matched)
+    return Features(ids, matrix[[owner[one] for one in ids.tolist()]].astype(np.float32), matched, notes)
+
+
+def _finite(keys: list[str], matrix: np.ndarray, name: str) -> tuple[list[str], np.ndarray, list[str]]:
+    """Without the rows that are no numbers in float32, as which they are kept, and a note on them."""
+    with np.errstate(over="ignore"):
+        good = np.isfinite(matrix.astype(np.float32)).all(axis=1)
+    if good.all():
+        return keys, matrix, []
+    bad = [key for key, fine in zip(keys, good.tolist(), strict=True) if not fine]
+    such = f"such as {bad[0][:80]!r}"
+    if not good.any():
+        raise UserError(f"{name}: every row holds a NaN or an infinity ({such}); compute the features again.")
+    note = f"{name}: {counted(len(bad), 'row')} with a NaN or an infinity left out, {such}."
+    return [key for key, fine in zip(keys, good.tolist(), strict=True) if fine], matrix[good], [note]
 
 
 def _keyed(source: object, name: str, order: str | Path | None) -> tuple[list[str], np.ndarray]:
@@ -101,14 +118,19 @@ def _load(path: Path) -> np.ndarray | Mapping:
     if path.suffix == ".npy":
         return np.load(path, allow_pickle=False)
     if path.suffix in (".h5", ".hdf5"):
-        # Several vectors of one name (its pictures, its sentences) count as their mean.
-        return {name: rows.mean(0) for name, rows in read_hdf5(path)}
+        return {name: _mean(rows) for name, rows in read_hdf5(path)}
     if path.suffix in (".pth", ".pt"):
         value = torch.load(path, map_location="cpu", weights_only=True)
         return dict(value) if isinstance(value, Mapping) else _array(value)
     raise UserError(
         f"{path}: features are read from .npz, .parquet, .npy, .h5 and .pth, not from {path.suffix or 'this'}."
     )
+
+
+def _mean(rows: np.ndarray) -> np.ndarray:
+    """Several vectors of one name (its pictures, its sentences) count as the mean of those that are finite."""
+    good = rows[np.isfinite(rows).all(axis=1)]
+    return good.mean(0) if len(good) else np.full(rows.shape[1:], np.nan, dtype=np.float32)
 
 
 def _array(value: object) -> np.ndarray:

@@ -118,6 +118,7 @@ def import_graph(
     vectors = None
     if features is not None:
         vectors = read_features(features, names, order)
+        read.notes += vectors.notes
         matched[f"features ({modality})"] = _found(vectors.matched, keys)
     elif tokens:
         raise UserError(

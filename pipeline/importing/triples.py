@@ -105,6 +105,11 @@ def _of_table(table: Table, guess: Guess) -> Triples:
         notes.append(f"{table.name}, line {number} is a header ({', '.join(names)[:80]}); --header no if it is a fact.")
     places = _places(guess.columns, width, table.name) if guess.columns else _named(names)
     if places is None:
+        if width < 3:
+            raise UserError(
+                f"{table.name} has {counted(width, 'column')}, but a triple is three: head, relation, tail; name the "
+                "file that has all three, or say --delimiter if something else parts them."
+            )
         if width != 3:
             raise UserError(
                 f"{table.name} has {width} columns and no header that names head, relation and tail; say which they "

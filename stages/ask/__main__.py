@@ -36,7 +36,9 @@ def main() -> None:
         raise UserError(
             f"{error.name} is not installed; `make ask` installs it (pip install 'tessera-mmkgc[ask]')."
         ) from error
-    graph = options.graph or load_params().graphs[0]
+    params = load_params()
+    graph = options.graph or params.graphs[0]
+    _ = params.graph[graph]  # a mistyped name is answered with the nearest one
     serve(Path("data") / graph, runs_of(Path("runs"), graph, options.models), options.port)
 
 

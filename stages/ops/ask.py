@@ -26,6 +26,7 @@ def shown(answers: pd.DataFrame) -> str:
     """The answers as lines of text: descriptions cut short, known facts by the name of their split."""
     table = answers.drop(columns=[*FLAGS, "key"])
     table["description"] = [_short(text) for text in answers["description"]]
+    table["label"] = [" ".join(label.split()) for label in answers["label"]]  # a separator of lines would break a row
     known = [[name for flag, name in FLAGS.items() if row[flag]] for _, row in answers.iterrows()]
     table["known"] = [", ".join(names) for names in known]
     return table.to_string(index=False, float_format=lambda value: f"{value:.3f}", na_rep="")

@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -213,6 +214,26 @@ def test_float16_features_in_an_odd_order_end_at_the_right_entities(world, kind)
         assert np.array_equal(row, rows[keys.index(graph.entity_keys[one])].astype(np.float32))
 
 
+def test_rows_that_are_no_numbers_are_left_out_and_not_counted_as_found(world):
+    keys, rows = odd_rows()
+    mine = rows.astype(np.float64)
+    mine[0, 1], mine[1, 0], mine[2, 0] = np.nan, np.inf, 1e300  # the last one is no float32
+    frame = pd.DataFrame(ROWS, columns=["h", "r", "t"])
+    imported = import_graph("g", frame, features=dict(zip(keys, mine, strict=True)))
+    found = imported.matched["features (image)"]
+    left = [key for key in keys[3:] if key != "stranger"]
+    assert found.entities == len(left)
+    assert f"the features: 3 rows with a NaN or an infinity left out, such as {keys[0]!r}." in imported.notes
+    table = pq.read_table("data/g/source/image-features.parquet")
+    assert sorted(table.column("key").to_pylist()) == sorted(left)
+    with h5py.File("several.h5", "w") as file:
+        file["person 1"] = [[1.0, np.nan], [2.0, 4.0], [4.0, 8.0]]
+        file["person 2"] = [[np.nan, 1.0]]
+    imported = import_graph("h", frame, features="several.h5")
+    table = pq.read_table("data/h/source/image-features.parquet").to_pydict()
+    assert table == {"key": ["person 1"], "embedding": [[3.0, 6.0]]}
+
+
 def test_features_that_do_not_say_whose_they_are_are_refused(world):
     frame = pd.DataFrame(ROWS, columns=["h", "r", "t"])
     _, rows = odd_rows()
@@ -228,6 +249,7 @@ def test_features_that_do_not_say_whose_they_are_are_refused(world):
         (pd.DataFrame({"key": ["person 1"] * 2, "embedding": list(rows[:2])}), {}, "twice"),
         ({"person 1": rows[0], "person_1": rows[1]}, {}, "two rows for one entity"),
         ({"person 1": rows[0], "person 2": rows[1][:2]}, {}, "2 widths"), ("gone.npy", {}, "gone.npy cannot be read"),
+        ({"person 1": rows[0] * np.nan}, {}, "every row holds a NaN"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=said) as error:
             import_graph("g", frame, features=given, **more)
@@ -245,6 +267,7 @@ def test_features_that_do_not_say_whose_they_are_are_refused(world):
         ("t.tsv", "a\tr\tb\na\t\tb\n", "line 2 holds an empty name"),
         ("t.tsv", b"a\tr\tb\n\xff\tr\tb\n", "t.tsv is not UTF-8 text .line 2"),
         ("t.tsv", "a\tb\tc\td\ne\tf\tg\th\n", "has 4 columns and no header"),
+        ("t.tsv", "a\tb\nc\td\n", "has 2 columns, but a triple is three"),
         ("t.parquet", "no parquet", "cannot be read as Parquet"),
         ("t.nt", "<a <b> <c> .\n", "t.nt is not N.?Triples"),
         ("t.ttl", '<http://x/a> <http://x/b> "only" .', "no triples between entities"),
