@@ -259,7 +259,7 @@ def test_what_a_graph_may_leave_out_is_as_its_manual_says(world):
 def test_a_change_for_one_graph_changes_no_other_graphs_settings(world):
     edit(PARAMS, "- mini", "- mini\n- DB15K\n- MKG-W")
     before = written()
-    edit(ROTATE, "  epochs: 500", "  epochs: 501")  # which mini overrides
+    edit(ROTATE, "  negatives: 128", "  negatives: 127")  # which mini overrides
     after = written()
     changed = {path for path in after if before[path] != after[path]}
     assert changed == {f"{settings.SETTINGS}/{graph}/rotate.json" for graph in ("DB15K", "MKG-W")}
