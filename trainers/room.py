@@ -16,7 +16,11 @@ def keep_at_most(mebibytes: int | None) -> None:
     LIMIT = None if mebibytes is None else mebibytes << 20
 
 
-@torch.compiler.assume_constant_result  # a compiled step is made for what is free when it is compiled
+def take_as_constant() -> None:
+    """Let torch.compile take what is free when it compiles for good. On import this would load the compiler, 2 s."""
+    torch.compiler.assume_constant_result(may_keep)
+
+
 def may_keep(device: torch.device | None = None) -> int:
     """Bytes that may be kept now on `device`; None: in the computer's memory."""
     if LIMIT is not None:

@@ -49,6 +49,14 @@ def test_the_list_names_every_stage_and_command_without_importing_them():
     assert done.stdout.endswith("[]\n")
 
 
+def test_commands_that_ask_a_run_load_no_compiler_and_nothing_that_only_fitting_needs():
+    asking = "stages.ops.ask, stages.ask.questions, stages.evaluate, stages.complete, stages.report.page"
+    heavy = "{'torch', 'torch._dynamo', 'sklearn', 'scipy.stats'}"
+    code = f"import sys, {asking}; print(sorted({heavy} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "['torch']\n"
+
+
 def project(folder: Path, second: str) -> None:
     """A project of DVC's with two stages; `first.txt` is what git would have to be told about."""
     subprocess.run(["git", "init", "-q", str(folder)], check=True)

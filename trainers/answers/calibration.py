@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
 from pipeline.errors import UserError
@@ -219,8 +218,11 @@ def _weights(scores: Tensor, rivals: Tensor, truth: Tensor, draw: np.random.Gene
 
 def _fit(sample: Sample, queries: np.ndarray) -> Calibration:
     """The calibration that some of the queries (Q,) bool teach."""
+    from sklearn.isotonic import IsotonicRegression  # here: it takes a second or two, and asking needs none of it
+
     temperature, value = sample.values(queries)
     here = queries[sample.query]
+
     model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
     model.fit(value[here], sample.right[here].astype(float), sample_weight=sample.weight[here])
     # A few truths above all rivals prove no certainty: Laplace's rule of succession bounds what n of them can say.
