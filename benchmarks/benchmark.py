@@ -23,7 +23,7 @@ from pipeline.errors import UserError
 from stages.cli import stage
 from stages.params import Params, load_params
 
-MODELS = ("complex", "cp", "rescal", "distmult", "tucker", "rotate", "transe", "mosaic")
+MODELS = ("complex", "cp", "rescal", "distmult", "tucker", "rotate", "transe", "walker", "mosaic")
 
 
 def missing(params: Params, options: argparse.Namespace) -> Iterator[tuple[str, str, int, str]]:

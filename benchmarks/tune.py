@@ -64,6 +64,12 @@ SPACES = {
     ("rotate", "negative_sampling"): DISTANCE,
     ("transe", "negative_sampling"): {**DISTANCE, "norm": [1, 2]},
     ("transe", "one_vs_all"): DISTANCE_OF_ALL,
+    ("walker", "walks"): {
+        "learning_rate": (1e-3, 2e-2),
+        "layers": [3, 4, 5, 6],
+        "width": [16, 32],
+        "dropout": [0.0, 0.1, 0.2],
+    },
     ("tucker", "k_vs_all"): {
         "learning_rate": (3e-4, 1e-2),
         "dropout": [(0.3, 0.4, 0.5), (0.2, 0.2, 0.3), (0.1, 0.1, 0.2)],
@@ -71,9 +77,12 @@ SPACES = {
 }
 
 
+OWN_WAY = {"tucker": "k_vs_all", "walker": "walks"}  # of models that know one
+
+
 def space_of(model: str, settings: object) -> dict:
     """What is searched for a model with these settings. Raises UserError if nothing is known to be."""
-    objective = getattr(settings, "objective", "k_vs_all")  # TuckER knows no other
+    objective = getattr(settings, "objective", OWN_WAY.get(model))
     if (model, objective) not in SPACES:
         raise UserError(f"{model} with the objective {objective} has no space in benchmarks/tune.py; add one there.")
     return SPACES[model, objective]

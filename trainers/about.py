@@ -54,7 +54,7 @@ class About:
     # of the experts, `attention` on the tokens. None: nothing, and the case study is not for this model.
     explains: Literal["modality_weights", "gates", "attention"] | None = None
     # MRR on train above which it comes when it learns a tiny graph of three circles by heart (the contract test). Less
-    # where its score cannot express them; the model says why.
+    # where its score cannot express them, 0 where it learns nothing by heart; the model says why.
     memorises: float = 0.8
 
 

@@ -109,7 +109,8 @@ FURTHER = {
     "distmult": [{"objective": "k_vs_all"}, {**SAMPLED, "relation_prediction": 0.1}],
     "transe": [{**SAMPLED, "norm": 2}],
 }  # fmt: skip
-CASES = [(name, {}) for name in MODELS] + [(name, one) for name, each in FURTHER.items() for one in each]
+CASES = [(name, {}) for name in MODELS if name != "walker"]  # which waits, as it says itself
+CASES += [(name, one) for name, each in FURTHER.items() for one in each]
 
 
 @pytest.mark.parametrize(("name", "changes"), CASES, ids=lambda value: str(value))
