@@ -118,8 +118,8 @@ class Learner(learner.Learner):
 
         def whole() -> Iterator[Batch]:
             for ids in np.array_split(order, self.steps_per_epoch):
-                own = torch.from_numpy(self.asked[ids[processes.part_of(len(ids))]])
-                yield prefetch.on_device(Batch(*own.unbind(1), len(ids)), self.device)
+                known, relation, answer = torch.from_numpy(self.asked[ids[processes.part_of(len(ids))]]).unbind(1)
+                yield prefetch.on_device(Batch(known, relation, answer, len(ids)), self.device)
 
         return prefetch.ahead(whole(), self.device)
 
