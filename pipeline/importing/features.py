@@ -74,7 +74,7 @@ def read_features(source: object, names: Names, order: str | Path | None = None)
 def _finite(keys: list[str], matrix: np.ndarray, name: str) -> tuple[list[str], np.ndarray, list[str]]:
     """Without the rows that are no numbers in float32, as which they are kept, and a note on them."""
     with np.errstate(over="ignore"):
-        good: np.ndarray = np.isfinite(matrix.astype(np.float32)).all(axis=1)
+        good = np.asarray(np.isfinite(matrix.astype(np.float32)).all(axis=1))
     if good.all():
         return keys, matrix, []
     bad = [key for key, fine in zip(keys, good.tolist(), strict=True) if not fine]
