@@ -36,6 +36,7 @@ NEEDS = {
     "make benchmark": "a network and hours: the real graphs",
     "make tune": "a network: a real graph",
     "python -m benchmarks.run --graph DB15K": "a network and an hour",
+    "python -m benchmarks.run --graph MKG-Y": "a network and minutes",
     "make study NAME=unseen": "minutes; tests/stages/test_studies.py does it on a tiny graph",
     "python -m benchmarks.base": "a network: runs of a real graph",
     "python -m benchmarks.token_choices": "an hour",
