@@ -219,7 +219,8 @@ def check_inputs(run: Path, about: Mapping, graph: Path) -> None:
         path = graph.parent.joinpath(*parts[-3:]) if "encoded" in parts[-3:] else graph / parts[-1]
         if not path.exists() or digest(path) != trained_on:
             raise UserError(
-                f"{run} was trained on another {path} than the one that lies there now; train it again (dvc repro)."
+                f"{run} was trained on another {path} than the one that lies there now; train it again (dvc repro), or "
+                "name the folder of its own tables."
             )
 
 
