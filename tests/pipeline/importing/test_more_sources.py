@@ -1,6 +1,7 @@
 """What an import takes beside triples in files: labels, tokens made of features, archives, public graphs by a word."""
 
 import re
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -33,8 +34,19 @@ LINES = "".join("\t".join(row) + "\n" for row in ROWS)
 @pytest.fixture
 def world(tmp_path, monkeypatch) -> Path:
     (tmp_path / "configs" / "graphs").mkdir(parents=True)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_outside_a_project_nothing_is_written(tmp_path, monkeypatch, capsys):
+    (tmp_path / "facts.tsv").write_text(LINES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["import_graph", "--name", "g", "--triples", "facts.tsv"])
+    with pytest.raises(SystemExit):
+        stage.main()
+    assert "params.yaml is not there" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["facts.tsv"]
 
 
 def test_tokens_are_made_of_features_and_stand_for_them(world):
