@@ -36,7 +36,7 @@ from trainers.parts.mosaic.facts import Facts
 from trainers.parts.mosaic.fusion import Fusion, Lists, Plan
 from trainers.parts.mosaic.rules import Rules
 from trainers.parts.mosaic.views import Bag, Dense
-from trainers.parts.mosaic.walker import Walker, Ways
+from trainers.parts.mosaic.walker import CLIP, Walker, Ways
 from trainers.parts.scorer import ScoringModel
 from trainers.training import learner, processes
 from trainers.training.data import Data
@@ -51,8 +51,7 @@ ABOUT = About(name="Mosaic", papers=PAPERS, reads=("features", "tokens"))
 BLOCK = 128  # queries whose evidence is held at a time
 VIEW_OF = {"text": "words", "image": "image"}  # what a scorer maps onto its entities
 START = 1e-3  # spread of the weights before training
-CLIP = 1.0  # longest gradient of the walker …
-LOT = 16  # … and facts a step of its own
+LOT = 16  # facts a step of the walker's own
 FITTED = 20_000  # facts of dev that the fusion is fitted on, at most: their lists are 100 KB each
 
 

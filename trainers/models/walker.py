@@ -22,16 +22,15 @@ from pipeline.settings import AtLeastOne, Dropout, NotNegative
 from trainers.about import About
 from trainers.kernels import walker as kernel
 from trainers.parts.mosaic.facts import Facts
-from trainers.parts.mosaic.walker import Walker, Ways
+from trainers.parts.mosaic.walker import CLIP, Walker, Ways
 from trainers.parts.scorer import ScoringModel
 from trainers.training import learner, prefetch, processes
 from trainers.training.data import Data
+from trainers.training.one_vs_all import in_both_directions
 from trainers.training.optimizer import optimizer_step
 
 # A fact is hidden from the walks that look for it, so that none is learnt by heart: each is found by what others say.
 ABOUT = About(name="Walker", papers=("zhu2021nbfnet",), memorises=0.0)
-
-CLIP = 1.0  # longest gradient
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,7 @@ class Learner(learner.Learner):
 
     def __init__(self, model: WalkerModel, data: Data, settings: Settings, **run: Any):
         super().__init__(model, data, settings, **run)
-        head, relation, tail = data.train.cpu().numpy().T
-        self.asked = np.stack(
-            [np.r_[head, tail], np.r_[relation, relation + data.relations], np.r_[tail, head]], axis=1
-        )
+        self.asked = np.stack(in_both_directions(data.train, data.relations), axis=1)
         self.number = min(settings.facts or len(self.asked), len(self.asked))
         self.optimizers["model"] = self.adam(model.parameters())
         self.schedulers["model"] = torch.optim.lr_scheduler.LambdaLR(
@@ -125,8 +121,8 @@ class Learner(learner.Learner):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         asked = batch.known, batch.relation, batch.answer
-        loss = self.model.walker.loss(self.model.ways(), *asked, self.settings.dropout)
-        # The mean over processes of their shares of the batch is the mean over the batch.
-        share = processes.count() * len(batch.known) / batch.size
-        optimizer_step(share * loss, self.model.parameters(), self.optimizers["model"], clip=CLIP)
-        return {"link": processes.total(loss * len(batch.known) / batch.size).detach()}
+        share = len(batch.known) / batch.size
+        loss = share * self.model.walker.loss(self.model.ways(), *asked, self.settings.dropout)
+        # The processes' losses add up to the batch's, and `optimizer_step` takes the mean of their gradients.
+        optimizer_step(processes.count() * loss, self.model.parameters(), self.optimizers["model"], clip=CLIP)
+        return {"link": processes.total(loss.detach())}

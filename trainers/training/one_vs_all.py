@@ -61,13 +61,17 @@ class Batch:
     pairs_by_relation: ByRelation | None = None  # … for models that ask for it
 
 
+def in_both_directions(triples: Tensor, relations: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Known, relation and answer (2n,) each of (n, 3) triples: all tails are asked for, then all heads."""
+    head, relation, tail = triples.cpu().numpy().T
+    return np.r_[head, tail], np.r_[relation, relation + relations], np.r_[tail, head]
+
+
 class Rows:
     """The training triples in both directions, as queries with up to `answers_per_row` of their answers."""
 
     def __init__(self, triples: Tensor, entities: int, relations: int, answers_per_row: int):
-        head, relation, tail = triples.cpu().numpy().T
-        self.known, self.answer = np.r_[head, tail], np.r_[tail, head]
-        self.relation = np.r_[relation, relation + relations]
+        self.known, self.relation, self.answer = in_both_directions(triples, relations)
         self.query = np.unique(self.relation * entities + self.known, return_inverse=True)[1]
         self.entities, self.answers_per_row = entities, answers_per_row
         self.rows = int((-(-np.bincount(self.query, minlength=1) // answers_per_row)).sum())

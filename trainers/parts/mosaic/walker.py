@@ -19,6 +19,7 @@ from trainers.kernels.walker import Edges, Layers, Queries
 from trainers.parts.mosaic.facts import Facts
 
 SPREAD = 0.1  # of what differs between relations at the start
+CLIP = 1.0  # longest gradient of a step
 
 
 class Ways:
