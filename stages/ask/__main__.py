@@ -6,6 +6,7 @@ It listens at 127.0.0.1 alone. docs/asking.md says what the page shows.
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.settings import nearest
 from stages.cli import arguments, stage
 from stages.params import load_params
 
@@ -19,7 +20,11 @@ def runs_of(folder: Path, graph: str, models: list[str]) -> list[Path]:
     """
     found = [folder / graph / model for model in models] or sorted(p.parent for p in folder.glob(f"{graph}/*/run.json"))
     if not found:
-        raise UserError(f"{folder / graph} holds no finished run; train one (dvc repro), or name another --graph.")
+        with_runs = sorted({path.parts[-3] for path in folder.glob("*/*/run.json")})
+        raise UserError(
+            f"{folder / graph} holds no finished run; train one (dvc repro), or name another --graph; "
+            f"{nearest(graph, with_runs)}"
+        )
     return found
 
 
@@ -36,9 +41,7 @@ def main() -> None:
         raise UserError(
             f"{error.name} is not installed; `make ask` installs it (pip install 'tessera-mmkgc[ask]')."
         ) from error
-    params = load_params()
-    graph = options.graph or params.graphs[0]
-    _ = params.graph[graph]  # a mistyped name is answered with the nearest one
+    graph = options.graph or load_params().graphs[0]
     serve(Path("data") / graph, runs_of(Path("runs"), graph, options.models), options.port)
 
 

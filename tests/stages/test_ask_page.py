@@ -196,8 +196,12 @@ def test_a_port_in_use_and_a_graph_without_runs_are_refused_in_a_sentence(tmp_pa
         with socket.socket() as other, pytest.raises(UserError, match="another --port"):
             listen(taken.getsockname()[1])
         del other
-    with pytest.raises(UserError, match="no finished run"):
+    with pytest.raises(UserError, match=r"no finished run.*known: none"):
         runs_of(tmp_path, "tiny", [])
+    (tmp_path / "tiny/rotate").mkdir(parents=True)
+    (tmp_path / "tiny/rotate/run.json").write_text("{}")
+    with pytest.raises(UserError, match="did you mean 'tiny'"):
+        runs_of(tmp_path, "tinny", [])
 
 
 @pytest.fixture(scope="module")

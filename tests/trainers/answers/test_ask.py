@@ -110,6 +110,9 @@ def test_the_command_shows_a_line_an_answer(run):
     lines = shown(run.ask("e3", "genre", k=4)).splitlines()
     assert len(lines) == 5
     assert lines[0].split() == ["rank", "label", "description", "score", "known"]
+    broken = run.ask("e3", "genre", k=4)
+    broken["label"] = "one\u2028label"
+    assert len(shown(broken).splitlines()) == 5
 
 
 def test_tables_that_lie_in_a_folder_of_another_name_are_the_same_tables(run, tmp_path):
