@@ -37,7 +37,7 @@ from benchmarks.train_step import fastest, measure_ceilings, timed
 from pipeline import tables
 from trainers import matmul
 from trainers.about import module_of
-from trainers.room import take_as_constant
+from trainers.room import constant_when_compiled
 from trainers.training import loop
 from trainers.training.data import Data, Features, Tokens
 from trainers.training.runs import peak_memory
@@ -220,7 +220,7 @@ def measure(
         learner = module.Learner(built, data, settings, device=device, precision=precision, seed=0)
         if compiled:
             # The small form follows the step's operations, but makes no code of them.
-            take_as_constant()
+            constant_when_compiled()
             learner.step = torch.compile(learner.step, backend="eager" if reduced else "inductor")
         learner.model.train()
         if device.type == "cuda":

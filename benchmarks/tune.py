@@ -75,14 +75,12 @@ SPACES = {
         "dropout": [(0.3, 0.4, 0.5), (0.2, 0.2, 0.3), (0.1, 0.1, 0.2)],
     },
 }
-
-
-OWN_WAY = {"tucker": "k_vs_all", "walker": "walks"}  # of models that know one
+ONLY = {"tucker": "k_vs_all", "walker": "walks"}  # the objective of models that have no key for it
 
 
 def space_of(model: str, settings: object) -> dict:
     """What is searched for a model with these settings. Raises UserError if nothing is known to be."""
-    objective = getattr(settings, "objective", OWN_WAY.get(model))
+    objective = getattr(settings, "objective", ONLY.get(model))
     if (model, objective) not in SPACES:
         raise UserError(f"{model} with the objective {objective} has no space in benchmarks/tune.py; add one there.")
     return SPACES[model, objective]

@@ -16,8 +16,8 @@ def keep_at_most(mebibytes: int | None) -> None:
     LIMIT = None if mebibytes is None else mebibytes << 20
 
 
-def take_as_constant() -> None:
-    """Let torch.compile take what is free when it compiles for good. On import this would load the compiler, 2 s."""
+def constant_when_compiled() -> None:
+    """Let a step that is compiled keep what `may_keep` says then. As a decorator it would load the compiler, 2 s."""
     torch.compiler.assume_constant_result(may_keep)
 
 

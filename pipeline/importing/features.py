@@ -77,12 +77,11 @@ def _finite(keys: list[str], matrix: np.ndarray, name: str) -> tuple[list[str], 
         good = np.asarray(np.isfinite(matrix.astype(np.float32)).all(axis=1))
     if good.all():
         return keys, matrix, []
-    bad = [key for key, fine in zip(keys, good.tolist(), strict=True) if not fine]
-    such = f"such as {bad[0][:80]!r}"
     if not good.any():
-        raise UserError(f"{name}: every row holds a NaN or an infinity ({such}); compute the features again.")
-    note = f"{name}: {counted(len(bad), 'row')} with a NaN or an infinity left out, {such}."
-    return [key for key, fine in zip(keys, good.tolist(), strict=True) if fine], matrix[good], [note]
+        raise UserError(f"{name}: every row holds a NaN or an infinity; compute the features again.")
+    bad = np.flatnonzero(~good)
+    note = f"{name}: {counted(len(bad), 'row')} with a NaN or an infinity left out, such as {keys[bad[0]][:80]!r}."
+    return [keys[row] for row in np.flatnonzero(good)], matrix[good], [note]
 
 
 def _keyed(source: object, name: str, order: str | Path | None) -> tuple[list[str], np.ndarray]:

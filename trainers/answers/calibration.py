@@ -222,7 +222,6 @@ def _fit(sample: Sample, queries: np.ndarray) -> Calibration:
 
     temperature, value = sample.values(queries)
     here = queries[sample.query]
-
     model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
     model.fit(value[here], sample.right[here].astype(float), sample_weight=sample.weight[here])
     # A few truths above all rivals prove no certainty: Laplace's rule of succession bounds what n of them can say.

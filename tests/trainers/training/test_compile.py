@@ -6,7 +6,7 @@ import torch
 from tests.helpers.tiny import learner_of, settings_of, tiny
 from trainers import kernels
 from trainers.about import module_of
-from trainers.room import take_as_constant
+from trainers.room import constant_when_compiled
 
 LOSSES = {
     "mygo": lambda learner, batch: sum(learner.losses(batch).values()),
@@ -25,7 +25,7 @@ def test_the_loss_of_a_step_is_one_graph(name, plain_torch):
     learner = learner_of(module, tiny(), settings_of(module, **few))
     learner.model.train()
     batch = next(iter(learner.batches(0)))
-    take_as_constant()
+    constant_when_compiled()
     try:
         with torch._dynamo.config.patch(ignore_logging_functions=ignored):
             compiled = torch.compile(lambda: LOSSES[name](learner, batch), backend="eager", fullgraph=True)
